@@ -1,0 +1,193 @@
+"""Command line: `python -m cutswap_transforms preview FOLDER` draws a contact sheet of negatives."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+
+from . import LayerCAMExtractor, SaliencySwap
+from ._preview import contact_sheet
+
+SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+
+
+class UserError(Exception):
+    """A mistake of the user's, told in one sentence and without a traceback."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; 0 when it succeeded, 2 when the request could not be met."""
+    parser = argparse.ArgumentParser(prog="python -m cutswap_transforms", description="Saliency-guided patch swaps.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for add in (_add_preview,):  # a new command is one more function here
+        add(commands)
+    args = parser.parse_args(argv)
+    try:
+        args.run(args)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+# ---------------------------------------- preview
+
+
+def _add_preview(commands: Any) -> None:
+    parser = commands.add_parser(
+        "preview",
+        help="draw a contact sheet: original, saliency maps, clusters, patch pair, negative, mask",
+        description="Draws one row per image: original, a saliency map per level, clusters, the patch pair, the "
+        "negative and its mask. Prints the sheet's path and how many images per second were augmented.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("images", nargs="+", type=Path, help=f"image files, or folders searched for {_suffixes()}")
+    parser.add_argument("--out", "--output", type=Path, default=Path("contact_sheet.png"), help="the picture to write")
+    parser.add_argument(
+        "--size", type=_at_least(32), default=256, help="shorter side, in pixels, of the images that are swapped"
+    )
+    parser.add_argument("--limit", type=_at_least(1), default=8, help="rows at most, spread evenly over the images found")
+    parser.add_argument("--seed", type=int, default=0, help="of the random swaps")
+    parser.add_argument("--cell", type=_at_least(64), default=192, help="longer side of the pictures on the sheet")
+    parser.add_argument("--levels", type=_levels, default="random", help="random, all, fused or indices such as 0,2")
+    parser.add_argument(
+        "--scale", type=float, nargs=2, metavar=("LOW", "HIGH"), default=(0.002, 0.03), help="patch area / image area"
+    )
+    parser.add_argument("--clustering", default="kmeans", help="kmeans, sklearn or opencv")
+    parser.add_argument("--model", default="tiny", help="tiny (embedded) or a torchvision classification model")
+    parser.add_argument("--weights", default="DEFAULT", help="name of torchvision weights, path to a state_dict, or none")
+    parser.set_defaults(run=preview)
+
+
+def preview(args: argparse.Namespace) -> None:
+    """Load, draw, save, measure, say."""
+    found = spread(find_images(args.images), args.limit)
+    loaded = [(path, image) for path in found if (image := load_image(path, args.size)) is not None]
+    if not loaded:
+        raise UserError(f"none of the {len(found)} images tried could be read")
+    swap = _swap(args)
+    torch.manual_seed(args.seed)
+    images = [image for _, image in loaded]
+    caption = (
+        f"model={args.model}, weights={args.weights}, clustering={args.clustering}, levels={args.levels}, "
+        f"scale={tuple(args.scale)}, seed={args.seed}; shorter side {args.size} px"
+    )
+    sheet = contact_sheet(images, swap, names=[path.name for path, _ in loaded], caption=caption, cell=args.cell)
+    try:
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        sheet.save(args.out)
+    except (OSError, ValueError) as error:  # Pillow: an unknown suffix is a ValueError
+        raise UserError(f"`--out` must be a path that can be written, with an image suffix, got {args.out} ({error})") from None
+    print(args.out)
+    rate = images_per_second(images, swap)
+    print(f"{rate:.0f} images per second (one at a time, {torch.get_num_threads()} threads, shorter side {args.size} px)")
+
+
+def _swap(args: argparse.Namespace) -> SaliencySwap:
+    weights = None if args.weights.lower() == "none" else args.weights
+    try:
+        saliency = LayerCAMExtractor(args.model, weights=weights)
+        return SaliencySwap(saliency, args.clustering, levels=args.levels, scale=tuple(args.scale))
+    except (ImportError, OSError, TypeError, ValueError) as error:  # the library's own sentences are good enough
+        raise UserError(str(error)) from None
+
+
+def images_per_second(images: Sequence[Image.Image], swap: SaliencySwap, seconds: float = 1.0) -> float:
+    """Augmented images per second over about `seconds`, decoded beforehand, one image per call.
+
+    Every call sees pixels of its own (the image, moved round by some columns), so that no cache answers for the net.
+    """
+    swap(images[0])  # warm-up
+    spent, done = 0.0, 0
+    while spent < seconds:
+        image = images[done % len(images)]
+        step = 1 + done // len(images) % image.width
+        moved = Image.new(image.mode, image.size)
+        moved.paste(image.crop((step, 0, image.width, image.height)), (0, 0))
+        moved.paste(image.crop((0, 0, step, image.height)), (image.width - step, 0))
+        start = time.perf_counter()
+        swap(moved)
+        spent += time.perf_counter() - start
+        done += 1
+    return done / spent
+
+
+# ---------------------------------------- files
+
+
+def find_images(paths: Sequence[Path]) -> list[Path]:
+    """Files as they are named, folders searched in depth and sorted."""
+    found: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            found += sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+        elif path.exists():
+            found.append(path)
+        else:
+            raise UserError(f"`images` must be files or folders that exist, got {path}")
+    if not found:
+        raise UserError(f"no images found in {', '.join(map(str, paths))}: looked for {_suffixes()}")
+    return found
+
+
+def spread(found: list[Path], limit: int) -> list[Path]:
+    """At most `limit` of them, evenly spaced, so that every part of a sorted folder is seen."""
+    count = min(limit, len(found))
+    return [found[i * len(found) // count] for i in range(count)]
+
+
+def load_image(path: Path, size: int) -> Image.Image | None:
+    """RGB, upright, shorter side `size`; None, and a note, if the file is no image."""
+    try:
+        with Image.open(path) as file:
+            image = _rgb(ImageOps.exif_transpose(file))
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # what Pillow raises
+        print(f"skipped {path}: not a readable image ({type(error).__name__})", file=sys.stderr)
+        return None
+    scale = size / min(image.size)
+    return image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.LANCZOS)
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    """Any mode as RGB: 16 bits keep their high byte, wider numbers are stretched over their own range."""
+    if image.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode in ("I", "F"):
+        values = np.asarray(image, np.float64)
+        low, high = values.min(), values.max()
+        scaled = (values - low) * (255 / (high - low) if high > low else 0)
+        return Image.fromarray(scaled.astype(np.uint8)).convert("RGB")
+    return image.convert("RGBA").convert("RGB") if image.mode == "P" else image.convert("RGB")
+
+
+# ---------------------------------------- arguments
+
+
+def _suffixes() -> str:
+    return ", ".join(f"*{suffix}" for suffix in SUFFIXES)
+
+
+def _at_least(low: int) -> Any:
+    def number(text: str) -> int:
+        if not text.isdigit() or int(text) < low:
+            raise argparse.ArgumentTypeError(f"must be a whole number of at least {low}, got {text!r}")
+        return int(text)
+
+    return number
+
+
+def _levels(text: str) -> str | tuple[int, ...]:
+    parts = text.split(",")
+    return tuple(map(int, parts)) if all(part.strip().lstrip("-").isdigit() for part in parts) else text
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

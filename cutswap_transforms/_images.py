@@ -1,0 +1,156 @@
+"""What counts as an image, and how the saliency net sees it: the value rules that every transform here shares."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import torch
+from torch import Tensor
+from torchvision import tv_tensors
+
+MeanStd = tuple[Sequence[float], Sequence[float]]
+
+FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+# Bicubic resizing overshoots [0, 1] by less than this; what lies beyond was scaled to another range.
+OVERSHOOT = 0.25
+
+_REFUSED: dict[str, str] = {
+    "BoundingBoxes": "boxes do not follow swapped pixels; apply the transform to the image alone, before they are added",
+    "KeyPoints": "key points do not follow swapped pixels; apply the transform to the image alone",
+    "Video": "frames would share one pair; pass the frames as a batch of images, tv_tensors.Image(video)",
+}
+
+
+def is_image(leaf: Any) -> bool:
+    """True for PIL images, `tv_tensors.Image` and plain tensors (torchvision picks the one that counts)."""
+    return isinstance(leaf, (PIL.Image.Image, tv_tensors.Image)) or (
+        isinstance(leaf, Tensor) and not isinstance(leaf, tv_tensors.TVTensor)
+    )
+
+
+def image_size(leaf: Any) -> tuple[int, int]:
+    """(H, W) of an image leaf."""
+    if isinstance(leaf, PIL.Image.Image):
+        return leaf.height, leaf.width
+    return int(leaf.shape[-2]), int(leaf.shape[-1])
+
+
+def check_sample(flat_inputs: Sequence[Any]) -> None:
+    """Refuse samples that cannot be transformed consistently: one sample is one pixel grid with at least one image.
+
+    Raises:
+        TypeError: boxes, key points, videos or arrays in the sample, or no image in it.
+        ValueError: an image of wrong rank, or images of different sizes.
+    """
+    for leaf in flat_inputs:
+        _check_kind(leaf)
+    explicit = [x for x in flat_inputs if isinstance(x, (PIL.Image.Image, tv_tensors.Image))]
+    images = explicit or [x for x in flat_inputs if is_image(x)][:1]  # torchvision's rule for plain tensors
+    if not images:
+        kinds = ", ".join(sorted({type(x).__name__ for x in flat_inputs})) or "nothing"
+        raise TypeError(f"`sample` must hold an image (a PIL image, a tensor or a tv_tensors.Image), got {kinds}")
+    for image in images:
+        if isinstance(image, Tensor) and image.ndim not in (3, 4):
+            raise ValueError(f"`image` must have shape [C, H, W] or [N, C, H, W], got {list(image.shape)}")
+    grids = {(*image_size(x), batch_size(x)) for x in images}
+    if len(grids) > 1:
+        raise ValueError(f"`sample` must hold images of one size, got (H, W, N) {sorted(grids)}; transform them one by one")
+
+
+def _check_kind(leaf: Any) -> None:
+    if isinstance(leaf, np.ndarray) and leaf.ndim >= 2:
+        raise TypeError(
+            f"`image` must be a PIL image or a tensor, got numpy.ndarray of shape {leaf.shape}; "
+            "put v2.ToImage() first, and mind that OpenCV reads BGR: array[..., ::-1].copy() is RGB"
+        )
+    name = type(leaf).__name__
+    if name in _REFUSED and isinstance(leaf, tv_tensors.TVTensor):
+        raise TypeError(f"`sample` must not hold {name}: {_REFUSED[name]}")
+
+
+def batch_size(leaf: Any) -> int:
+    """N of a batch [N, C, H, W]; 1 for a single image."""
+    return int(leaf.shape[0]) if isinstance(leaf, Tensor) and leaf.ndim == 4 else 1
+
+
+def image_tensor(leaf: Any) -> Tensor:
+    """The pixels of an image leaf as a plain tensor [..., C, H, W]; shares memory with a tensor, copies a PIL image.
+
+    Raises:
+        TypeError: PIL modes 1, I and F, which have no settled value range.
+    """
+    if isinstance(leaf, Tensor):
+        return leaf.as_subclass(Tensor)
+    if leaf.mode in ("1", "I", "F"):
+        raise TypeError(f"`image` must be of a PIL mode with 8 or 16 bits, got mode {leaf.mode!r}; use image.convert('L')")
+    if leaf.mode not in ("L", "LA", "RGB", "RGBA") and not leaf.mode.startswith("I;16"):
+        leaf = leaf.convert("RGB")
+    array = np.array(leaf)
+    if leaf.mode.startswith("I;16"):
+        array = array.astype(np.uint16)  # native byte order
+    pixels = torch.from_numpy(array)
+    return pixels[None] if pixels.ndim == 2 else pixels.permute(2, 0, 1)
+
+
+def net_input(leaf: Any, normalized: MeanStd | None = None) -> Tensor:
+    """What a saliency net is shown of an image leaf or batch: [N, 3, H, W], uint8 as it is, all else float32 in [0, 1].
+
+    uint16 is divided by 65535; floats must lie in [0, 1] up to the overshoot of bicubic resizing and are clamped. One
+    channel is repeated; of three and more the first three are seen. Values are not checked on an accelerator, because
+    that would wait for the device.
+
+    Args:
+        normalized: (mean, std) that float images were normalised with; it is undone first.
+
+    Raises:
+        TypeError: dtypes other than uint8, uint16 and floats.
+        ValueError: non-finite pixels, floats outside of [-0.25, 1.25], two channels, other ranks.
+    """
+    x = image_tensor(leaf)
+    if x.ndim not in (3, 4):
+        raise ValueError(f"`image` must have shape [C, H, W] or [N, C, H, W], got {list(x.shape)}")
+    x = x if x.ndim == 4 else x[None]
+    if x.shape[1] == 2 or x.shape[1] == 0:
+        raise ValueError(f"`image` must have 1 channel or at least 3, got {x.shape[1]} in shape {list(x.shape)}")
+    x = x.detach()
+    if x.dtype == torch.uint16:
+        x = x.to(torch.float32) / 65535
+    elif x.dtype in FLOATS:
+        x = _clamped(_denormalized(x.to(torch.float32), normalized), normalized is not None)
+    elif x.dtype != torch.uint8:
+        raise TypeError(
+            f"`image` must be uint8, uint16 or floating point, got {x.dtype}; use v2.ToDtype(torch.float32, scale=True)"
+        )
+    return x.expand(-1, 3, -1, -1) if x.shape[1] == 1 else x[:, :3]
+
+
+def _denormalized(x: Tensor, normalized: MeanStd | None) -> Tensor:
+    if normalized is None:
+        return x
+    mean, std = (torch.tensor(tuple(v), dtype=x.dtype).to(x.device, non_blocking=True) for v in normalized)
+    if x.shape[1] != len(mean) and len(mean) != 1:
+        raise ValueError(f"`normalized` must have one value or one per channel ({x.shape[1]}), got {len(mean)}")
+    return x * std[:, None, None] + mean[:, None, None]
+
+
+def _clamped(x: Tensor, denormalized: bool) -> Tensor:
+    if x.device.type == "cpu" and x.numel():
+        low, high = (float(v) for v in torch.aminmax(x))
+        if not (np.isfinite(low) and np.isfinite(high)):
+            raise ValueError(f"`image` must have finite pixels, got values from {low} to {high}")
+        if low < -OVERSHOOT or high > 1 + OVERSHOOT:
+            way = (
+                "the mean and std passed as `normalized` are not those it was normalised with"
+                if denormalized
+                else (
+                    "place the transform before Normalize or pass normalized=(mean, std); "
+                    "scale 0..255 with v2.ToDtype(torch.float32, scale=True)"
+                )
+            )
+            raise ValueError(f"`image` of floating point must lie in [0, 1], got values from {low:.4g} to {high:.4g}; {way}")
+        if low >= 0 and high <= 1:
+            return x
+    return x.clamp(0, 1)

@@ -1,0 +1,176 @@
+"""The pictures of the contact sheet: an image, a saliency map, clusters, a patch pair."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+from torchvision.transforms.v2 import functional as tvf
+
+from . import functional as F
+from ._saliency_swap import SaliencySwap
+
+BOX_A, BOX_B = (255, 176, 0), (0, 205, 225)
+# From black over violet and orange to pale yellow: lightness grows evenly, so it also reads in grey.
+HEAT = (
+    (0, 0, 4),
+    (40, 11, 84),
+    (101, 21, 110),
+    (159, 42, 99),
+    (212, 72, 66),
+    (245, 125, 21),
+    (250, 193, 39),
+    (252, 255, 164),
+)
+# Clusters from the least to the second most salient; the most salient one has a colour of its own.
+COOL, SALIENT = ((38, 50, 82), (52, 92, 130), (70, 134, 158), (110, 172, 176)), (255, 140, 30)
+Box = tuple[float, float, float, float]
+
+
+def font(size: float) -> Any:
+    """Pillow's own typeface: nothing to install, the same everywhere."""
+    return ImageFont.load_default(size)
+
+
+def picture(image: Tensor) -> Image.Image:
+    """An RGB image of [3, H, W], uint8 or floats in [0, 1]."""
+    pixels = image if image.dtype == torch.uint8 else (image.clamp(0, 1) * 255).round().to(torch.uint8)
+    rgb: Image.Image = tvf.to_pil_image(pixels)
+    return rgb
+
+
+def fitted(image: Image.Image, cell: int) -> Image.Image:
+    """The longer side becomes `cell` pixels; enlarged pixels stay visible as pixels."""
+    scale = cell / max(image.size)
+    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    return image.resize(size, Image.Resampling.LANCZOS if scale < 1 else Image.Resampling.NEAREST)
+
+
+def heat_map(photo: Image.Image, saliency: Tensor) -> Image.Image:
+    """The map, smoothly enlarged and coloured, over the grey photo; hotter is more opaque."""
+    full = torch.nn.functional.interpolate(saliency[:, None], (photo.height, photo.width), mode="bilinear")[:, 0]
+    levels = (F.normalize_maps(full).nan_to_num(0.0)[0] * 255).round().to(torch.uint8)
+    heat = Image.fromarray(levels.numpy())
+    coloured = heat.copy()
+    coloured.putpalette(_palette())
+    opacity = heat.point([140 + round(value * 0.3) for value in range(256)])
+    return Image.composite(coloured.convert("RGB"), photo.convert("L").convert("RGB"), opacity)
+
+
+def _palette() -> list[int]:
+    """256 colours between the stops of `HEAT`, flattened."""
+    flat: list[int] = []
+    for value in range(256):
+        where = value / 255 * (len(HEAT) - 1)
+        low = min(int(where), len(HEAT) - 2)
+        flat += [round(a + (b - a) * (where - low)) for a, b in zip(HEAT[low], HEAT[low + 1], strict=True)]
+    return flat
+
+
+# ---------------------------------------- clusters
+
+
+def clusters(photo: Image.Image, maps: list[Tensor], swap: SaliencySwap, levels: list[int]) -> Image.Image:
+    """The clusters of the level that was swapped on; of several levels, a mosaic."""
+    shown = [F.fuse_maps(maps) if level < 0 else maps[level] for level in dict.fromkeys(levels)]
+    panels = [_level_clusters(photo, level, swap) for level in shown]
+    side = math.ceil(len(panels) ** 0.5)
+    if side == 1:
+        return panels[0]
+    panel = Image.new("RGB", photo.size, (235, 236, 233))
+    width, height = photo.width // side, photo.height // side
+    spare = (photo.height - math.ceil(len(panels) / side) * height) // 2
+    for k, part in enumerate(panels):
+        small = part.resize((max(1, width - 2), max(1, height - 2)), Image.Resampling.BOX)
+        panel.paste(small, (k % side * width + 1, k // side * height + 1 + spare))
+    return panel
+
+
+def _level_clusters(photo: Image.Image, saliency: Tensor, swap: SaliencySwap) -> Image.Image:
+    """Native cells over the grey photo: cool colours by rank of mean saliency, the salient region bright, outlined."""
+    labels = F.cluster_saliency(saliency, swap.clustering)
+    region = F.salient_region(saliency, labels)[0]
+    labels, values = labels[0], saliency[0]
+    found = [label for label in sorted(set(labels.flatten().tolist())) if label >= 0]
+    order = sorted(found, key=lambda label: float(values[labels == label].mean()))
+    cells = torch.full((*labels.shape, 3), 20, dtype=torch.uint8)  # noise stays nearly black
+    for rank, label in enumerate(order):
+        cells[labels == label] = torch.tensor(COOL[min(rank, len(COOL) - 1)], dtype=torch.uint8)
+    cells[region] = torch.tensor(SALIENT, dtype=torch.uint8)
+    colours = Image.fromarray(cells.numpy()).resize(photo.size, Image.Resampling.NEAREST)
+    panel = Image.blend(photo.convert("L").convert("RGB"), colours, 0.62)
+    inside = Image.fromarray(region.to(torch.uint8).numpy() * 255).resize(photo.size, Image.Resampling.NEAREST)
+    return _outlined(panel, inside)
+
+
+def _outlined(panel: Image.Image, inside: Image.Image) -> Image.Image:
+    """A white line along the border of `inside`."""
+    area = tvf.pil_to_tensor(inside)[0].bool()
+    edge = torch.zeros_like(area)
+    edge[1:] |= area[1:] != area[:-1]
+    edge[:, 1:] |= area[:, 1:] != area[:, :-1]
+    panel.paste((255, 255, 255), mask=Image.fromarray(edge.to(torch.uint8).numpy() * 255))
+    return panel
+
+
+# ---------------------------------------- patch pair
+
+
+def boxes(photo: Image.Image, pairs: list[F.PatchPair], size: tuple[int, int]) -> Image.Image:
+    """Both patches of every pair, joined by an arrow with two heads."""
+    fine = 3  # drawn large and reduced: Pillow's lines are not anti-aliased
+    dimmed = Image.blend(photo, Image.new("RGB", photo.size, "black"), 0.25)
+    big = dimmed.resize((photo.width * fine, photo.height * fine))
+    draw = ImageDraw.Draw(big)
+    sy, sx = big.height / size[0], big.width / size[1]
+    tags = []
+    for k, pair in enumerate(pairs):
+        h, w = pair.height * sy, pair.width * sx
+        a = (pair.left_a * sx, pair.top_a * sy, pair.left_a * sx + w, pair.top_a * sy + h)
+        b = (pair.left_b * sx, pair.top_b * sy, pair.left_b * sx + w, pair.top_b * sy + h)
+        _arrow(draw, a, b, fine)
+        for box, colour, letter in ((a, BOX_A, "A"), (b, BOX_B, "B")):
+            draw.rectangle(_grown(box, 2 * fine), outline="black", width=fine)
+            draw.rectangle(_grown(box, fine), outline=colour, width=2 * fine)
+            tags.append((box, colour, letter + (str(k + 1) if len(pairs) > 1 else "")))
+    for box, colour, name in tags:  # last, so that no box hides a name
+        _tag(draw, box, colour, name, big.size, fine)
+    return big.resize(photo.size, Image.Resampling.LANCZOS)
+
+
+def _grown(box: Box, by: float) -> Box:
+    return box[0] - by, box[1] - by, box[2] + by, box[3] + by
+
+
+def _arrow(draw: ImageDraw.ImageDraw, a: Box, b: Box, fine: int) -> None:
+    """From box to box, each end where the line between the centres leaves its box."""
+    (ax, ay), (bx, by) = [((box[0] + box[2]) / 2, (box[1] + box[3]) / 2) for box in (a, b)]
+    dx, dy = bx - ax, by - ay
+    inside = min((a[2] - a[0]) / 2 / (abs(dx) + 1e-9), (a[3] - a[1]) / 2 / (abs(dy) + 1e-9))
+    length = math.hypot(dx, dy) * (1 - 2 * inside)
+    if length < 6 * fine:  # the boxes touch: no room for an arrow
+        return
+    pad = 3 * fine / math.hypot(dx, dy)
+    start, end = inside + pad, 1 - inside - pad
+    line = (ax + dx * start, ay + dy * start, ax + dx * end, ay + dy * end)
+    for colour, width in (("black", 4 * fine), ("white", 2 * fine)):
+        draw.line(line, fill=colour, width=width)
+    head, angle = min(7.0 * fine, length / 2), math.atan2(dy, dx)
+    for x, y, turn in ((line[2], line[3], math.pi), (line[0], line[1], 0.0)):
+        wings = [(x + head * math.cos(angle + turn + t), y + head * math.sin(angle + turn + t)) for t in (-0.5, 0.5)]
+        draw.polygon([(x, y), *wings], fill="white", outline="black")
+
+
+def _tag(
+    draw: ImageDraw.ImageDraw, box: Box, colour: tuple[int, int, int], name: str, size: tuple[int, int], fine: int
+) -> None:
+    """The patch's name on its colour, at the box's upper left corner but inside the picture."""
+    width, height = (8 + 6 * len(name)) * fine, 14 * fine
+    left = min(max(box[0] - 2 * fine, 0), size[0] - width)
+    top = box[1] - height - 2 * fine
+    top = top if top >= 0 else min(box[3] + 2 * fine, size[1] - height)
+    draw.rectangle((left, top, left + width, top + height), fill=colour)
+    draw.text((left + width / 2, top + height / 2), name, "black", font(11 * fine), anchor="mm")

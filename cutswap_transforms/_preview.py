@@ -1,0 +1,163 @@
+"""The contact sheet: what SaliencySwap sees in an image, what it chose and what came out, one row per image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from PIL import Image, ImageDraw
+
+from . import functional as F
+from ._images import net_input
+from ._panels import boxes, clusters, fitted, font, heat_map, picture
+from ._saliency_swap import SaliencySwap
+
+PAGE, INK, FAINT = (250, 250, 248), (34, 36, 40), (120, 124, 130)
+MARGIN, GAP, ROW_TEXT = 24, 8, 29
+
+
+class Row(NamedTuple):
+    """The pictures of one row, in the order of the columns, and the words above it."""
+
+    cells: list[Image.Image]
+    name: str
+    note: str
+
+
+def contact_sheet(
+    images: Sequence[Any],
+    swap: SaliencySwap,
+    *,
+    names: Sequence[str] | None = None,
+    caption: str | None = None,
+    cell: int = 192,
+) -> Image.Image:
+    """A picture of how `swap` treats images: original, a map per level, clusters, patch pair, negative, mask.
+
+    Randomness comes from torch's global generator, image by image: seed it and the sheet is the same again.
+
+    Args:
+        images: single images as `swap` takes them, PIL or tensor [C, H, W]; sizes may differ.
+        swap: its saliency, clustering and settings are shown.
+        names: one per image, printed above its row.
+        caption: a line under the title; by default the settings of `swap`.
+        cell: longer side of a picture on the sheet in pixels, at least 64.
+
+    Returns:
+        An RGB image.
+
+    Raises:
+        ValueError: no images, names of another number, a cell too small to read, or what `swap` refuses.
+        TypeError: what `swap` refuses.
+
+    >>> import torch
+    >>> sheet = contact_sheet([torch.rand(3, 40, 60)], SaliencySwap(), cell=64)
+    >>> sheet.mode, sheet.width > 9 * 64
+    ('RGB', True)
+    """
+    if not images:
+        raise ValueError("`images` must hold at least one image, got none")
+    names = [f"image {i}" for i in range(len(images))] if names is None else names
+    if len(names) != len(images):
+        raise ValueError(f"`names` must be one per image ({len(images)}), got {len(names)}")
+    if cell < 64:
+        raise ValueError(f"`cell` must be at least 64 pixels, got {cell}")
+    rows, headings = [], [("", "")]
+    for image, name in zip(images, names, strict=True):
+        row, headings = _row(image, swap, name, cell)
+        rows.append(row)
+    return _page(rows, headings, _settings(swap) if caption is None else caption, cell)
+
+
+# ---------------------------------------- one row
+
+
+def _row(image: Any, swap: SaliencySwap, name: str, cell: int) -> tuple[Row, list[tuple[str, str]]]:
+    """The row of an image and the headings of its columns."""
+    swap.check_inputs([image])
+    params = swap.make_params([image])
+    seen = net_input(image, normalized=swap.normalized).cpu()
+    if len(seen) != 1:
+        raise ValueError(f"`images` must be single images [C, H, W], got a batch of {len(seen)}")
+    maps = [m.detach().float().cpu() for m in swap.saliency.native_maps(seen)]
+    pairs = params["pairs"][0].cpu()
+    made = [F.PatchPair(*p) for p in pairs.tolist() if p[5] > 0]
+    size = (seen.shape[-2], seen.shape[-1])
+    negative = swap.transform(image, params)
+    negative = negative[0] if isinstance(negative, tuple) else negative
+    mask = params["mask"] if "mask" in params else F.patch_mask(params["pairs"], size)
+    photo = fitted(picture(seen[0]), cell)
+    cells = [
+        photo,
+        *(heat_map(photo, m) for m in maps),
+        clusters(photo, maps, swap, [int(p[0]) for p in pairs.tolist()]),
+        boxes(photo, made, size),
+        fitted(picture(net_input(negative, normalized=swap.normalized)[0].cpu()), cell),
+        fitted(picture(mask[0].cpu().expand(3, -1, -1) * 255), cell),
+    ]
+    levels = [(f"level {i}", f"{m.shape[1]} x {m.shape[2]} cells") for i, m in enumerate(maps)]
+    chosen = ("clusters", "orange: most salient"), ("patch pair", "A and B change places")
+    headings = [("original", ""), *levels, *chosen, ("negative", ""), ("mask", "")]
+    swaps = ", ".join(f"{p.height} x {p.width} on {_level_name(p.level)}" for p in made) or "nothing"
+    return Row(cells, name, f"image {size[0]} x {size[1]}, swapped {swaps}"), headings
+
+
+def _level_name(level: int) -> str:
+    return f"level {level}" if level >= 0 else "fused levels"
+
+
+# ---------------------------------------- the page
+
+
+def _page(rows: list[Row], headings: list[tuple[str, str]], caption: str, cell: int) -> Image.Image:
+    """Title and caption, headings, then the rows, each as high as its pictures."""
+    text = max(12, min(18, round(cell / 12)))
+    width = 2 * MARGIN + max(len(row.cells) for row in rows) * (cell + GAP) - GAP
+    caption_lines = _wrapped(caption, width - 2 * MARGIN, text)
+    head = MARGIN + text * 2 + len(caption_lines) * (text + 6) + 2 * text + 26
+    heights = [ROW_TEXT + max(c.height for c in row.cells) + GAP + 8 for row in rows]
+    page = Image.new("RGB", (width, head + sum(heights) + MARGIN - GAP), PAGE)
+    draw = ImageDraw.Draw(page)
+    draw.text((MARGIN, MARGIN), "Saliency-guided patch swaps", INK, font(text * 1.5))
+    for i, line in enumerate(caption_lines):
+        draw.text((MARGIN, MARGIN + text * 2 + 4 + i * (text + 6)), line, FAINT, font(text))
+    for column, heading in enumerate(headings):
+        x = MARGIN + column * (cell + GAP) + cell / 2
+        draw.text((x, head - text * 2 - 8), heading[0], INK, font(text), anchor="mt")
+        draw.text((x, head - text - 5), heading[1], FAINT, font(text * 0.85), anchor="mt")
+    top = head
+    for row, height in zip(rows, heights, strict=True):
+        draw.line((MARGIN, top + 2, width - MARGIN, top + 2), (224, 225, 222))
+        room = width - 2 * MARGIN - 2 * text - font(text - 1).getlength(row.note)
+        draw.text((MARGIN, top + 6), _clipped(row.name, room, text - 1), INK, font(text - 1))
+        draw.text((width - MARGIN, top + 6), row.note, FAINT, font(text - 1), anchor="ra")
+        for column, panel in enumerate(row.cells):
+            page.paste(panel, (MARGIN + column * (cell + GAP) + (cell - panel.width) // 2, top + ROW_TEXT))
+        top += height
+    return page
+
+
+def _wrapped(text: str, width: int, size: int) -> list[str]:
+    """Lines no longer than `width` pixels, broken between words."""
+    lines = [""]
+    for word in text.split(" "):
+        longer = f"{lines[-1]} {word}".strip()
+        if lines[-1] and font(size).getlength(longer) > width:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    return lines
+
+
+def _clipped(name: str, width: float, size: int) -> str:
+    """The name, or as much of its end as fits: that is where file names differ."""
+    start = 0
+    while start < len(name) and font(size).getlength("..." * (start > 0) + name[start:]) > width:
+        start += 1
+    return "..." * (start > 0) + name[start:]
+
+
+def _settings(swap: SaliencySwap) -> str:
+    names = ("levels", "scale", "ratio", "p", "mask")
+    parts = [f"saliency={swap.saliency!r}", f"clustering={swap.clustering!r}"]
+    return ", ".join(parts + [f"{name}={getattr(swap, name)!r}" for name in names])

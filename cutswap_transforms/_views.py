@@ -1,0 +1,78 @@
+"""SwapViews: an image and its negatives side by side, and the collate function that labels them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchvision import tv_tensors
+
+from ._images import is_image
+
+
+class SwapViews(nn.Module):
+    """`image -> (image, t1(image), t2(image), ...)`: the views that a self-supervised head tells apart.
+
+    Plain tensors become `tv_tensors.Image`, so that later v2 transforms treat every view alike (with the same random
+    parameters, as torchvision does for all images of a sample).
+
+    Args:
+        transforms: callables image -> image, at least one.
+
+    Raises:
+        TypeError: something that is no image comes in, or a transform is not callable.
+
+    >>> views = SwapViews(lambda image: image.flip(-1), lambda image: image.flip(-2))
+    >>> batch = [views(torch.rand(3, 8, 8)) for _ in range(5)]
+    >>> images, labels = SwapViews.collate(batch)
+    >>> images.shape, labels.tolist()
+    (torch.Size([15, 3, 8, 8]), [0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2])
+    """
+
+    def __init__(self, *transforms: Callable[[Any], Any]) -> None:
+        super().__init__()
+        wrong = [t for t in transforms if not callable(t)]
+        if wrong or not transforms:
+            raise TypeError(f"`transforms` must be one or more callables image -> image, got {wrong or 'none'}")
+        self.transforms = transforms
+
+    def forward(self, image: Any) -> tuple[Any, ...]:
+        if not is_image(image):
+            raise TypeError(f"`image` must be a PIL image or a tensor, got {type(image).__name__}")
+        return tuple(_as_image(view) for view in (image, *(t(image) for t in self.transforms)))
+
+    def extra_repr(self) -> str:
+        return ", ".join(repr(t) for t in self.transforms)
+
+    @staticmethod
+    def collate(batch: Sequence[Any]) -> tuple[Tensor, Tensor]:
+        """Stack views for a loader: all first views, then all second views, and so on, with the view as label.
+
+        Args:
+            batch: N samples, each a tuple of k views [C, H, W], or (views, target) as data sets with labels give;
+                the target is left out.
+
+        Returns:
+            images [k*N, C, H, W] view-major, labels int64 [k*N] = arange(k).repeat_interleave(N).
+
+        Raises:
+            TypeError: views that are not tensors.
+            ValueError: an empty batch, or samples with different numbers of views.
+        """
+        samples = [sample[0] if isinstance(sample[0], (tuple, list)) else sample for sample in batch]
+        counts = {len(views) for views in samples}
+        if len(counts) != 1:
+            raise ValueError(f"`batch` must hold samples with one number of views, got {sorted(counts) or 'none'}")
+        other = next((v for views in samples for v in views if not isinstance(v, Tensor)), None)
+        if other is not None:
+            raise TypeError(f"`batch` must hold views as tensors, got {type(other).__name__}; put v2.ToImage() before")
+        k, n = counts.pop(), len(samples)
+        images = torch.stack([views[i].as_subclass(Tensor) for i in range(k) for views in samples])
+        return images, torch.arange(k).repeat_interleave(n)
+
+
+def _as_image(view: Any) -> Any:
+    plain = isinstance(view, Tensor) and not isinstance(view, tv_tensors.TVTensor)
+    return tv_tensors.Image(view) if plain else view
