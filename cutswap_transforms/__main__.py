@@ -1,8 +1,10 @@
-"""Command line: `python -m cutswap_transforms preview FOLDER` draws a contact sheet of negatives."""
+"""Command line: `python -m cutswap_transforms preview FOLDER` draws a contact sheet of negatives, and
+`python -m cutswap_transforms precompute FOLDER --size S --cache DIR` fills a cache of salient regions."""
 
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 import time
 from collections.abc import Sequence
@@ -12,11 +14,17 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image, ImageOps
+from torch import Tensor
+from torch.utils.data import Dataset
+from torchvision.transforms import v2
 
 from . import LayerCAMExtractor, SaliencySwap
 from ._preview import contact_sheet
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+
+
+UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)  # what Pillow raises for broken files
 
 
 class UserError(Exception):
@@ -27,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; 0 when it succeeded, 2 when the request could not be met."""
     parser = argparse.ArgumentParser(prog="python -m cutswap_transforms", description="Saliency-guided patch swaps.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for add in (_add_preview,):  # a new command is one more function here
+    for add in (_add_preview, _add_precompute):  # a new command is one more function here
         add(commands)
     args = parser.parse_args(argv)
     try:
@@ -57,13 +65,10 @@ def _add_preview(commands: Any) -> None:
     parser.add_argument("--limit", type=_at_least(1), default=8, help="rows at most, spread evenly over the images found")
     parser.add_argument("--seed", type=int, default=0, help="of the random swaps")
     parser.add_argument("--cell", type=_at_least(64), default=192, help="longer side of the pictures on the sheet")
-    parser.add_argument("--levels", type=_levels, default="random", help="random, all, fused or indices such as 0,2")
     parser.add_argument(
         "--scale", type=float, nargs=2, metavar=("LOW", "HIGH"), default=(0.002, 0.03), help="patch area / image area"
     )
-    parser.add_argument("--clustering", default="kmeans", help="kmeans, sklearn or opencv")
-    parser.add_argument("--model", default="tiny", help="tiny (embedded) or a torchvision classification model")
-    parser.add_argument("--weights", default="DEFAULT", help="name of torchvision weights, path to a state_dict, or none")
+    _add_guidance(parser)
     parser.set_defaults(run=preview)
 
 
@@ -73,7 +78,7 @@ def preview(args: argparse.Namespace) -> None:
     loaded = [(path, image) for path in found if (image := load_image(path, args.size)) is not None]
     if not loaded:
         raise UserError(f"none of the {len(found)} images tried could be read")
-    swap = _swap(args)
+    swap = _swap(args, scale=tuple(args.scale))
     torch.manual_seed(args.seed)
     images = [image for _, image in loaded]
     caption = (
@@ -91,11 +96,18 @@ def preview(args: argparse.Namespace) -> None:
     print(f"{rate:.0f} images per second (one at a time, {torch.get_num_threads()} threads, shorter side {args.size} px)")
 
 
-def _swap(args: argparse.Namespace) -> SaliencySwap:
+def _add_guidance(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", default="tiny", help="tiny (embedded) or a torchvision classification model")
+    parser.add_argument("--weights", default="DEFAULT", help="name of torchvision weights, path to a state_dict, or none")
+    parser.add_argument("--clustering", default="kmeans", help="kmeans, sklearn or opencv")
+    parser.add_argument("--levels", type=_levels, default="random", help="random, all, fused or indices such as 0,2")
+
+
+def _swap(args: argparse.Namespace, **arguments: Any) -> SaliencySwap:
     weights = None if args.weights.lower() == "none" else args.weights
     try:
         saliency = LayerCAMExtractor(args.model, weights=weights)
-        return SaliencySwap(saliency, args.clustering, levels=args.levels, scale=tuple(args.scale))
+        return SaliencySwap(saliency, args.clustering, levels=args.levels, **arguments)
     except (ImportError, OSError, TypeError, ValueError) as error:  # the library's own sentences are good enough
         raise UserError(str(error)) from None
 
@@ -118,6 +130,61 @@ def images_per_second(images: Sequence[Image.Image], swap: SaliencySwap, seconds
         spent += time.perf_counter() - start
         done += 1
     return done / spent
+
+
+# ---------------------------------------- precompute
+
+
+def _add_precompute(commands: Any) -> None:
+    parser = commands.add_parser(
+        "precompute",
+        help="fill a cache with the salient regions of a folder's images",
+        description="Fills DIR with the regions that Compose([Resize(S), SaliencySwap(cache=DIR)]) looks up for the RGB "
+        "images of a folder, as torchvision's ImageFolder reads them. Can be stopped and started again; under torchrun "
+        "each process takes its share.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("images", nargs="+", type=Path, help=f"image files, or folders searched for {_suffixes()}")
+    parser.add_argument("--size", type=_at_least(2), required=True, help="the S of Resize(S)")
+    parser.add_argument("--cache", type=Path, required=True, help="the folder to fill")
+    parser.add_argument("--batch-size", type=_at_least(1), default=64, help="images per pass of the net")
+    parser.add_argument("--num-workers", type=_at_least(0), default=0, help="processes that read and decode")
+    parser.add_argument("--device", default="cpu", help="where the net runs, such as cuda")
+    _add_guidance(parser)
+    parser.set_defaults(run=precompute)
+
+
+def precompute(args: argparse.Namespace) -> None:
+    """List, compute what is missing, say."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")  # the progress where tqdm is not installed
+    files = find_images(args.images)
+    swap = _swap(args, cache=args.cache)
+    begin = time.perf_counter()
+    try:
+        count = swap.precompute(ImageFiles(files, args.size), args.batch_size, args.num_workers, args.device)
+    except RuntimeError as error:
+        raise UserError(str(error)) from None
+    print(f"{args.cache}: regions of {count} images computed in {time.perf_counter() - begin:.1f} s, {len(swap.cache)} kept")
+
+
+class ImageFiles(Dataset[Any]):
+    """RGB images of one shorter side; what cannot be read is noted and comes as an empty batch."""
+
+    def __init__(self, files: Sequence[Path], size: int) -> None:
+        self.files, self.resize = list(files), v2.Resize(size)
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> Image.Image | Tensor:
+        try:
+            with Image.open(self.files[index]) as file:
+                image = file.convert("RGB")
+        except UNREADABLE as error:
+            _note_skipped(self.files[index], error)
+            return torch.zeros(0, 3, 2, 2)
+        resized: Image.Image = self.resize(image)
+        return resized
 
 
 # ---------------------------------------- files
@@ -149,11 +216,15 @@ def load_image(path: Path, size: int) -> Image.Image | None:
     try:
         with Image.open(path) as file:
             image = _rgb(ImageOps.exif_transpose(file))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # what Pillow raises
-        print(f"skipped {path}: not a readable image ({type(error).__name__})", file=sys.stderr)
+    except UNREADABLE as error:
+        _note_skipped(path, error)
         return None
     scale = size / min(image.size)
     return image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.LANCZOS)
+
+
+def _note_skipped(path: Path, error: Exception) -> None:
+    print(f"skipped {path}: not a readable image ({type(error).__name__})", file=sys.stderr)
 
 
 def _rgb(image: Image.Image) -> Image.Image:

@@ -154,7 +154,7 @@ def salient_region(maps: Tensor, labels: Tensor) -> Tensor:
     kept = (labels >= 0) & values.isfinite()
     bins = max(cells, 256)
     if labels.device.type == "cpu" and labels.numel() and int(labels.max()) >= bins:
-        labels = labels.unique(return_inverse=True)[1]  # a backend may number its clusters as it likes
+        labels = torch.unique(labels, return_inverse=True)[1]  # a backend may number its clusters as it likes
         bins = max(bins, labels.numel())
     index = torch.where(kept, labels, bins)  # one spare bin collects the noise
     count = torch.zeros(n, bins + 1, dtype=torch.float64, device=maps.device).scatter_add_(1, index, kept.double())

@@ -41,8 +41,7 @@ class OpenCVKMeans(LibraryKMeans):
 
     def _partition(self, points: np.ndarray[Any, Any], start: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         cv2 = self._library()
-        # epsilon 0, because the default is absolute: it would stop early on small values
-        criteria = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, self.n_iter + 2, 0.0)
+        criteria = (cv2.TERM_CRITERIA_COUNT, self.n_iter + 2, 0.0)  # see MAX_ROUNDS for the 2
         n_clusters, initial = int(start.max()) + 1, start.astype(np.int32)[:, None]
         with _one_thread_in_workers(cv2):
             _, labels, _ = cv2.kmeans(

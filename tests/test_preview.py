@@ -1,0 +1,297 @@
+"""The contact sheet and `python -m cutswap_transforms preview`."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from cutswap_transforms import SaliencySwap
+from cutswap_transforms import __main__ as cli
+from cutswap_transforms._panels import font
+from cutswap_transforms._preview import _clipped, contact_sheet
+
+CELL = 64
+
+
+def hot_quarter(images: Tensor) -> list[Tensor]:
+    """Three levels that are hot in the upper left quarter and 0 elsewhere."""
+    maps = []
+    for side in (16, 8, 4):
+        level = torch.zeros(len(images), side, side)
+        level[:, : side // 2, : side // 2] = 1 + torch.rand(side // 2, side // 2, generator=torch.Generator().manual_seed(0))
+        maps.append(level)
+    return maps
+
+
+def two_clusters(points: Tensor) -> Tensor:
+    return (points[:, 0] > 0.25).long()
+
+
+def swapper(**kwargs: Any) -> SaliencySwap:
+    return SaliencySwap(hot_quarter, two_clusters, **kwargs)
+
+
+def picture(seed: int = 0, height: int = CELL, width: int = CELL) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8))
+
+
+def corners(sheet: Image.Image, tile: Image.Image) -> list[tuple[int, int]]:
+    """(top, left) wherever `tile` stands on the sheet, pixel by pixel."""
+    page, part = np.asarray(sheet).astype(int), np.asarray(tile.convert("RGB")).astype(int)
+    h, w = part.shape[:2]
+    first = np.abs(page[: page.shape[0] - h + 1, : page.shape[1] - w + 1] - part[0, 0]).sum(2) == 0
+    return [(int(y), int(x)) for y, x in np.argwhere(first) if np.array_equal(page[y : y + h, x : x + w], part)]
+
+
+def cells_of(sheet: Image.Image, image: Image.Image, columns: int) -> list[np.ndarray[Any, Any]]:
+    """The pictures of the row that starts with `image`, found by the distance between the columns."""
+    top, left = corners(sheet, image)[0]
+    step = (sheet.width - 2 * left + 8) // columns
+    page = np.asarray(sheet)
+    return [page[top : top + CELL, left + k * step : left + k * step + CELL] for k in range(columns)]
+
+
+def test_row_holds_original_maps_clusters_boxes_negative_and_mask() -> None:
+    image, swap = picture(), swapper(levels=1)
+    torch.manual_seed(0)
+    sheet = contact_sheet([image], swap, cell=CELL)
+    torch.manual_seed(0)
+    params = swap.make_params([image])
+    negative = swap.transform(image, params)
+    cells = cells_of(sheet, image, 1 + 3 + 4)
+    np.testing.assert_array_equal(cells[6], np.asarray(negative))
+    region = np.zeros((CELL, CELL), bool)
+    for _, ta, la, tb, lb, h, w in params["pairs"][0].tolist():
+        region[ta : ta + h, la : la + w] = region[tb : tb + h, lb : lb + w] = True
+    np.testing.assert_array_equal(cells[7], np.repeat(region[..., None] * np.uint8(255), 3, 2))
+    assert not np.array_equal(cells[5], cells[0])  # boxes are drawn
+
+
+def test_maps_and_clusters_are_bright_where_the_saliency_is() -> None:
+    image = Image.new("RGB", (CELL, CELL), (90, 90, 90))
+    image.putpixel((0, 0), (1, 2, 3))  # so that the cell is found
+    cells = cells_of(contact_sheet([image], swapper(), cell=CELL), image, 8)
+    for heat in cells[1:4]:
+        assert heat[:24, :24].mean() > heat[40:, 40:].mean() + 60
+    clusters = cells[4].astype(int)
+    warmth = clusters[..., 0] - clusters[..., 2]
+    assert warmth[2:30, 2:30].mean() > 40 and warmth[34:, 34:].mean() < 0
+    assert (clusters[2:30, 32] == 255).all() and not (clusters[2:30, 36] == 255).any()  # a white line around the region
+
+
+def test_sheet_is_the_same_for_the_same_seed() -> None:
+    sheets = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        sheets.append(contact_sheet([picture(3)], swapper(), cell=CELL).tobytes())
+    assert sheets[0] == sheets[1] != sheets[2]
+
+
+def test_rows_follow_the_shape_of_each_image() -> None:
+    images = [picture(0), picture(1, height=32), picture(2, width=40)]
+    sheet = contact_sheet(images, swapper(), names=["a", "b", "c"], cell=CELL)
+    tops = [corners(sheet, image)[0][0] for image in images]
+    assert tops[0] < tops[1] < tops[2]
+    assert (tops[1] - tops[0]) - (tops[2] - tops[1]) == 32  # the second row is half as high
+
+
+def test_no_swap_shows_the_original_as_negative_and_an_empty_mask() -> None:
+    image = picture(5)
+    sheet = contact_sheet([image], swapper(p=0.0), cell=CELL)
+    assert len(corners(sheet, image)) == 2
+    assert len(corners(sheet, Image.new("RGB", (CELL, CELL)))) == 1
+
+
+@pytest.mark.parametrize("levels", ["all", "fused", (0, 2)])
+@pytest.mark.parametrize("mask", ["patch", "changed"])
+def test_every_setting_has_a_sheet(levels: Any, mask: str) -> None:
+    swap = swapper(levels=levels, mask=mask, return_mask=True, scale=(0.01, 0.02))
+    image = picture(6)
+    torch.manual_seed(3)
+    _, expected = swap(image)
+    torch.manual_seed(3)
+    sheet = contact_sheet([image], swap, cell=CELL)
+    assert len(corners(sheet, Image.fromarray(expected[0].numpy() * 255))) == 1
+    assert expected.any()
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        torch.rand(3, 20, 30),
+        torch.randint(0, 65536, (1, 20, 30)).to(torch.uint16),
+        Image.new("L", (30, 20), 70),
+        picture(7, 20, 30).quantize(16),
+    ],
+    ids=["float", "uint16", "grey", "palette"],
+)
+def test_takes_what_the_swap_takes(image: Any) -> None:
+    assert contact_sheet([image], swapper(), cell=CELL).mode == "RGB"
+
+
+def test_normalised_images_are_shown_as_they_were() -> None:
+    image, (mean, std) = picture(8), ((0.5, 0.4, 0.3), (0.2, 0.3, 0.25))
+    tensor = torch.from_numpy(np.array(image)).permute(2, 0, 1).double() / 255
+    tensor = (tensor - torch.tensor(mean, dtype=torch.float64)[:, None, None]) / torch.tensor(std)[:, None, None]
+    assert len(corners(contact_sheet([tensor], swapper(normalized=(mean, std)), cell=CELL), image)) == 1
+
+
+def test_bad_sheets() -> None:
+    with pytest.raises(ValueError, match="`images` must hold at least one image, got none"):
+        contact_sheet([], swapper())
+    with pytest.raises(ValueError, match=r"`names` must be one per image \(1\), got 2"):
+        contact_sheet([picture()], swapper(), names=["a", "b"])
+    with pytest.raises(ValueError, match="`cell` must be at least 64 pixels, got 10"):
+        contact_sheet([picture()], swapper(), cell=10)
+    with pytest.raises(ValueError, match=r"`images` must be single images \[C, H, W\], got a batch of 2"):
+        contact_sheet([torch.rand(2, 3, 20, 20)], swapper())
+    with pytest.raises(TypeError, match=r"numpy\.ndarray"):
+        contact_sheet([np.zeros((20, 20, 3), np.uint8)], swapper())
+
+
+def test_long_names_keep_their_end() -> None:
+    assert _clipped("short.png", 500, 12) == "short.png"
+    clipped = _clipped("a_very_long_folder_name_" * 5 + "000.png", 120, 12)
+    assert clipped.startswith("...") and clipped.endswith("000.png") and font(12).getlength(clipped) <= 120
+
+
+# ---------------------------------------- command line
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "images" / "deep").mkdir(parents=True)
+    for i, name in enumerate(("a.png", "b.JPG", "deep/c.webp")):
+        picture(i, 40, 50).save(tmp_path / "images" / name)
+    (tmp_path / "images" / "notes.txt").write_text("no image")
+    return tmp_path / "images"
+
+
+@pytest.fixture
+def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The measurement takes a second, and only one test is about it."""
+    monkeypatch.setattr(cli, "images_per_second", lambda images, swap: 7.0)
+
+
+def run(folder: Path, *more: str) -> int:
+    return cli.main(["preview", str(folder), "--size", "32", "--cell", "64", *more])
+
+
+def test_preview_writes_the_sheet_and_says_where_and_how_fast(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = folder.parent / "new" / "sheet.png"
+    assert run(folder, "--out", str(out)) == 0
+    path, speed = capsys.readouterr().out.splitlines()
+    assert path == str(out)
+    assert int(speed.split()[0]) > 0 and "images per second" in speed
+    with Image.open(out) as sheet:
+        assert sheet.format == "PNG" and sheet.width > 9 * 64
+
+
+@pytest.mark.usefixtures("unmeasured")
+def test_preview_depends_on_the_seed_alone(folder: Path) -> None:
+    sheets = []
+    for seed in ("4", "4", "5"):
+        assert run(folder, "--seed", seed, "--out", str(folder.parent / "sheet.png")) == 0
+        sheets.append(Image.open(folder.parent / "sheet.png").crop((0, 90, 2000, 2000)).tobytes())  # below the caption
+    assert sheets[0] == sheets[1] != sheets[2]
+
+
+@pytest.mark.usefixtures("unmeasured")
+def test_preview_takes_files_levels_and_weights(folder: Path) -> None:
+    out = folder.parent / "sheet.png"
+    files = [str(folder / "a.png"), str(folder / "b.JPG")]
+    options = ["--size", "32", "--cell", "64", "--out", str(out)]
+    assert cli.main(["preview", *files, "--levels", "0,-1", "--weights", "none", "--scale", "0.01", "0.02", *options]) == 0
+    assert out.exists()
+
+
+@pytest.mark.usefixtures("unmeasured")
+def test_unreadable_images_are_named_and_skipped(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "broken.png").write_bytes(b"not a png")
+    out = folder.parent / "sheet.png"
+    assert run(folder, "--out", str(out)) == 0
+    assert f"skipped {folder / 'broken.png'}: not a readable image (UnidentifiedImageError)" in capsys.readouterr().err
+    for path in folder.rglob("*.*"):
+        path.write_bytes(b"")
+    assert run(folder, "--out", str(out)) == 2
+    assert "error: none of the 4 images tried could be read" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["images/nowhere"], "error: `images` must be files or folders that exist, got images/nowhere"),
+        (["empty"], "error: no images found in empty: looked for *.bmp, *.jpeg, *.jpg, *.png, *.tif, *.tiff, *.webp"),
+        (["images", "--model", "resnet_18"], "error: `model`"),
+        (["images", "--clustering", "kmaens"], "error: `clustering`"),
+        (["images", "--levels", "some"], "error: `levels` must be 'random', 'all', 'fused' or indices, got 'some'"),
+        (["images", "--scale", "0.3", "0.1"], "error: `scale` must be 0 < low <= high <= 1, got (0.3, 0.1)"),
+        (["images", "--out", "sheet.docx"], "error: `--out` must be a path that can be written, with an image suffix"),
+    ],
+)
+def test_mistakes_are_told_in_a_sentence(
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    sentence: str,
+) -> None:
+    monkeypatch.chdir(folder.parent)
+    (folder.parent / "empty").mkdir()
+    assert cli.main(["preview", *arguments, "--size", "32", "--cell", "64"]) == 2
+    assert sentence in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--size", "--limit", "--cell"])
+def test_numbers_have_a_least_value(folder: Path, capsys: pytest.CaptureFixture[str], option: str) -> None:
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["preview", str(folder), option, "0"])
+    assert stop.value.code == 2
+    assert "must be a whole number of at least" in capsys.readouterr().err
+
+
+def test_limit_is_spread_over_the_images() -> None:
+    paths = [Path(str(i)) for i in range(14)]
+    assert [p.name for p in cli.spread(paths, 7)] == ["0", "2", "4", "6", "8", "10", "12"]
+    assert cli.spread(paths[:3], 8) == paths[:3]
+
+
+def test_images_are_loaded_upright_as_rgb(tmp_path: Path) -> None:
+    ramp = np.linspace(0, 65535, 32 * 64).reshape(32, 64)
+    Image.fromarray(ramp.astype(np.uint16)).save(tmp_path / "deep.png")
+    Image.fromarray(ramp.astype(np.float32)).save(tmp_path / "float.tif")
+    Image.fromarray((ramp // 257).astype(np.uint8)).save(tmp_path / "grey.png")
+    loaded = [cli.load_image(tmp_path / name, 32) for name in ("deep.png", "float.tif", "grey.png")]
+    for image in loaded:
+        assert image is not None and image.mode == "RGB" and image.size == (64, 32)
+        assert np.abs(np.asarray(image).astype(int)[..., 0] - ramp / 257).max() < 2
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was turned by a quarter
+    picture(0, 32, 64).save(tmp_path / "turned.jpg", exif=exif)
+    turned = cli.load_image(tmp_path / "turned.jpg", 64)
+    assert turned is not None and turned.size == (64, 128)
+
+
+def test_measurement_shows_every_call_new_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter(range(1000))
+    monkeypatch.setattr(cli.time, "perf_counter", lambda: next(clock) / 100)
+    seen: list[bytes] = []
+    rate = cli.images_per_second([picture(0, 8, 40), picture(1, 8, 40)], lambda image: seen.append(image.tobytes()), 0.5)
+    assert rate == pytest.approx(100)
+    assert len(set(seen)) == len(seen) > 50
+
+
+def test_runs_as_a_module() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "cutswap_transforms", "preview", "nowhere"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert done.stderr == "error: `images` must be files or folders that exist, got nowhere\n"

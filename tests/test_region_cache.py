@@ -1,0 +1,571 @@
+"""RegionCache: what is kept, under which key, and what happens when the disk, a process or the user goes wrong."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import multiprocessing
+import os
+import pickle
+import resource
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from images import as_kind, hot_quarter, scene
+from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms import v2
+
+from cutswap_transforms import RegionCache, SaliencySwap
+from cutswap_transforms.__main__ import main
+from cutswap_transforms._region_cache import MemoryCache, content_key, count_levels, pack, unpack
+
+SETTINGS = b"s" * 32
+
+
+class Counting:
+    """A saliency source with a fingerprint that counts the images it was asked for."""
+
+    fingerprint = "hot-quarter-1"
+
+    def __init__(self):
+        self.seen = 0
+
+    def native_maps(self, images):
+        self.seen += len(images)
+        return list(hot_quarter(images).unbind(1))
+
+
+class Scenes(Dataset):
+    def __init__(self, length=10, transform=None, height=40):
+        self.length, self.transform, self.height = length, transform, height
+
+    def __len__(self):
+        return self.length
+
+    def __getitem__(self, index):
+        image = as_kind("PIL", scene(self.height, 33, seed=index))
+        return (self.transform(image) if self.transform else image), index
+
+
+def entry_of(i):
+    key = b"settings" + hashlib.sha256(str(i).encode()).digest()[:16]
+    return key, hashlib.sha512(key).digest() * 4
+
+
+def in_child(work, uid=None):
+    """Run `work` in a forked child and fail with its traceback; as another user where that is asked for and allowed."""
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            if uid is not None and os.getuid() == 0:
+                os.setuid(uid)
+            work()
+            code = 0
+        except BaseException:
+            import traceback
+
+            os.write(writer, traceback.format_exc().encode()[-4000:])
+        finally:
+            os._exit(code)
+    os.close(writer)
+    with os.fdopen(reader) as stream:
+        text = stream.read()
+    assert os.waitpid(pid, 0)[1] == 0, text
+
+
+# ---- entries and keys ---------------------------------------------------------------------------------------------
+
+
+@given(st.lists(st.tuples(st.integers(1, 40), st.integers(1, 40)), min_size=1, max_size=5), st.integers(0, 10**6))
+def test_entries_give_back_the_cells_of_every_level(grids, seed):
+    rng = np.random.default_rng(seed)
+    regions = [rng.random((3, *grid)) < 0.3 for grid in grids]
+    for i, entry in enumerate(pack(regions)):
+        assert count_levels(entry) == len(grids)
+        assert len(entry) == 1 + sum(4 + (h * w + 7) // 8 for h, w in grids)
+        for level, (h, w) in enumerate(grids):
+            found = unpack(entry, level)
+            assert (found.height, found.width) == (h, w)
+            assert np.array_equal(found.cells, np.flatnonzero(regions[level][i]))
+
+
+def test_an_entry_of_resnet_size_takes_half_a_kilobyte():
+    assert len(pack([np.ones((1, side, side), bool) for side in (56, 28, 14, 7)])[0]) < 560
+
+
+def test_keys_are_of_values_not_of_containers():
+    image = scene()
+    same = [image, image.permute(1, 2, 0).contiguous().permute(2, 0, 1), image.clone()]
+    keys = {content_key(SETTINGS, x) for x in same}
+    assert len(keys) == 1
+    other = [image.flip(0), image / 255, image.to(torch.uint16), image[:, :-1], image.reshape(3, 33, 40)]
+    keys |= {content_key(SETTINGS, x) for x in other}
+    keys |= {content_key(b"t" * 32, image), content_key(SETTINGS, image.to(torch.bfloat16))}
+    assert len(keys) == 8
+
+
+@pytest.mark.parametrize("kinds", [("PIL", "tensor"), ("Image", "PIL"), ("tensor", "Image")])
+def test_a_pil_image_and_its_tensor_share_an_entry(tmp_path, kinds):
+    source = Counting()
+    swap = SaliencySwap(source, cache=tmp_path / "c")
+    for kind in kinds:
+        swap(as_kind(kind, scene()))
+    assert source.seen == 1 and (swap.cache.hits, swap.cache.misses) == (1, 1)
+
+
+@pytest.mark.parametrize("cache", ["memory", "folder", "object"])
+def test_the_first_epoch_fills_and_the_second_reads(tmp_path, cache):
+    made = {"memory": "memory", "folder": str(tmp_path / "c"), "object": RegionCache(tmp_path / "c")}[cache]
+    source = Counting()
+    source.fingerprint = f"{cache} of {tmp_path}"
+    swap, plain = SaliencySwap(source, cache=made), SaliencySwap(Counting(), cache=None)
+    for epoch in range(3):
+        for i in range(6):
+            out = []
+            for one in (swap, plain):
+                torch.manual_seed(100 * epoch + i)
+                out.append(one(scene(seed=i)))
+            assert torch.equal(*out), "the cache changes the result"
+    assert source.seen == 6
+
+
+@pytest.mark.parametrize("levels", ["random", "all", "fused", 1])
+@pytest.mark.parametrize("saliency", ["tiny", hot_quarter])
+def test_hit_and_miss_draw_the_same(levels, saliency):
+    batch = torch.stack([scene(seed=i) for i in range(5)])
+    swap = SaliencySwap(saliency, levels=levels, p=0.8)
+    out = []
+    for _ in range(2):
+        torch.manual_seed(1)
+        out.append(swap(batch))
+    assert torch.equal(*out)
+
+
+def test_every_setting_has_entries_of_its_own(tmp_path):
+    cache = RegionCache(tmp_path / "c")
+    for arguments in ({}, {"levels": "fused"}, {"clustering": "sklearn"}, {"normalized": ((0.5,), (0.5,))}):
+        SaliencySwap(cache=cache, **arguments)(scene())
+    other = Counting()
+    other.fingerprint = "another"
+    for source in (Counting(), other):
+        SaliencySwap(source, cache=cache)(scene())
+    assert len(cache) == 6
+    SaliencySwap(cache=cache, levels="all", p=0.9, scale=(0.1, 0.2), mask="changed")(scene())
+    assert len(cache) == 6, "settings of the random half made another entry"
+
+
+def test_the_memory_is_bounded_and_keeps_what_it_has():
+    memory = MemoryCache(10_000)
+    memory.put(entry_of(i) for i in range(100))
+    assert memory.size <= 10_000 and len(memory.entries) == 10_000 // (24 + 256 + 200)
+    assert memory.get(entry_of(0)[0]) == entry_of(0)[1] and memory.get(entry_of(99)[0]) is None
+
+
+def test_sources_that_do_not_tell_are_kept_in_memory_only(tmp_path):
+    with pytest.raises(
+        ValueError, match=r"`cache` in a folder must know .* got `saliency` without a string attribute `fingerprint`"
+    ):
+        SaliencySwap(hot_quarter, cache=tmp_path)
+    with pytest.raises(ValueError, match=r"got `clustering` without a string attribute"):
+        SaliencySwap(clustering=lambda points: torch.zeros(len(points), dtype=torch.int64), cache=tmp_path)
+    assert not list(tmp_path.iterdir())
+    calls = []
+
+    def source(images):
+        calls.append(len(images))
+        return hot_quarter(images)
+
+    first, second = SaliencySwap(source), SaliencySwap(source)
+    for swap in (first, second, first, second):
+        swap(scene(seed=77))
+    assert calls == [1, 1], "two transforms may hold different functions, one transform holds one"
+
+
+def test_wrong_kinds_of_cache_are_named():
+    with pytest.raises(TypeError, match="`cache` must be 'memory', a folder, a RegionCache or None, got int"):
+        SaliencySwap(hot_quarter, cache=3)
+    with pytest.raises(TypeError, match="`folder` must be a path, got int"):
+        RegionCache(3)
+
+
+# ---- processes ----------------------------------------------------------------------------------------------------
+
+
+def test_the_folder_is_private_and_nothing_lies_beside_it(tmp_path):
+    folder = tmp_path / "a" / "cache"
+    before = set(tmp_path.iterdir())
+    cache = RegionCache(folder)
+    assert set(tmp_path.iterdir()) == before, "the folder was made before it was needed"
+    cache.put([entry_of(1)])
+    cache.close()
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert [p.name for p in folder.iterdir()] == ["regions.sqlite"]
+    assert b"pickle" not in (folder / "regions.sqlite").read_bytes()
+
+
+def test_a_pickled_cache_is_a_path(tmp_path):
+    cache = RegionCache(tmp_path / "c")
+    cache.put([entry_of(1)])
+    data = pickle.dumps(cache)
+    twin = pickle.loads(data)
+    assert len(data) < 500 and twin.get(entry_of(1)[0]) == entry_of(1)[1] and repr(twin) == repr(cache)
+
+
+def test_parent_and_forked_workers_share_a_folder(tmp_path):
+    swap = SaliencySwap(cache=tmp_path / "c")
+    swap(scene(seed=0))
+    assert len(swap.cache) == 1
+    data = Scenes(10, v2.Compose([swap, v2.ToImage()]))
+    loader = DataLoader(data, batch_size=5, num_workers=2, multiprocessing_context="fork")
+    assert sum(len(labels) for _, labels in loader) == 10
+    assert len(swap.cache) == 10
+    swap(as_kind("PIL", scene(40, 33, seed=3)))
+    assert swap.cache.hits == 1, "what a worker wrote was not found by the parent"
+
+
+def fill(folder, start, count):
+    cache = RegionCache(folder)
+    for i in range(start, start + count):
+        cache.put([entry_of(i)])
+        key, entry = entry_of(i // 2)
+        assert cache.get(key) in (None, entry)
+
+
+def test_eight_processes_fill_one_cache(tmp_path):
+    context = multiprocessing.get_context("fork")
+    # neighbours overlap by half: the same entry is written by two of them
+    processes = [context.Process(target=fill, args=(tmp_path / "c", 50 * k, 100)) for k in range(8)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(120)
+        assert process.exitcode == 0
+    cache = RegionCache(tmp_path / "c")
+    assert len(cache) == 450
+    assert all(cache.get(entry_of(i)[0]) == entry_of(i)[1] for i in range(450))
+
+
+def test_a_hundred_kills_in_the_middle_of_writes(tmp_path):
+    folder, told = tmp_path / "c", 0
+    rng = np.random.default_rng(0)
+    for _ in range(100):
+        reader, writer = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            cache, i = RegionCache(folder), told
+            while True:
+                cache.put([entry_of(i), entry_of(i + 1)])
+                i += 2
+                os.write(writer, b".")  # only now it counts as stored
+        os.close(writer)
+        os.read(reader, 1)
+        time.sleep(rng.uniform(0, 0.004))
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        with os.fdopen(reader, "rb") as stream:
+            told += 2 * (1 + len(stream.read()))
+        cache = RegionCache(folder)
+        assert len(cache) >= told and len(cache) % 2 == 0
+        assert cache.get(entry_of(told - 1)[0]) == entry_of(told - 1)[1]
+        told = len(cache)  # a last pair may have been stored and not told
+        cache.close()
+    cache = RegionCache(folder)
+    assert told > 200 and all(cache.get(entry_of(i)[0]) == entry_of(i)[1] for i in range(told))
+
+
+# ---- faults: training goes on, with one warning -------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def one_warning(sentence):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield
+    texts = [str(w.message) for w in caught]
+    assert len(texts) == 1 and texts[0].startswith("`cache` '") and sentence in texts[0], texts
+
+
+def trains_on(folder, times=3):
+    """A swap with a cache that does not work gives what a swap without a cache gives."""
+    swap, plain = SaliencySwap(Counting(), cache=folder), SaliencySwap(Counting(), cache=None)
+    for i in range(times):
+        out = []
+        for one in (swap, plain):
+            torch.manual_seed(i)
+            out.append(one(scene(seed=i)))
+        assert torch.equal(*out)
+    return swap
+
+
+def filled(folder, count=40):
+    with contextlib.closing(RegionCache(folder)) as cache:
+        cache.put(entry_of(i) for i in range(count))
+    return folder / "regions.sqlite"
+
+
+@pytest.mark.parametrize("content", [b"not a database at all, but somebody's notes " * 200, b"SQLite format 3\0" + bytes(3000)])
+def test_a_foreign_file_is_left_alone(tmp_path, content):
+    path = tmp_path / "regions.sqlite"
+    path.write_bytes(content)
+    with one_warning("Move that file away or name another folder, or pass cache=None"):
+        trains_on(tmp_path)
+    assert path.read_bytes() == content
+
+
+def test_another_programs_database_is_left_alone(tmp_path):
+    with contextlib.closing(sqlite3.connect(tmp_path / "regions.sqlite")) as other, other:
+        other.execute("CREATE TABLE regions (key, entry)")
+    with one_warning("it is not a region cache of this version"):
+        trains_on(tmp_path)
+    with contextlib.closing(sqlite3.connect(tmp_path / "regions.sqlite")) as other:
+        assert other.execute("SELECT count(*) FROM regions").fetchone() == (0,)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.6, 0.99])
+def test_a_truncated_file_gives_nothing_wrong(tmp_path, share):
+    path = filled(tmp_path / "c")
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
+    cache = RegionCache(tmp_path / "c")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        found = [cache.get(entry_of(i)[0]) for i in range(40)]
+        cache.put([entry_of(50)])
+    assert all(f in (None, entry_of(i)[1]) for i, f in enumerate(found)) and None in found
+    assert len(caught) <= 1
+    assert caught or cache.get(entry_of(50)[0]) == entry_of(50)[1], "neither said nor mended"
+
+
+def test_flipped_bits_are_never_served(tmp_path):
+    path = filled(tmp_path / "c")
+    good = path.read_bytes()
+    rng, lost = np.random.default_rng(0), 0
+    for _ in range(150):
+        data = bytearray(good)
+        data[rng.integers(0, len(data))] ^= 1 << rng.integers(0, 8)
+        path.write_bytes(bytes(data))
+        cache = RegionCache(tmp_path / "c")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            found = [cache.get(entry_of(i)[0]) for i in range(40)]
+        assert all(f in (None, entry_of(i)[1]) for i, f in enumerate(found))
+        lost += None in found
+        cache.close()
+    assert lost > 50, "the flips did no harm: this test tests nothing"
+
+
+def test_a_damaged_entry_is_computed_anew_and_mended(tmp_path):
+    source = Counting()
+    swap = SaliencySwap(source, cache=tmp_path / "c")
+    swap(scene())
+    with contextlib.closing(sqlite3.connect(tmp_path / "c" / "regions.sqlite")) as file, file:
+        ((entry,),) = file.execute("SELECT entry FROM regions").fetchall()
+        file.execute("UPDATE regions SET entry = ?", (entry[:-1] + bytes([entry[-1] ^ 1]),))
+    swap(scene())
+    swap(scene())
+    assert source.seen == 2 and (swap.cache.hits, swap.cache.misses) == (1, 2)
+
+
+def test_a_folder_that_cannot_be_written_is_read(tmp_path):
+    swap = trains_on(tmp_path / "c", times=1)
+    swap.cache.close()
+    for path, mode in ((tmp_path / "c" / "regions.sqlite", 0o444), (tmp_path / "c", 0o555)):
+        path.chmod(mode)
+    if os.getuid() == 0:  # root may write anywhere, so another user reads, who has to get there
+        for folder in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
+            folder.chmod(0o755)
+
+    def work():
+        with one_warning("cannot be written"):
+            swap = trains_on(tmp_path / "c")
+        assert (swap.cache.hits, swap.cache.misses) == (1, 2)
+        quiet = RegionCache(tmp_path / "c", read_only=True)
+        assert len(quiet) == 1
+
+    in_child(work, uid=65534)
+    (tmp_path / "c").chmod(0o700)
+
+
+def test_read_only_is_quiet_and_writes_nothing(tmp_path):
+    trains_on(tmp_path / "c", times=1).cache.close()
+    before = (tmp_path / "c" / "regions.sqlite").read_bytes()
+    cache = RegionCache(tmp_path / "c", read_only=True)
+    swap = trains_on(cache)
+    assert (cache.hits, cache.misses, len(cache)) == (1, 2, 1)
+    swap.cache.close()
+    assert (tmp_path / "c" / "regions.sqlite").read_bytes() == before
+    assert repr(cache).endswith(", read_only=True)")
+
+
+def test_a_full_disk(tmp_path):
+    def work():
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))
+        cache = RegionCache(tmp_path / "c")
+        with one_warning("cannot be written"):
+            for i in range(2000):
+                cache.put([entry_of(i)])
+        kept = [i for i in range(2000) if cache.get(entry_of(i)[0]) is not None]
+        assert len(kept) > 20 and all(cache.get(entry_of(i)[0]) == entry_of(i)[1] for i in kept)
+
+    in_child(work)
+
+
+@pytest.mark.parametrize("read_only", [False, True])
+def test_an_unreachable_folder(tmp_path, read_only):
+    (tmp_path / "file").write_text("in the way")
+    with one_warning("cannot be used"):
+        swap = trains_on(RegionCache(tmp_path / "file" / "c", read_only=read_only))
+    assert len(swap.cache) == 0 and swap.cache.hits == 0
+
+
+def test_images_that_are_never_the_same_twice_are_noticed_once(tmp_path):
+    cache = RegionCache(tmp_path / "c")
+    SaliencySwap(Counting(), cache=cache).precompute(Scenes(300, height=8))
+    fresh = RegionCache(tmp_path / "c")
+    swap = SaliencySwap(Counting(), cache=fresh)
+    with one_warning("put deterministic steps such as Resize before SaliencySwap and random ones after it"):
+        for i in range(250):
+            swap(scene(8, 8, seed=1000 + i))
+
+
+def test_a_first_epoch_is_no_reason_to_warn(tmp_path):
+    SaliencySwap(Counting(), cache=tmp_path / "c").precompute(Scenes(250, height=8))
+    source = Counting()
+    source.fingerprint = "new settings on an old folder"
+    swap = SaliencySwap(source, cache=tmp_path / "c")
+    for i in range(220):
+        swap(scene(8, 8, seed=i))
+    assert swap.cache.misses == 220
+
+
+# ---- precompute ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_precompute_fills_what_the_first_epoch_would(tmp_path, workers):
+    source = Counting()
+    swap = SaliencySwap(source, cache=tmp_path / "c")
+    assert swap.precompute(Scenes(10), batch_size=4, num_workers=workers) == 10
+    assert source.seen == 10
+    assert swap.precompute(Scenes(12), batch_size=4) == 2
+    for image, _ in (Scenes(12)[i] for i in range(12)):
+        swap(image)
+    assert source.seen == 12 and swap.cache.misses == 0
+
+
+def test_precompute_gathers_images_by_size_and_takes_tuples_dicts_and_tensors(tmp_path):
+    class Mixed(Dataset):
+        def __len__(self):
+            return 9
+
+        def __getitem__(self, i):
+            image = scene(20 + 4 * (i % 3), 21, seed=i)
+            return [image, {"x": as_kind("PIL", image), "y": 3}, (as_kind("Image", image), 1)][i // 3]
+
+    assert SaliencySwap(cache=tmp_path / "c").precompute(Mixed(), batch_size=2) == 9
+
+
+def test_precompute_goes_on_after_an_interruption(tmp_path):
+    class Interrupted(Scenes):
+        def __getitem__(self, index):
+            if index == 7:
+                raise KeyboardInterrupt
+            return super().__getitem__(index)
+
+    swap = SaliencySwap(Counting(), cache=tmp_path / "c")
+    with pytest.raises(KeyboardInterrupt):
+        swap.precompute(Interrupted(10), batch_size=2)
+    assert len(swap.cache) == 6
+    assert swap.precompute(Scenes(10), batch_size=2) == 4
+
+
+def test_two_ranks_share_the_work(tmp_path):
+    code = (
+        "import sys; sys.path[:0] = sys.argv[2:]\n"
+        "from test_region_cache import Counting, Scenes\nfrom cutswap_transforms import SaliencySwap\n"
+        "print(SaliencySwap(Counting(), cache=sys.argv[1]).precompute(Scenes(11)))"
+    )
+    tests = str(Path(__file__).parent)
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(tmp_path / "c"), tests, str(Path(tests).parent)],
+            env={**os.environ, "RANK": str(rank), "WORLD_SIZE": "2"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
+        for rank in range(2)
+    ]
+    assert [int(process.communicate(timeout=120)[0]) for process in running] == [6, 5]
+    assert len(RegionCache(tmp_path / "c")) == 11
+
+
+def test_progress_without_tqdm_is_a_log_line(tmp_path, monkeypatch, caplog):
+    monkeypatch.setitem(sys.modules, "tqdm.auto", None)
+    with caplog.at_level(logging.INFO, "cutswap_transforms"):
+        SaliencySwap(Counting(), cache=tmp_path / "c").precompute(Scenes(3))
+    assert "salient regions: 3 of 3 images" in caplog.text
+
+
+def test_precompute_says_what_it_needs(tmp_path):
+    with pytest.raises(ValueError, match="`cache` must be writable to be filled, got None; pass cache=FOLDER"):
+        SaliencySwap(hot_quarter, cache=None).precompute(Scenes())
+    with pytest.raises(ValueError, match=r"got RegionCache\(.*read_only=True\)"):
+        SaliencySwap(Counting(), cache=RegionCache(tmp_path, read_only=True)).precompute(Scenes())
+    with pytest.raises(TypeError, match="`dataset` must be a map-style data set with a length, got generator"):
+        SaliencySwap(hot_quarter).precompute(image for image in [scene()])
+
+
+def test_precompute_keeps_the_keys_of_resized_pil_images(tmp_path):
+    image = PIL.Image.fromarray(scene(90, 70).permute(1, 2, 0).numpy())
+    swap = SaliencySwap(cache=tmp_path / "c")
+
+    class One(Dataset):
+        def __len__(self):
+            return 1
+
+        def __getitem__(self, index):
+            return v2.Resize(48)(image)
+
+    swap.precompute(One())
+    v2.Compose([v2.Resize(48), swap])(image)
+    assert (swap.cache.hits, swap.cache.misses) == (1, 0)
+
+
+# ---- the command --------------------------------------------------------------------------------------------------
+
+
+def test_the_command_makes_the_keys_of_a_compose(tmp_path, capsys):
+    (tmp_path / "in").mkdir()
+    for i in range(3):
+        as_kind("PIL", scene(60, 50, seed=i)).save(tmp_path / "in" / f"{i}.png")
+    (tmp_path / "in" / "broken.png").write_bytes(b"no image")
+    command = ["precompute", str(tmp_path / "in"), "--size", "40", "--cache", str(tmp_path / "c"), "--batch-size", "2"]
+    assert main(command) == 0
+    told = capsys.readouterr()
+    assert "regions of 3 images computed in" in told.out and "3 kept" in told.out
+    assert "skipped" in told.err and "broken.png: not a readable image (UnidentifiedImageError)" in told.err
+    assert main(command) == 0
+    assert "regions of 0 images computed" in capsys.readouterr().out
+    transform = v2.Compose([v2.Resize(40), SaliencySwap(cache=tmp_path / "c")])
+    for i in range(3):
+        transform(PIL.Image.open(tmp_path / "in" / f"{i}.png").convert("RGB"))
+    assert (transform.transforms[1].cache.hits, transform.transforms[1].cache.misses) == (3, 0)
+
+
+def test_the_command_says_what_is_missing(tmp_path, capsys):
+    assert main(["precompute", str(tmp_path / "none"), "--size", "40", "--cache", str(tmp_path / "c")]) == 2
+    assert "error: `images` must be files or folders that exist, got" in capsys.readouterr().err

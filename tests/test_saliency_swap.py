@@ -1,0 +1,581 @@
+"""SaliencySwap as a torchvision transform: structure, values, guidance, masks, errors."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import random
+
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from images import as_kind, hot_quarter, pil, pixels, scene, sorted_pixels
+from torchvision import transforms as v1
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+
+from cutswap_transforms import KMeans, LayerCAMExtractor, PatchPair, SaliencySwap, SwapViews, functional
+
+MEAN_STD = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+KINDS = ["PIL", "Image", "tensor"]
+
+
+@pytest.fixture(scope="module")
+def swap():
+    return SaliencySwap()
+
+
+@pytest.fixture(scope="module")
+def quick():
+    return SaliencySwap(hot_quarter)
+
+
+def rows(params):
+    return [PatchPair(*row) for row in params["pairs"].reshape(-1, 7).tolist()]
+
+
+# ---- torchvision's matrix -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("pickled", [False, True])
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("structure", ["dict", "list", "tuple"])
+@pytest.mark.parametrize("make", [SaliencySwap, LayerCAMExtractor])
+def test_structure_and_leaf_types_are_kept(make, structure, kind, channels, pickled):
+    transform = make()
+    transform = pickle.loads(pickle.dumps(transform)) if pickled else transform
+    image = as_kind(kind, scene(channels=channels))
+    others = {
+        "path": "a/b.png",
+        "label": 3,
+        "score": 0.5,
+        "none": None,
+        "flag": True,
+        "array": np.arange(4),
+        "object": object(),
+    }
+    if kind != "tensor":
+        others["target"] = torch.rand(5)
+    leaves = {"image": image, **others}
+    sample = leaves if structure == "dict" else (list if structure == "list" else tuple)(leaves.values())
+    out = transform(sample)
+    assert type(out) is type(sample)
+    found = out if structure == "dict" else dict(zip(leaves, out, strict=True))
+    assert list(found) == list(leaves)
+    assert all(found[name] is leaf for name, leaf in others.items())
+    if make is SaliencySwap:
+        assert type(found["image"]) is type(image)
+        assert pixels(found["image"]).shape == pixels(image).shape
+        assert not torch.equal(pixels(found["image"]), pixels(image))
+    else:
+        assert isinstance(found["image"], torch.Tensor) and found["image"].shape[1:] == (40, 33)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_both_generations_of_compose(kind):
+    image = as_kind(kind, scene(70, 64))
+    steps = [v1.ToTensor()] if kind == "PIL" else []
+    out = v1.Compose([v1.Resize(48), SaliencySwap(), v1.RandomHorizontalFlip(), *steps])(image)
+    assert tuple(out.shape) == (3, 52, 48)
+    out, label = v2.Compose([v2.Resize(48), SaliencySwap(), v2.ToImage(), v2.ToDtype(torch.float32, scale=True)])(image, 7)
+    assert label == 7 and out.dtype == torch.float32 and tuple(out.shape) == (3, 52, 48)
+
+
+# ---- values -------------------------------------------------------------------------------------------------------
+
+TENSORS = [torch.uint8, torch.uint16, torch.float16, torch.bfloat16, torch.float32, torch.float64]
+
+
+def tensor_of(dtype, height=40, width=33, channels=3, seed=0):
+    image = scene(height, width, channels, seed)
+    return (
+        (image.to(torch.int32) * 257).to(dtype)
+        if dtype == torch.uint16
+        else image
+        if dtype == torch.uint8
+        else (image / 255).to(dtype)
+    )
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last", "strided"])
+@pytest.mark.parametrize("channels", [1, 3, 4, 6])
+@pytest.mark.parametrize("dtype", TENSORS)
+def test_tensors_of_every_kind_are_permuted_and_restored(quick, dtype, channels, layout):
+    image = tensor_of(dtype, channels=channels)
+    if layout == "channels_last":
+        image = image.permute(1, 2, 0).contiguous().permute(2, 0, 1)
+    elif layout == "strided":
+        wide = torch.zeros(channels, 80, 66).to(dtype)
+        wide[:, ::2, ::2] = image
+        image = wide[:, ::2, ::2]
+    before = image.clone()
+    params = quick.make_params([image])
+    out = quick.transform(image, params)
+    assert out.dtype == dtype and out.shape == image.shape
+    assert torch.equal(image.double(), before.double())
+    assert not torch.equal(out.double(), before.double())
+    assert torch.equal(sorted_pixels(out), sorted_pixels(before))
+    assert torch.equal(quick.transform(out, params).double(), before.double())
+    assert torch.equal(quick.transform(image, params).double(), out.double()), "transform is no function of its params"
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "RGB", "RGBA", "CMYK", "YCbCr", "HSV", "I;16"])
+def test_pil_images_keep_mode_and_palette(quick, mode):
+    image = pil(mode)
+    before = np.array(image)
+    params = quick.make_params([image])
+    out = quick.transform(image, params)
+    assert out.mode == mode and out.size == image.size and out.getpalette() == image.getpalette()
+    assert np.array_equal(np.array(image), before)
+    assert torch.equal(sorted_pixels(out), sorted_pixels(image))
+    assert np.array_equal(np.array(quick.transform(out, params)), before)
+    pair = rows(params)[0]
+    expected = functional.swap_patches(pixels(image), params["pairs"])
+    assert torch.equal(pixels(out), expected) and pair.height > 0
+
+
+def test_pil_and_uint8_tensors_give_the_same_negative(swap):
+    image = scene(64, 57)
+    out = []
+    for kind in KINDS:
+        torch.manual_seed(5)
+        out.append(pixels(swap(as_kind(kind, image))).to(torch.uint8))
+    assert torch.equal(out[0], out[1]) and torch.equal(out[1], out[2])
+
+
+@given(
+    st.tuples(st.integers(2, 300), st.integers(2, 517)),
+    st.integers(0, 10**6),
+    st.sampled_from(["random", "all", "fused", 1]),
+)
+def test_rules_of_the_swap_hold_at_any_size(size, seed, levels):
+    torch.manual_seed(seed)
+    transform = SaliencySwap(hot_quarter, levels=levels, scale=(0.002, 0.3))
+    image = torch.arange(size[0] * size[1], dtype=torch.int32).reshape(1, *size).to(torch.uint16)
+    params = transform.make_params([image])
+    out = transform.transform(image, params)
+    assert torch.equal(out.flatten().to(torch.int32).sort()[0], image.flatten().to(torch.int32).sort()[0])
+    assert torch.equal(transform.transform(out, params).to(torch.int32), image.to(torch.int32))
+    pairs = [pair for pair in rows(params) if pair.height]
+    assert pairs, "no swap was made"
+    mask = functional.patch_mask(params["pairs"], size)
+    assert int(mask.sum()) == sum(2 * pair.height * pair.width for pair in pairs), "boxes overlap or leave the image"
+
+
+def test_the_smallest_image_has_one_swap():
+    image = torch.tensor([[[0, 255]]], dtype=torch.uint8)
+    assert SaliencySwap()(image).tolist() == [[[255, 0]]]
+    with pytest.raises(ValueError, match=r"`image` must have room for two disjoint patches, got \(H, W\) = \(1, 1\)"):
+        SaliencySwap()(image[..., :1])
+
+
+@pytest.mark.parametrize("image", [torch.zeros(3, 20, 20), torch.full((3, 20, 31), 255, dtype=torch.uint8)])
+def test_flat_images_get_a_swap_anywhere(swap, image):
+    centres = {tuple(row[1:3]) for _ in range(40) for row in [rows(swap.make_params([image]))[0]]}
+    assert len(centres) > 20
+    assert torch.equal(swap(image), image)
+
+
+def test_a_map_with_nan_still_guides():
+    def torn(images):
+        maps = hot_quarter(images)
+        maps[:, :, 0] = torch.nan
+        return maps
+
+    for _ in range(20):
+        pair = rows(SaliencySwap(torn).make_params([scene()]))[0]
+        assert pair.top_a < 20 and pair.left_a < 17
+
+
+@pytest.mark.parametrize("levels", ["random", "all", "fused", 0, (0, 1), -1])
+def test_every_box_touches_the_salient_quarter(levels):
+    transform = SaliencySwap(hot_quarter, levels=levels)
+    image = scene(64, 96)
+    for _ in range(50):
+        for pair in rows(transform.make_params([image])):
+            if pair.height:
+                assert pair.top_a < 32 and pair.left_a < 48 and pair.top_b < 32 and pair.left_b < 48
+
+
+def test_levels_say_which_maps_are_swapped_on():
+    image = scene(64, 64)
+
+    def levels_of(levels, times=1):
+        transform = SaliencySwap(hot_quarter, levels=levels)
+        return [[pair.level for pair in rows(transform.make_params([image]))] for _ in range(times)]
+
+    assert levels_of("all") == [[0, 1]]
+    assert levels_of((1, 0)) == [[1, 0]]
+    assert levels_of(-1) == [[1]]
+    assert levels_of("fused") == [[-1]]
+    drawn = [row[0] for row in levels_of("random", 60)]
+    assert 10 < sum(drawn) < 50
+
+
+def test_the_embedded_net_sees_the_object(swap):
+    """On a bright textured object on a plain ground, boxes lie on the object more often than a blind draw would."""
+    image = torch.zeros(3, 128, 128)
+    image[:, 70:120, 10:60] = torch.rand(3, 50, 50, generator=torch.Generator().manual_seed(0)) * 0.6 + 0.3
+    hits = 0
+    for seed in range(60):
+        torch.manual_seed(seed)
+        pair = rows(swap.make_params([image]))[0]
+        y, x = pair.top_a + pair.height / 2, pair.left_a + pair.width / 2
+        hits += 60 <= y < 128 and x < 70
+    assert hits > 30, f"{hits} of 60; the object and its margin cover 29 % of the image"
+
+
+# ---- randomness ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("levels", ["random", "all", "fused"])
+@pytest.mark.parametrize("p", [1.0, 0.5])
+def test_a_batch_equals_a_loop_over_singles(levels, p):
+    transform = SaliencySwap(hot_quarter, levels=levels, p=p)
+    batch = torch.stack([scene(40, 33, seed=i) for i in range(8)])
+    torch.manual_seed(3)
+    together = transform(batch)
+    torch.manual_seed(3)
+    alone = torch.stack([transform(image) for image in batch])
+    assert torch.equal(together, alone)
+
+
+def test_host_and_device_draws_are_the_same_function():
+    for levels in ("random", "all", "fused", (1, 0)):
+        transform = SaliencySwap(hot_quarter, levels=levels, p=0.7)
+        batch = torch.stack([scene(50, 37, seed=i) for i in range(16)])
+        count = 2 if levels in ("all", (1, 0)) else 1
+        u = torch.rand(16, 2 + count * 50, generator=torch.Generator().manual_seed(9))
+        assert torch.equal(transform._pairs_on_host(batch, u), transform._pairs_on_device(batch, u)), levels
+
+
+@pytest.mark.parametrize("p", [0.0, 0.3, 1.0])
+def test_the_numbers_drawn_do_not_depend_on_the_outcome(p):
+    states = []
+    for image in (scene(), torch.zeros(3, 40, 33, dtype=torch.uint8), scene(300, 200)):
+        torch.manual_seed(11)
+        SaliencySwap(hot_quarter, p=p)(image)
+        states.append(torch.get_rng_state())
+    assert all(torch.equal(s, states[0]) for s in states)
+
+
+def test_p_is_the_share_of_changed_images():
+    batch = torch.stack([scene(seed=i) for i in range(400)])
+    out = SaliencySwap(hot_quarter, p=0.25)(batch)
+    changed = (out != batch).flatten(1).any(1).sum().item()
+    assert 65 < changed < 135
+
+
+def test_a_missed_p_passes_the_very_objects():
+    image, mask = tv_tensors.Image(scene()), tv_tensors.Mask(torch.zeros(1, 40, 33, dtype=torch.uint8))
+    out = SaliencySwap(hot_quarter, p=0.0)({"image": image, "mask": mask, "label": "x"})
+    assert out["image"] is image and out["mask"] is mask
+
+
+@pytest.mark.parametrize("clustering", ["kmeans", "sklearn", "opencv"])
+def test_nobody_elses_random_state_or_threads_move(clustering):
+    import cv2
+
+    transform = SaliencySwap(clustering=clustering)
+    transform(scene())
+    random.seed(1)
+    np.random.seed(1)
+    cv2.setRNGSeed(1)
+    before = random.getstate(), str(np.random.get_state()), torch.get_num_threads(), cv2.getNumThreads()
+    noise = np.zeros((4, 4))
+    transform(scene(seed=2))
+    assert (random.getstate(), str(np.random.get_state()), torch.get_num_threads(), cv2.getNumThreads()) == before
+    cv2.randu(noise, 0, 1)
+    cv2.setRNGSeed(1)
+    assert np.array_equal(noise, cv2.randu(np.zeros((4, 4)), 0, 1))
+
+
+def test_twins_by_pickle_and_deepcopy_swap_alike_and_are_small():
+    image = scene()
+    transform = SaliencySwap(clustering=KMeans(3), levels="fused", p=0.8)
+    for stage in ("before the first call", "after it"):
+        data = pickle.dumps(transform)
+        assert len(data) < 100_000, stage
+        for twin in (pickle.loads(data), copy.deepcopy(transform)):
+            out = []
+            for one in (transform, twin):
+                torch.manual_seed(2)
+                out.append(one(image))
+            assert torch.equal(*out), stage
+
+
+# ---- samples and masks --------------------------------------------------------------------------------------------
+
+
+def test_all_images_of_a_sample_get_the_same_pairs(quick):
+    a, b = scene(seed=1), scene(seed=2)
+    sample = {"first": tv_tensors.Image(a), "second": as_kind("PIL", b)}
+    torch.manual_seed(4)
+    out = quick(sample)
+    torch.manual_seed(4)
+    pairs = quick.make_params([sample["first"]])["pairs"]
+    assert torch.equal(pixels(out["first"]), functional.swap_patches(a, pairs))
+    assert torch.equal(pixels(out["second"]).to(torch.uint8), functional.swap_patches(b, pairs))
+
+
+def test_of_plain_tensors_the_first_is_the_image(quick):
+    target = torch.rand(3, 40, 33)
+    out, same = quick((scene(), target))
+    assert same is target and not torch.equal(out, scene())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_masks_on_request(quick, kind):
+    image = as_kind(kind, scene())
+    out, mask = SaliencySwap(hot_quarter, return_mask=True)(image)
+    assert type(mask) is tv_tensors.Mask and mask.dtype == torch.uint8 and mask.shape == (1, 40, 33)
+    different = (pixels(out) != pixels(image)).any(0)
+    assert (mask[0].bool() | ~different).all(), "a changed pixel is not marked"
+    torch.manual_seed(0)
+    out, changed = SaliencySwap(hot_quarter, return_mask=True, mask="changed")(image)
+    assert torch.equal(changed[0].bool(), (pixels(out) != pixels(image)).any(0))
+
+
+def test_masks_of_batches_are_zero_where_p_missed():
+    batch = torch.stack([scene(seed=i) for i in range(12)])
+    out, mask = SaliencySwap(hot_quarter, p=0.5, return_mask=True)(batch)
+    assert mask.shape == (12, 1, 40, 33)
+    changed, marked = (out != batch).flatten(1).any(1), mask.flatten(1).any(1)
+    assert torch.equal(changed, marked) and 0 < changed.sum() < 12
+    single, empty = SaliencySwap(hot_quarter, p=0.0, return_mask=True)(batch[0])
+    assert torch.equal(single, batch[0]) and empty.shape == (1, 40, 33) and not empty.any()
+
+
+@pytest.mark.parametrize("shape", [(40, 33), (1, 40, 33), (3, 40, 33)])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.bool, torch.int64, torch.float32])
+def test_a_mask_in_the_sample_gets_ones_in_the_region(quick, shape, dtype):
+    mask = tv_tensors.Mask(torch.zeros(shape).to(dtype))
+    mask[..., 39, 32] = 1 if dtype == torch.bool else 7
+    before = mask.clone()
+    torch.manual_seed(8)
+    out = quick({"image": scene(), "mask": mask})
+    torch.manual_seed(8)
+    region = functional.patch_mask(quick.make_params([scene()])["pairs"], (40, 33))[0, 0].bool()
+    assert type(out["mask"]) is tv_tensors.Mask and out["mask"].dtype == dtype and out["mask"].shape == mask.shape
+    assert torch.equal(mask, before)
+    assert (out["mask"][..., region] == 1).all()
+    assert torch.equal(out["mask"][..., ~region], before[..., ~region])
+
+
+@pytest.mark.parametrize("shape", [(4, 40, 33), (4, 1, 40, 33)])
+def test_a_batch_of_masks_follows_the_batch_of_images(quick, shape):
+    batch = torch.stack([scene(seed=i) for i in range(4)])
+    out = quick({"image": tv_tensors.Image(batch), "mask": tv_tensors.Mask(torch.zeros(shape, dtype=torch.uint8))})
+    different = (out["image"] != batch).any(1)
+    marked = out["mask"].reshape(4, 40, 33).bool()
+    assert (marked | ~different).all() and marked.flatten(1).any(1).all()
+
+
+def test_the_anomaly_generator_gives_float_masks_and_travels():
+    generator = pickle.loads(pickle.dumps(SaliencySwap(levels="fused").as_anomaly_generator()))
+    batch = torch.stack([scene(seed=i) for i in range(3)]) / 255
+    out, mask = generator(batch)
+    assert out.shape == batch.shape and type(mask) is torch.Tensor
+    assert mask.shape == (3, 1, 40, 33) and mask.dtype == torch.float32 and set(mask.unique().tolist()) == {0.0, 1.0}
+    assert not list(generator.parameters())
+
+
+def test_an_empty_batch_comes_back_as_it_is(quick):
+    batch = torch.zeros(0, 3, 8, 8)
+    assert quick(batch) is batch
+
+
+def test_the_net_is_no_part_of_the_module(swap):
+    assert list(swap.parameters()) == [] and swap.state_dict() == {} and list(swap.children()) == []
+    text = repr(SaliencySwap(levels="all", scale=(0.01, 0.02)))
+    assert "levels='all'" in text and "scale=(0.01, 0.02)" in text and "Conv2d" not in text and len(text) < 600
+
+
+def test_normalised_images_are_told_and_undone():
+    image = scene(64, 64) / 255
+    normal = v2.functional.normalize(image, *MEAN_STD)
+    plain, told = SaliencySwap(p=1.0), SaliencySwap(normalized=MEAN_STD)
+    params = []
+    for transform, x in ((plain, image), (told, normal)):
+        torch.manual_seed(6)
+        params.append(transform.make_params([x])["pairs"])
+    assert torch.equal(*params)
+    with pytest.raises(
+        ValueError,
+        match=r"`image` of floating point must lie in \[0, 1\], got values from .* pass normalized=\(mean, std\)",
+    ):
+        plain(normal)
+
+
+# ---- errors -------------------------------------------------------------------------------------------------------
+
+
+def no_maps(images):
+    return torch.rand(len(images), 5)
+
+
+SAMPLES = [
+    (torch.rand(40, 33), ValueError, r"`image` must have shape \[C, H, W\] or \[N, C, H, W\], got \[40, 33\]"),
+    (torch.rand(1, 2, 3, 4, 5), ValueError, r"`image` must have shape .* got \[1, 2, 3, 4, 5\]"),
+    (torch.rand(2, 40, 33), ValueError, r"`image` must have 1 channel or at least 3, got 2"),
+    (torch.full((3, 8, 8), torch.nan), ValueError, r"`image` must have finite pixels, got values from nan"),
+    (
+        torch.full((3, 8, 8), 255.0),
+        ValueError,
+        r"`image` of floating point must lie in \[0, 1\], got values from 255 to 255; .*scale=True",
+    ),
+    (
+        torch.zeros(3, 8, 8, dtype=torch.int64),
+        TypeError,
+        r"`image` must be uint8, uint16 or floating point, got torch.int64",
+    ),
+    (
+        torch.zeros(3, 8, 8, dtype=torch.bool),
+        TypeError,
+        r"`image` must be uint8, uint16 or floating point, got torch.bool",
+    ),
+    (PIL.Image.new("F", (8, 8)), TypeError, r"`image` must be of a PIL mode with 8 or 16 bits, got mode 'F'"),
+    (PIL.Image.new("I", (8, 8)), TypeError, r"got mode 'I'"),
+    (PIL.Image.new("1", (8, 8)), TypeError, r"got mode '1'"),
+    (
+        np.zeros((8, 8, 3), np.uint8),
+        TypeError,
+        r"got numpy.ndarray of shape \(8, 8, 3\); put v2.ToImage\(\) first, and mind that OpenCV reads BGR",
+    ),
+    ({"label": 3}, TypeError, r"`sample` must hold an image .* got int"),
+    (
+        {"a": tv_tensors.Image(torch.rand(3, 8, 8)), "b": tv_tensors.Image(torch.rand(3, 8, 9))},
+        ValueError,
+        r"`sample` must hold images of one size, got \(H, W, N\) \[\(8, 8, 1\), \(8, 9, 1\)\]",
+    ),
+    (
+        {"a": torch.rand(3, 8, 8), "m": tv_tensors.Mask(torch.zeros(1, 4, 8))},
+        ValueError,
+        r"`sample` must hold masks of the image's size \(8, 8\), got \[1, 4, 8\]",
+    ),
+    (
+        (torch.rand(3, 8, 8), tv_tensors.BoundingBoxes([[0, 0, 2, 2]], format="XYXY", canvas_size=(8, 8))),
+        TypeError,
+        r"`sample` must not hold BoundingBoxes: boxes do not follow swapped pixels; apply the transform to the image alone",
+    ),
+    (
+        tv_tensors.Video(torch.rand(2, 3, 8, 8)),
+        TypeError,
+        r"`sample` must not hold Video: .* tv_tensors.Image\(video\)",
+    ),
+    ((torch.rand(3, 8, 8), np.zeros((8, 8))), TypeError, r"`image` must be a PIL image or a tensor, got numpy.ndarray"),
+]
+
+
+@pytest.mark.parametrize(("sample", "kind", "sentence"), SAMPLES, ids=range(len(SAMPLES)))
+def test_bad_samples_are_refused_with_the_way_out(quick, sample, kind, sentence):
+    with pytest.raises(kind, match=sentence):
+        quick(sample)
+
+
+@pytest.mark.skipif(not hasattr(tv_tensors, "KeyPoints"), reason="this torchvision has no key points")
+def test_key_points_are_refused(quick):
+    with pytest.raises(TypeError, match="`sample` must not hold KeyPoints: key points do not follow swapped pixels"):
+        quick((torch.rand(3, 8, 8), tv_tensors.KeyPoints([[1.0, 2.0]], canvas_size=(8, 8))))
+
+
+ARGUMENTS = [
+    ({"scale": (0.3, 0.1)}, ValueError, r"`scale` must be 0 < low <= high <= 1, got \(0.3, 0.1\)"),
+    ({"scale": (0.1, 1.1)}, ValueError, r"`scale` must be 0 < low <= high <= 1, got \(0.1, 1.1\)"),
+    ({"scale": 0.1}, TypeError, r"`scale` must be two numbers \(low, high\), got 0.1"),
+    ({"ratio": (0, 1)}, ValueError, r"`ratio` must be 0 < low <= high, got \(0, 1\)"),
+    ({"ratio": (1, float("nan"))}, ValueError, r"`ratio` must be 0 < low <= high, got \(1, nan\)"),
+    ({"p": 1.5}, ValueError, r"`p` must be a number in \[0, 1\], got 1.5"),
+    ({"p": "often"}, ValueError, r"`p` must be a number in \[0, 1\], got 'often'"),
+    ({"levels": "some"}, ValueError, r"`levels` must be 'random', 'all', 'fused' or indices, got 'some'"),
+    ({"levels": ()}, ValueError, r"`levels` must be 'random', 'all', 'fused' or distinct indices, got \(\)"),
+    ({"levels": (1, 1)}, ValueError, r"`levels` must be .* distinct indices, got \(1, 1\)"),
+    ({"levels": 1.5}, ValueError, r"`levels` must be .* distinct indices, got 1.5"),
+    ({"saliency": "tiny", "levels": 4}, ValueError, r"`levels` must lie in \[-4, 3\] for 4 saliency maps, got 4"),
+    ({"mask": "both"}, ValueError, r"`mask` must be 'patch' or 'changed', got 'both'"),
+    (
+        {"normalized": (0.5, 0.5)},
+        TypeError,
+        r"`normalized` must be \(mean, std\), each a sequence of numbers, got \(0.5, 0.5\)",
+    ),
+    ({"normalized": ((0.5,), (0.0,))}, ValueError, r"`normalized` must be \(mean, std\) of equal length with std > 0"),
+    ({"saliency": "resnet81"}, ValueError, r"`model` .*'resnet81'.*resnet18"),
+    (
+        {"saliency": 3},
+        TypeError,
+        r"`saliency` must be a model's name, an object with native_maps or a callable .* got int",
+    ),
+    ({"clustering": "kmeens"}, ValueError, r"`clustering` .*'kmeens'.*kmeans"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "kind", "sentence"), ARGUMENTS, ids=range(len(ARGUMENTS)))
+def test_bad_arguments_are_refused_at_construction(arguments, kind, sentence):
+    with pytest.raises(kind, match=sentence):
+        SaliencySwap(**{"saliency": hot_quarter, **arguments})
+
+
+@pytest.mark.parametrize(
+    ("saliency", "got"),
+    [
+        (no_maps, r"\(1, 5\)"),
+        (lambda images: [torch.rand(3, 4)], r"\[\(3, 4\)\]"),
+        (lambda images: torch.rand(2, 3, 4, 4), r"\[\(2, 4, 4\), \(2, 4, 4\), \(2, 4, 4\)\]"),
+        (lambda images: [], r"\[\]"),
+        (lambda images: None, "NoneType"),
+    ],
+)
+def test_a_saliency_source_of_wrong_shape_is_named(saliency, got):
+    sentence = rf"`saliency` must return a tensor \[N, L, h, w\] or a list of tensors \[N, h, w\] for N = 1 images, got {got}"
+    with pytest.raises(ValueError, match=sentence):
+        SaliencySwap(saliency)(scene())
+
+
+def test_masks_are_returned_for_bare_images_only():
+    with pytest.raises(
+        TypeError, match=r"`return_mask=True` takes one bare image or batch, got dict; .* tv_tensors.Mask of zeros"
+    ):
+        SaliencySwap(hot_quarter, return_mask=True)({"image": scene()})
+
+
+def test_levels_of_a_callable_are_checked_when_they_are_known():
+    with pytest.raises(ValueError, match=r"`levels` must lie in \[-2, 1\] for 2 saliency maps, got 3"):
+        SaliencySwap(hot_quarter, levels=3)(scene())
+
+
+# ---- views --------------------------------------------------------------------------------------------------------
+
+
+def test_views_and_collate_label_by_view():
+    views = v2.Compose([SwapViews(SaliencySwap(hot_quarter), lambda x: x), v2.ToDtype(torch.float32, scale=True)])
+    image = scene()
+    original, negative, same = views(image)
+    assert all(isinstance(v, tv_tensors.Image) and v.dtype == torch.float32 for v in (original, negative, same))
+    assert torch.equal(original, same) and not torch.equal(original, negative)
+    for batch in ([views(scene(seed=i)) for i in range(4)], [(views(scene(seed=i)), i) for i in range(4)]):
+        images, labels = SwapViews.collate(batch)
+        assert images.shape == (12, 3, 40, 33) and labels.tolist() == [0] * 4 + [1] * 4 + [2] * 4
+        assert torch.equal(images[1], images[9]) and type(images) is torch.Tensor
+
+
+@pytest.mark.parametrize(
+    ("call", "kind", "sentence"),
+    [
+        (lambda: SwapViews(), TypeError, "`transforms` must be one or more callables image -> image, got none"),
+        (lambda: SwapViews(3), TypeError, r"`transforms` must be one or more callables image -> image, got \[3\]"),
+        (lambda: SwapViews(abs)("x"), TypeError, "`image` must be a PIL image or a tensor, got str"),
+        (lambda: SwapViews.collate([]), ValueError, "`batch` must hold samples with one number of views, got none"),
+        (
+            lambda: SwapViews.collate([(pil("L"), pil("L"))]),
+            TypeError,
+            r"`batch` must hold views as tensors, got Image; put v2.ToImage\(\)",
+        ),
+    ],
+)
+def test_views_say_what_is_wrong(call, kind, sentence):
+    with pytest.raises(kind, match=sentence):
+        call()
