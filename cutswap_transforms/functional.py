@@ -291,7 +291,7 @@ def patch_pair(
     index = first_free[:, None, None].expand(-1, 1, 2)
     boxes = [corner[..., b, :].reshape(n, -1, 2).gather(1, index)[:, 0] for b in (0, 1)]
     side = box[..., 0, :].reshape(n, -1, 2).gather(1, index)[:, 0]
-    levels = torch.as_tensor(level, device=pixels.device).expand(n)[:, None]
+    levels = (level if isinstance(level, Tensor) else torch.full((n,), level, device=pixels.device))[:, None]
     pair = torch.cat((levels, boxes[0], boxes[1], side), 1).long()
     return torch.where(flat.any(1, keepdim=True), pair, _no_swap(levels))
 

@@ -253,6 +253,35 @@ def test_host_and_device_draws_are_the_same_function():
         assert torch.equal(transform._pairs_on_host(batch, u), transform._pairs_on_device(batch, u)), levels
 
 
+@pytest.mark.parametrize("levels", ["random", "all", "fused", (0, 2)])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+def test_on_an_accelerator_nothing_is_read_back(levels, dtype):
+    """Tensors on the meta device have no values: whatever would wait for the device to look at one raises."""
+    transform = SaliencySwap(levels=levels, p=0.5, return_mask=True)
+    out, mask = transform(torch.empty(4, 3, 40, 33, dtype=dtype, device="meta"))
+    assert out.device.type == mask.device.type == "meta"
+    assert out.shape == (4, 3, 40, 33) and out.dtype == dtype and mask.shape == (4, 1, 40, 33)
+    told = SaliencySwap(levels=levels, mask="changed", normalized=MEAN_STD)
+    params = told.make_params([torch.empty(4, 3, 40, 33, device="meta"), tv_tensors.Mask(torch.empty(4, 40, 33, device="meta"))])
+    assert params["pairs"].shape == (4, {"all": 4, (0, 2): 2}.get(levels, 1), 7) and params["mask"].shape == (4, 1, 40, 33)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("levels", ["random", "all", "fused"])
+def test_cuda_swaps_without_waiting_and_undoes_itself(levels):
+    transform = SaliencySwap(levels=levels, return_mask=True)
+    batch = torch.stack([scene(64, 57, seed=i) for i in range(8)]).cuda()
+    transform(batch)  # loads the net
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        out, mask = transform(batch)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    different = (out != batch).any(1, keepdim=True)
+    assert different.flatten(1).any(1).all() and (mask.bool() | ~different).all()
+    assert all(torch.equal(sorted_pixels(a.cpu()), sorted_pixels(b.cpu())) for a, b in zip(out, batch, strict=True))
+
+
 @pytest.mark.parametrize("p", [0.0, 0.3, 1.0])
 def test_the_numbers_drawn_do_not_depend_on_the_outcome(p):
     states = []
