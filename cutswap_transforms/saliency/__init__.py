@@ -1,0 +1,7 @@
+"""Multilevel saliency maps: the LayerCAM extractor and the nets that it runs."""
+
+from __future__ import annotations
+
+from ._layer_cam import LayerCAMExtractor
+
+__all__ = ["LayerCAMExtractor"]

@@ -1,0 +1,46 @@
+"""Checks of arguments that every saliency net shares, and near names for those that are unknown."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+
+def near(name: str, known: Iterable[str]) -> str:
+    """The end of a message: the names nearest to an unknown one, or the first that exist.
+
+    >>> near("resnet8", ["resnet18", "resnet50", "vgg11"])
+    "near names are 'resnet18', 'resnet50'"
+    >>> near("foo", ["resnet18", "resnet50"])
+    "there are 'resnet18', 'resnet50'"
+    """
+    names = list(known)
+    close = difflib.get_close_matches(name, names, n=5)
+    shown = ", ".join(map(repr, close or names[:8]))
+    return f"near names are {shown}" if close else f"there are {shown}" + (", ..." if len(names) > 8 else "")
+
+
+def check_layers(layers: Any, known: Iterable[str], model: str) -> tuple[str, ...]:
+    """Layers as a tuple of names; one name may stand alone.
+
+    Raises:
+        TypeError: something else than a name or a sequence of names.
+        ValueError: an empty sequence or an unknown name.
+    """
+    names = (layers,) if isinstance(layers, str) else layers
+    if not isinstance(names, Sequence) or not all(isinstance(n, str) for n in names):
+        raise TypeError(f"`layers` must be None or a sequence of module names, got {layers!r}")
+    if not names:
+        raise ValueError("`layers` must name at least one module, got none; None finds them automatically")
+    known = list(known)
+    for name in names:
+        if name not in known:
+            raise ValueError(f"`layers` must be names of modules of {model!r}, got {name!r}; {near(name, known)}")
+    return tuple(names)
+
+
+def check_target(target: int | None, classes: int) -> None:
+    """Raises ValueError where the target is no class."""
+    if target is not None and not 0 <= target < classes:
+        raise ValueError(f"`target` must lie in [0, {classes - 1}] for {classes} classes, got {target}")

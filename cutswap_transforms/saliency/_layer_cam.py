@@ -1,0 +1,218 @@
+"""LayerCAMExtractor: a transform that turns images into multilevel saliency maps."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Protocol
+
+import PIL.Image
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+
+from .._images import check_sample, net_input
+from ..functional import normalize_maps
+from . import _tiny
+
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+SCHEMA = "layercam-1"  # enters the fingerprint: raise it when the same arguments come to give other maps
+
+
+class Net(Protocol):
+    """What the extractor needs of a net: LayerCAM without the autograd engine, and what identifies it."""
+
+    @property
+    def layers(self) -> tuple[str, ...]: ...
+    @property
+    def digest(self) -> str: ...
+    def maps(self, x: Tensor) -> list[Tensor]:
+        """Normalised float32 images [N, 3, s, s] in channels_last -> L raw maps [N, h_l, w_l], float32."""
+
+
+def _without_autocast(device: str) -> AbstractContextManager[Any]:
+    return torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext()
+
+
+def _plain_tensor(leaf: Any) -> bool:
+    return isinstance(leaf, Tensor) and not isinstance(leaf, tv_tensors.TVTensor)
+
+
+class LayerCAMExtractor(v2.Transform):
+    """Turn images into their multilevel saliency maps by LayerCAM.
+
+    LayerCAM (Jiang et al., "LayerCAM: Exploring Hierarchical Class Activation Maps for Localization", IEEE TIP 2021) of
+    level l is `relu(sum_k relu(dS/dA_lk) * A_lk)` with A_l the output of a layer and S the logit of a class. Each image
+    leaf of a sample becomes a float32 tensor [L, H, W] (a batch: [N, L, H, W]) at the image's own size: the map of each
+    level is upsampled bilinearly and min-max normalised to [0, 1]; a flat map becomes zeros. Everything else passes.
+
+    Nothing is drawn, and no gradient runs through the autograd engine, so forked workers on GPU machines are safe. The
+    net is no submodule: it has no part in `parameters()`, `state_dict()`, `train()` or `to()`; it runs where its input
+    lies.
+
+    Args:
+        model: "tiny", a net of 0.7 M parameters that comes with the package; the name of a torchvision classification
+            model; or your own `nn.Module` that maps [N, 3, s, s] to logits [N, classes]. Your module is copied at
+            construction: it stays as it was, and later changes to it are not seen. The copy runs in eval mode without
+            your forward and backward hooks.
+        weights: "DEFAULT", a torchvision weights enum or its name, the path of a state_dict, or None for random weights
+            (the same in every process). With your own module it stays "DEFAULT".
+        layers: names of the modules whose outputs [N, K, h, w] are the levels. None: the last block of each
+            resolution stage, four at most, from fine to coarse.
+        target: class index; None takes the arg-max class of each image.
+        input_size: images are squashed to (s, s) for the net, antialiased bilinear. None: 128 for "tiny", the weights'
+            crop size, else 224.
+        mean_std: what the input is normalised with: "imagenet", ((mean, ...), (std, ...)) or None.
+        precision: "fp32" or "bf16", in which a net takes half the time on CPUs that have avx512_bf16 or amx_bf16.
+
+    Attributes:
+        layers: the names of the levels, also where they were found automatically.
+
+    Raises:
+        TypeError: an argument of a wrong kind.
+        ValueError: an unknown model, layer or precision (near names are listed), a target that is no class, layers
+            without maps [N, K, h, w].
+        ConnectionError: weights that have to be fetched and cannot.
+
+    Warns:
+        UserWarning: a model whose Python code depends on values or on the batch size cannot be traced at construction;
+            its maps are right, but need the autograd engine.
+
+    >>> cam = LayerCAMExtractor()
+    >>> cam(torch.zeros(3, 90, 70, dtype=torch.uint8)).shape
+    torch.Size([4, 90, 70])
+    >>> [tuple(m.shape) for m in cam.native_maps(torch.zeros(2, 3, 90, 70, dtype=torch.uint8))]
+    [(2, 32, 32), (2, 16, 16), (2, 8, 8), (2, 4, 4)]
+    """
+
+    _transformed_types = (_plain_tensor, tv_tensors.Image, PIL.Image.Image)
+
+    def __init__(
+        self,
+        model: str | nn.Module = "tiny",
+        *,
+        weights: Any = "DEFAULT",
+        layers: Sequence[str] | None = None,
+        target: int | None = None,
+        input_size: int | None = None,
+        mean_std: Any = "imagenet",
+        precision: str = "fp32",
+    ) -> None:
+        super().__init__()
+        _check_int("target", target, 0)
+        _check_int("input_size", input_size, 32)
+        if precision not in PRECISIONS:
+            raise ValueError(f'`precision` must be "fp32" or "bf16", got {precision!r}')
+        self._mean_std = _resolve_mean_std(mean_std)
+        self._net, self.input_size = _resolve_net(model, weights, layers, target, input_size, PRECISIONS[precision])
+        self.model = model if isinstance(model, str) else type(model).__name__
+        self.weights = None if weights is None else str(weights)
+        self.layers = self._net.layers
+        self.target = target
+        self.mean_std = mean_std
+        self.precision = precision
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 of all that decides the maps: net and weights, layers, target, input size, mean_std and precision."""
+        parts = (SCHEMA, self._net.digest, self.layers, self.target, self.input_size, self._mean_std, self.precision)
+        return hashlib.sha256(repr(parts).encode()).hexdigest()
+
+    def native_maps(self, images: Tensor) -> list[Tensor]:
+        """Raw LayerCAM at the resolution of each level, for a batch in one pass.
+
+        Args:
+            images: [N, 3, H, W], uint8 or float in [0, 1], on any device.
+
+        Returns:
+            L tensors [N, h_l, w_l], float32, >= 0, not normalised, in the order of `layers`.
+
+        Raises:
+            TypeError: no tensor, or an integer dtype other than uint8.
+            ValueError: wrong rank, non-finite pixels, floats outside of [0, 1].
+        """
+        if not isinstance(images, Tensor):
+            raise TypeError(f"`images` must be a tensor [N, 3, H, W], got {type(images).__name__}")
+        if images.ndim != 4 or 0 in images.shape[1:]:
+            raise ValueError(f"`images` must have shape [N, 3, H, W], got {list(images.shape)}")
+        if len(images) == 0:
+            return [m[:0] for m in self.native_maps(images.new_zeros(1, *images.shape[1:]))]
+        with torch.no_grad(), _without_autocast(images.device.type):
+            return self._net.maps(self._prepared(net_input(images)))
+
+    def check_inputs(self, flat_inputs: list[Any]) -> None:
+        check_sample(flat_inputs)
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Tensor:
+        x = net_input(inpt)
+        size = list(x.shape[-2:])
+        with torch.no_grad():
+            # Normalised before it is upsampled, too: rounding would make a flat map uneven.
+            levels = [normalize_maps(m)[:, None] for m in self.native_maps(x)]
+            maps = [F.interpolate(m, size=size, mode="bilinear", align_corners=False) for m in levels]
+            result = _stretched(torch.cat(maps, 1))  # [N, L, H, W]
+        return result if isinstance(inpt, Tensor) and inpt.ndim == 4 else result[0]
+
+    def _prepared(self, x: Tensor) -> Tensor:
+        """uint8 or [0, 1] images [N, 3, H, W] -> normalised float32 [N, 3, s, s] in channels_last."""
+        top = 1.0 if x.is_floating_point() else 255.0
+        x = _squashed(x.contiguous(memory_format=torch.channels_last), self.input_size)
+        mean, std = (torch.tensor(v, device="cpu", dtype=torch.float32).reshape(1, 3, 1, 1) for v in self._mean_std)
+        scale, shift = ((1 / (top * std)).to(x.device), (-mean / std).to(x.device))
+        return torch.addcmul(shift, x, scale).contiguous(memory_format=torch.channels_last)
+
+
+def _stretched(maps: Tensor) -> Tensor:
+    low, high = maps.amin((-2, -1), keepdim=True), maps.amax((-2, -1), keepdim=True)
+    return (maps - low) / torch.where(high == low, 1.0, high - low)
+
+
+def _squashed(x: Tensor, size: int) -> Tensor:
+    """float32 [N, 3, s, s] on the scale of x, antialiased bilinear."""
+    if x.shape[-2:] == (size, size):
+        return x.float()
+    on_cpu = x.device.type == "cpu"
+    # The CPU has a fast kernel for uint8. Elsewhere the same rounding is done by hand, so that devices agree.
+    y = F.interpolate(x if on_cpu else x.float(), size=(size, size), mode="bilinear", antialias=True)
+    return y.float() if on_cpu or x.is_floating_point() else y.round()
+
+
+def _resolve_net(
+    model: Any, weights: Any, layers: Any, target: int | None, size: int | None, dtype: torch.dtype
+) -> tuple[Net, int]:
+    if isinstance(model, str) and model == "tiny":
+        if weights is not None and not isinstance(weights, (str, os.PathLike)):
+            raise TypeError(f'`weights` of "tiny" must be "DEFAULT", a path or None, got {weights!r}')
+        weights = weights if weights is None else os.fspath(weights)
+        return _tiny.TinyCAM(weights, layers=layers, target=target, dtype=dtype), size or _tiny.INPUT_SIZE
+    from ._models import build_net  # tracing and the model zoo are not needed for "tiny"
+
+    return build_net(model, weights, layers, target, size, dtype)
+
+
+def _resolve_mean_std(mean_std: Any) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    if mean_std is None:
+        return (0.0,) * 3, (1.0,) * 3
+    if isinstance(mean_std, str) and mean_std == "imagenet":
+        return IMAGENET
+    way = '`mean_std` must be "imagenet", None or ((mean, mean, mean), (std, std, std))'
+    try:
+        mean, std = (tuple(float(v) for v in values) for values in mean_std)
+    except (TypeError, ValueError):
+        raise TypeError(f"{way}, got {mean_std!r}") from None
+    if len(mean) != 3 or len(std) != 3 or not all(map(math.isfinite, mean + std)) or min(std) <= 0:
+        raise ValueError(f"{way} with finite numbers and std > 0, got {mean_std!r}")
+    return mean, std
+
+
+def _check_int(name: str, value: Any, low: int) -> None:
+    if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
+        raise TypeError(f"`{name}` must be an int or None, got {value!r}")
+    if value is not None and value < low:
+        raise ValueError(f"`{name}` must be at least {low}, got {value}")

@@ -1,0 +1,211 @@
+"""From a model's name or the user's module to a source of LayerCAM: weights, private copy, levels, folded norms."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import http.client
+import os
+import pickle
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+from weakref import WeakValueDictionary
+
+import torch
+import torchvision.models
+from torch import Tensor, nn
+
+from ._checks import check_layers, check_target, near
+from ._fold import fold_batch_norms
+from ._stages import Call, find_layers, record_calls
+from ._trace import CamArguments, TracedCAM, autograd_allowed, example
+
+CROP = 224
+FOLD_TOLERANCE = 1e-4  # of the largest logit
+
+# One net per process serves all transforms that ask for the same.
+_shared: WeakValueDictionary[tuple[Any, ...], TracedCAM] = WeakValueDictionary()
+
+
+def build_net(
+    model: Any, weights: Any, layers: Sequence[str] | None, target: int | None, size: int | None, dtype: torch.dtype
+) -> tuple[TracedCAM, int]:
+    """LayerCAM source for a torchvision name or the user's module, and its input size."""
+    if isinstance(model, nn.Module):
+        if not isinstance(weights, str) or weights != "DEFAULT":
+            raise ValueError(f'`weights` must stay "DEFAULT" with your own module, which brings them, got {weights!r}')
+        return _traced_module(model, layers, target, size or CROP, dtype), size or CROP
+    if not isinstance(model, str):
+        raise TypeError(f"`model` must be a name or an nn.Module, got {model!r}")
+    names = torchvision.models.list_models(module=torchvision.models)
+    if model not in names:
+        raise ValueError(
+            f'`model` must be "tiny", a torchvision classification model or your nn.Module, got {model!r}; '
+            f"{near(model, ['tiny', *names])}"
+        )
+    weights = _resolve_weights(model, weights)
+    size = size or _crop_size(weights)
+    key = (model, _identity(weights), repr(layers), target, size, dtype)
+    net = _shared.get(key) or _traced_by_name(model, weights, layers, target, size, dtype)
+    _shared[key] = net
+    return net, size
+
+
+def _traced_module(model: nn.Module, *arguments: Any) -> TracedCAM:
+    model = getattr(model, "_orig_mod", model)  # of torch.compile
+    name = type(model).__name__
+    with autograd_allowed():
+        net = _traced(_private_copy(model, name), name, *arguments)
+    # Modules of one class and equal weights may still compute different things.
+    net.digest = hashlib.sha256((net.digest + net.code).encode()).hexdigest()
+    return net
+
+
+def _traced_by_name(model: str, weights: Any, *arguments: Any) -> TracedCAM:
+    with autograd_allowed():
+        return _traced(_frozen(_load(model, weights)), model, *arguments)
+
+
+def _traced(
+    module: nn.Module, name: str, layers: Sequence[str] | None, target: int | None, size: int, dtype: torch.dtype
+) -> TracedCAM:
+    x = example(1, size)
+    calls, logits = _probe(module, name, x)
+    check_target(target, logits.shape[1])
+    if layers is None:
+        found = find_layers(calls, name)
+    else:
+        found = check_layers(layers, [n for n, _ in module.named_modules() if n], name)
+    last = {c.name: c for c in calls}
+    for layer in found:
+        if layer not in last or not last[layer].side:
+            got = f"returned {list(last[layer].output.shape)}" if layer in last else "returned no tensor"
+            raise ValueError(f"`layers` must be modules that return maps [N, K, h, w] with h = w, {layer!r} {got}")
+    cam = CamArguments(found, target, dtype, clone=any(last[layer].overwritten for layer in found))
+    digest = _digest(module, name)
+    return TracedCAM(_folded(module, found, x, logits).to(dtype), cam, size, name, digest)
+
+
+def _probe(module: nn.Module, name: str, x: Tensor) -> tuple[list[Call], Tensor]:
+    wanted = "`model` must map images [N, 3, s, s] to logits [N, classes]"
+    try:
+        calls, logits = record_calls(module, x)
+    except Exception as error:
+        raise ValueError(f"{wanted}; {name} failed at s = {x.shape[2]}, which `input_size` sets: {error}") from error
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != 1:
+        got = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise ValueError(f"{wanted}; for {list(x.shape)} {name} returned {got}")
+    return calls, logits
+
+
+def _folded(module: nn.Module, layers: Sequence[str], x: Tensor, logits: Tensor) -> nn.Module:
+    """The module with its batch norms folded, where that is exact enough; else the module as it is."""
+    folded = copy.deepcopy(module)
+    if not fold_batch_norms(folded, keep=layers):
+        return module
+    with torch.no_grad():
+        error = (folded(x) - logits).abs().max()
+    return _frozen(folded) if error <= FOLD_TOLERANCE * logits.abs().max() else module
+
+
+def _private_copy(model: nn.Module, name: str) -> nn.Module:
+    try:
+        module = copy.deepcopy(model)
+    except Exception as error:
+        raise TypeError(
+            f"`model` must be a module that copy.deepcopy can copy, {name} is not ({error}); pass it before its first use"
+        ) from error
+    for m in module.modules():
+        for hooks in (m._forward_hooks, m._backward_hooks, m._backward_pre_hooks):
+            hooks.clear()
+        # Weight norm and its like compute weights in such hooks; others only watch, and shall not see us.
+        for key, hook in list(m._forward_pre_hooks.items()):
+            if not type(hook).__module__.startswith("torch."):
+                del m._forward_pre_hooks[key]
+    return _frozen(module)
+
+
+def _frozen(module: nn.Module) -> nn.Module:
+    module = module.to("cpu", torch.float32, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return module.eval().requires_grad_(False)
+
+
+def _digest(module: nn.Module, name: str) -> str:
+    digest = hashlib.sha256(name.encode())
+    plain = [(f"{n}.{k}", v) for n, m in module.named_modules() for k, v in vars(m).items() if isinstance(v, Tensor)]
+    for key, value in [*module.named_parameters(), *module.named_buffers(), *plain]:
+        digest.update(f"{key} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.detach().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _resolve_weights(model: str, weights: Any) -> Any:
+    """None, a member of the model's weights enum, or the path of a state_dict."""
+    known = torchvision.models.get_model_weights(model)
+    if weights is None or isinstance(weights, known):
+        return weights
+    if isinstance(weights, str):
+        member = weights.removeprefix(f"{known.__name__}.")
+        if member in known.__members__ or member == "DEFAULT":
+            return known[member] if member != "DEFAULT" else known.DEFAULT
+    if isinstance(weights, (str, os.PathLike)) and Path(weights).suffix:
+        if not Path(weights).is_file():
+            raise FileNotFoundError(f"`weights` must be a file that can be read, got {str(weights)!r}")
+        return Path(weights).resolve()
+    raise ValueError(
+        f'`weights` of {model!r} must be "DEFAULT", None, the path of a state_dict or one of '
+        f"{list(known.__members__)}, got {weights!r}"
+    )
+
+
+def _identity(weights: Any) -> Any:
+    """What tells one set of weights from another; a file that is written anew is read anew."""
+    return (weights, os.stat(weights).st_mtime_ns) if isinstance(weights, Path) else weights
+
+
+def _crop_size(weights: Any) -> int:
+    if weights is None or isinstance(weights, Path):
+        return CROP
+    return int(weights.transforms.keywords["crop_size"])
+
+
+def _load(model: str, weights: Any) -> nn.Module:
+    if weights is None or isinstance(weights, Path):
+        # Their default initialisation warns that it will change and takes seconds.
+        extra = {"init_weights": False} if model in ("googlenet", "inception_v3") else {}
+        with _own_seed(), torch.device("cpu"):
+            module: nn.Module = torchvision.models.get_model(model, weights=None, **extra)
+        if weights is not None:
+            _load_state(module, weights, model)
+        return module
+    try:
+        return cast(nn.Module, torchvision.models.get_model(model, weights=weights, progress=False))
+    except (OSError, http.client.HTTPException) as error:
+        folder = Path(torch.hub.get_dir()) / "checkpoints"
+        raise ConnectionError(
+            f"`weights` {weights} of {model!r} could not be fetched ({error}); put {weights.url} into {folder}, "
+            'pass weights="path of a state_dict" or weights=None (random), or take model="tiny", which is built in'
+        ) from error
+
+
+def _load_state(module: nn.Module, path: Path, model: str) -> None:
+    try:
+        module.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    except (RuntimeError, TypeError, AttributeError, pickle.UnpicklingError) as error:
+        raise ValueError(
+            f"`weights` must be a state_dict of {model!r}, {path} is not: {error}; "
+            "a model of other shape is passed as nn.Module"
+        ) from error
+
+
+@contextmanager
+def _own_seed() -> Iterator[None]:
+    """Random initialisation from seed 0; the caller's generator does not move."""
+    state = torch.get_rng_state()
+    torch.default_generator.manual_seed(0)
+    try:
+        yield
+    finally:
+        torch.set_rng_state(state)

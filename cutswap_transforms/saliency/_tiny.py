@@ -1,0 +1,244 @@
+"""The embedded net "tiny": its weights, its forward pass and its LayerCAM, with the gradient written out.
+
+Requirements:
+
+- no autograd engine, because it starts threads that poison later forks on GPU machines: the net is convolutions, ReLUs
+  and additions only, so that its vector-Jacobian product is a dozen lines (`maps`);
+- no pickle: weights are an `.npz` of float16 arrays, `stage{1..4}.conv{0..}.{weight,bias}` and `head.{weight,bias}`;
+- one net per process: `load` keeps what it has read, so many transforms share it and a pickled transform carries none.
+
+Each stage is `a = relu(conv0(a))`, which reduces the grid, and then `a = relu(a + conv(a))` for its other convolutions.
+Batch norms are folded into the file. The levels are the outputs of the stages, strides 4, 8, 16 and 32.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..functional import layer_cam
+from ._checks import check_layers, check_target
+
+Arrays = dict[str, npt.NDArray[Any]]
+Source = tuple[str, int, int] | None  # path, time of change and size of a weight file; None = random
+
+INPUT_SIZE = 128
+LAYERS = ("stage1", "stage2", "stage3", "stage4")
+ARCHITECTURE = "tiny-1"  # enters the fingerprint: raise it when the same weights come to mean another net
+PACKAGED = Path(__file__).parent / "weights" / "tiny.npz"
+
+_CPU = torch.device("cpu")
+_WIDTHS, _CONVS, _CLASSES = (24, 48, 96, 192), (2, 2, 3, 2), 1000
+
+
+def _shapes() -> dict[str, tuple[int, ...]]:
+    shapes: dict[str, tuple[int, ...]] = {}
+    before = 3
+    for i, (width, count) in enumerate(zip(_WIDTHS, _CONVS, strict=True)):
+        for j in range(count):
+            side = 3 if i or j else 6
+            shapes[f"stage{i + 1}.conv{j}.weight"] = (width, before, side, side)
+            shapes[f"stage{i + 1}.conv{j}.bias"] = (width,)
+            before = width
+    return shapes | {"head.weight": (_CLASSES, before), "head.bias": (_CLASSES,)}
+
+
+class Conv(NamedTuple):
+    """A convolution, or the linear head."""
+
+    weight: Tensor  # [out, in, k, k]; head: [classes, K]
+    bias: Tensor  # [out]
+
+
+@dataclass(frozen=True)
+class TinyNet:
+    """Weights in the order of their use. `stages[i][0]` reduces the grid, the others are residual."""
+
+    stages: tuple[tuple[Conv, ...], ...]
+    head: Conv  # always float32
+    digest: str
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.head.bias)
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> TinyNet:
+        def placed(x: Tensor) -> Tensor:
+            layout = torch.channels_last if x.ndim == 4 else torch.contiguous_format
+            return x.to(device, dtype, memory_format=layout)
+
+        stages = tuple(tuple(Conv(placed(c.weight), placed(c.bias)) for c in stage) for stage in self.stages)
+        return TinyNet(stages, Conv(self.head.weight.to(device), self.head.bias.to(device)), self.digest)
+
+    def forward(self, x: Tensor) -> tuple[list[list[Tensor]], Tensor]:
+        """Normalised images [N, 3, s, s] -> what follows each ReLU, by stage, and the logits [N, classes]."""
+        saved: list[list[Tensor]] = []
+        for i, (first, *residual) in enumerate(self.stages):
+            x = F.conv2d(x, first.weight, first.bias, stride=2 if i else 4, padding=1).relu_()
+            outputs = [x]
+            for conv in residual:
+                x = F.conv2d(x, conv.weight, conv.bias, padding=1).add_(x).relu_()
+                outputs.append(x)
+            saved.append(outputs)
+        return saved, F.linear(x.mean((2, 3), dtype=torch.float32), *self.head)
+
+    def maps(self, x: Tensor, levels: Sequence[int], target: int | None = None) -> list[Tensor]:
+        """Raw LayerCAM [N, h, w], float32, of the given stages (0 to 3) for normalised images [N, 3, s, s].
+
+        The backward pass stops at the finest stage asked for. The target is a class, or each image's arg-max.
+        """
+        saved, logits = self.forward(x)
+        last = saved[-1][-1]
+        row = self.head.weight[logits.argmax(1) if target is None else torch.full((len(x),), target, device=x.device)]
+        # The score is linear in the pooled last output, so its gradient is a class's row of the head.
+        grad = (row / (last.shape[2] * last.shape[3]))[:, :, None, None].to(last.dtype)
+        grad = grad.expand_as(last).contiguous(memory_format=torch.channels_last)
+        found: dict[int, Tensor] = {}
+        for i in range(len(saved) - 1, min(levels) - 1, -1):
+            if i in levels:
+                found[i] = layer_cam(saved[i][-1].float(), grad.float())
+            if i > min(levels):
+                grad = _stage_vjp(self.stages[i], saved[i], grad, saved[i - 1][-1].shape)
+        return [found[i] for i in levels]
+
+
+def _stage_vjp(stage: Sequence[Conv], outputs: Sequence[Tensor], grad: Tensor, input_shape: Sequence[int]) -> Tensor:
+    """Gradient for a stage's input from the gradient for its output."""
+    for conv, y in zip(stage[:0:-1], outputs[:0:-1], strict=True):
+        grad = _relu_vjp(grad, y)
+        grad = F.conv_transpose2d(grad, conv.weight, padding=1).add_(grad)
+    grad = _relu_vjp(grad, outputs[0])
+    # A strided convolution drops what is left over at the border; the gradient has to get that row and column back.
+    rest = [input_shape[d] - (2 * grad.shape[d] - 1) for d in (2, 3)]
+    return F.conv_transpose2d(grad, stage[0].weight, stride=2, padding=1, output_padding=rest)
+
+
+def _relu_vjp(grad: Tensor, output: Tensor) -> Tensor:
+    masked: Tensor = torch.ops.aten.threshold_backward(grad, output, 0)
+    return masked
+
+
+def load(weights: str | None, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> TinyNet:
+    """The net with the packaged weights ("DEFAULT"), those of an `.npz` file or random ones (None), once per process.
+
+    Random weights come from a seed of their own: the same in every process, and nobody's generator moves.
+    """
+    return _placed(_source(weights), torch.device(device), dtype)
+
+
+@functools.lru_cache(maxsize=16)
+def _placed(source: Source, device: torch.device, dtype: torch.dtype) -> TinyNet:
+    # Tensors that are made under the caller's inference mode could not be used outside of it.
+    with torch.inference_mode(False), torch.no_grad():
+        return _on_cpu(source).to(device, dtype)
+
+
+@functools.lru_cache(maxsize=8)
+def _on_cpu(source: Source) -> TinyNet:
+    return _net(_random_weights() if source is None else _read_weights(source[0]))
+
+
+def _source(weights: str | None) -> Source:
+    """What tells one set of weights from another; a file that is written anew is read anew."""
+    if weights is None:
+        return None
+    path = PACKAGED if weights == "DEFAULT" else Path(weights).expanduser()
+    if path.suffix != ".npz":
+        raise ValueError(f'`weights` of "tiny" must be "DEFAULT", None or the path of its state_dict as .npz, got {weights!r}')
+    try:
+        stat = os.stat(path)
+    except OSError as error:
+        raise FileNotFoundError(f"`weights` must be a file that can be read, got {str(path)!r}") from error
+    return (str(path.resolve()), stat.st_mtime_ns, stat.st_size)
+
+
+def _read_weights(path: str) -> Arrays:
+    with np.load(path, allow_pickle=False) as file:
+        arrays = {name: file[name].astype(np.float32) for name in file.files}
+    wanted, got = _shapes(), {name: a.shape for name, a in arrays.items()}
+    wrong = next((n for n in wanted | got if wanted.get(n) != got.get(n)), None)
+    if wrong:
+        raise ValueError(
+            f'`weights` of "tiny" must hold the arrays of its state_dict; {path} has {wrong!r} of shape '
+            f"{got.get(wrong)}, needed is {wanted.get(wrong)}"
+        )
+    if not all(np.isfinite(a).all() for a in arrays.values()):
+        raise ValueError(f'`weights` of "tiny" must be finite, {path} holds inf or NaN')
+    return arrays
+
+
+def _random_weights() -> Arrays:
+    """He initialisation, the residual convolutions damped, with NumPy's own seeded generator."""
+    rng = np.random.default_rng(0)
+    weights = {}
+    for name, shape in _shapes().items():
+        gain = 0.0 if name.endswith("bias") else 0.5 if re.fullmatch(r"stage.\.conv[1-9]\.weight", name) else 2.0
+        weights[name] = rng.normal(0, (gain / np.prod(shape[1:])) ** 0.5, shape).astype(np.float32)
+    return weights
+
+
+def _net(arrays: Arrays) -> TinyNet:
+    digest = hashlib.sha256()
+    for name in _shapes():
+        digest.update(arrays[name].tobytes())
+    tensors = {name: torch.from_numpy(a) for name, a in arrays.items()}
+
+    def conv(name: str) -> Conv:
+        return Conv(tensors[f"{name}.weight"], tensors[f"{name}.bias"])
+
+    stages = tuple(tuple(conv(f"stage{i + 1}.conv{j}") for j in range(count)) for i, count in enumerate(_CONVS))
+    return TinyNet(stages, conv("head"), digest.hexdigest())
+
+
+class TinyCAM:
+    """LayerCAM source over the embedded net. Holds what `load` needs, so copies and pickles are small.
+
+    >>> TinyCAM(None, layers=["stage4"]).maps(torch.zeros(1, 3, 64, 64))[0].shape
+    torch.Size([1, 2, 2])
+    """
+
+    layers: tuple[str, ...]
+
+    def __init__(
+        self,
+        weights: str | None = "DEFAULT",
+        *,
+        layers: Sequence[str] | None = None,
+        target: int | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        self.layers = check_layers(layers, LAYERS, "tiny") if layers is not None else LAYERS
+        self._target, self._dtype = target, dtype
+        self._levels = tuple(LAYERS.index(name) for name in self.layers)
+        self._nets = {_CPU: load(weights, _CPU, dtype)}
+        # A copy in another process may have another working directory.
+        own = weights not in (None, "DEFAULT")
+        self._weights = os.path.abspath(os.path.expanduser(str(weights))) if own else weights
+        check_target(target, self._nets[_CPU].num_classes)
+
+    @property
+    def digest(self) -> str:
+        return f"{ARCHITECTURE} {self._on(_CPU).digest}"
+
+    def maps(self, x: Tensor) -> list[Tensor]:
+        return self._on(x.device).maps(x.to(self._dtype), self._levels, self._target)
+
+    def _on(self, device: torch.device) -> TinyNet:
+        if device not in self._nets:
+            self._nets[device] = load(self._weights, device, self._dtype)
+        return self._nets[device]
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_nets": {}}

@@ -1,0 +1,192 @@
+"""LayerCAM of any net without the autograd engine: forward and gradient are traced once to a graph of ATen operators.
+
+Requirements, in the order in which they shaped this file:
+
+- At call time nothing may enter the autograd engine: its threads poison later forks on GPU machines. So the engine
+  runs at construction only, under `make_fx`, which writes down the operators of both passes.
+- One trace serves every batch size: that size is a symbol. A trace with real sizes is silently wrong for another batch.
+- Parameters need no gradient, and nothing below the first level does: the first level's output becomes a leaf.
+- The graph has to be pickled for spawned workers. Those for accelerators are left out and made anew on first use.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+
+from ..functional import layer_cam
+from ._stages import forward_hooks
+
+CPU = torch.device("cpu")
+Maps = Callable[[Tensor], list[Tensor]]
+
+
+class CamArguments(NamedTuple):
+    """What LayerCAM is asked of a module. `clone` guards outputs that the next module changes in place."""
+
+    layers: tuple[str, ...]
+    target: int | None
+    dtype: torch.dtype
+    clone: bool
+
+
+def example(n: int, size: int) -> Tensor:
+    """Noise images float32 [N, 3, s, s] in channels_last, from a seed of their own."""
+    x = torch.rand(n, 3, size, size, generator=torch.Generator().manual_seed(0), device=CPU, dtype=torch.float32)
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def cam_function(module: nn.Module, cam: CamArguments) -> Maps:
+    """Normalised images [N, 3, s, s] -> raw maps, by autograd."""
+    layers, target, dtype, clone = cam
+
+    def maps(x: Tensor) -> list[Tensor]:
+        taps: dict[str, Tensor] = {}
+
+        def tap(name: str, _: nn.Module, args: tuple[Any, ...], out: Tensor) -> Tensor:
+            # A leaf keeps all that lies below the first level out of the gradient.
+            taps[name] = out if out.requires_grad else out.detach().requires_grad_()
+            return taps[name].clone() if clone else taps[name]
+
+        with forward_hooks(module, tap, layers):
+            logits = module(x.to(dtype))
+        best = logits.argmax(1, keepdim=True)
+        index = best if target is None else torch.full_like(best, target)
+        gradients = torch.autograd.grad(logits.gather(1, index).sum(), [taps[name] for name in layers])
+        return [layer_cam(taps[n].float(), g.float()) for n, g in zip(layers, gradients, strict=True)]
+
+    return maps
+
+
+@contextmanager
+def autograd_allowed() -> Iterator[None]:
+    """Gradients as usual, whatever mode the caller is in."""
+    with torch.inference_mode(False), torch.enable_grad(), torch.autocast("cpu", enabled=False):
+        yield
+
+
+class TracedCAM:
+    """LayerCAM source over a frozen module in eval mode, which nobody else may hold or change.
+
+    A graph is traced for each device on first use, the one for the CPU at once. Where a module cannot be traced, its
+    maps are computed by autograd, and a warning says so. Copies are the object itself.
+    """
+
+    def __init__(self, module: nn.Module, cam: CamArguments, size: int, name: str, digest: str) -> None:
+        self.layers, self.digest = cam.layers, digest
+        self._module, self._cam, self._size, self._name = module, cam, size, name
+        self._graphs: dict[torch.device, Maps] = {}
+        self._lock = threading.Lock()
+        self._graph(CPU)
+
+    def maps(self, x: Tensor) -> list[Tensor]:
+        graph = self._graphs.get(x.device) or self._graph(x.device)
+        return graph(x)
+
+    @property
+    def code(self) -> str:
+        """What the net computes, as text; the modules' description where it was not traced."""
+        graph = self._graphs.get(CPU)
+        return graph.code if isinstance(graph, torch.fx.GraphModule) else repr(self._module)
+
+    def _graph(self, device: torch.device) -> Maps:
+        with self._lock, autograd_allowed():
+            if device not in self._graphs:
+                module = self._module if device == CPU else copy.deepcopy(self._module).to(device)
+                maps, x = cam_function(module, self._cam), example(2, self._size).to(device)
+                expected = self._by_autograd(maps, x[:1]) if device == CPU else None
+                try:
+                    self._graphs[device] = trace(maps, x, expected)
+                except Exception as error:
+                    self._warn(error)
+                    self._graphs[device] = _Serial(maps)
+            return self._graphs[device]
+
+    def _by_autograd(self, maps: Maps, x: Tensor) -> list[Tensor]:
+        try:
+            return [m.detach() for m in maps(x)]
+        except RuntimeError as error:
+            raise ValueError(
+                f"`layers` must lie on the way to the logits, got {self.layers} of {self._name}: {error}"
+            ) from error
+
+    def _warn(self, error: Exception) -> None:
+        reason = (str(error).strip() or "no reason given").splitlines()[0]
+        warnings.warn(
+            f"{self._name} cannot be traced ({type(error).__name__}: {reason}); its maps are computed by autograd: do "
+            "that in the main process, because a worker that was forked from a process with a GPU would fail",
+            stacklevel=2,
+        )
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> TracedCAM:
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        graphs = {d: g for d, g in self._graphs.items() if d == CPU and not isinstance(g, _Serial)}
+        return {**self.__dict__, "_lock": None, "_graphs": graphs}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _lock=threading.Lock())
+
+
+class _Serial:
+    """Autograd with hooks, one thread at a time, in any mode that the caller is in."""
+
+    def __init__(self, maps: Maps) -> None:
+        self._maps, self._lock = maps, threading.Lock()
+
+    def __call__(self, x: Tensor) -> list[Tensor]:
+        with self._lock, autograd_allowed():
+            return [m.detach() for m in self._maps(x.clone())]
+
+
+def trace(maps: Maps, x: Tensor, expected: list[Tensor] | None = None) -> Maps:
+    """The operators of `maps` as a module for any batch size.
+
+    Args:
+        x: an example of two images; their size is kept.
+        expected: the maps of the first one.
+
+    Raises:
+        RuntimeError: the operators depend on the batch size, or do not give the expected maps.
+    """
+    # Costly to import, and not needed for "tiny".
+    from torch._subclasses.fake_tensor import FakeTensorMode
+    from torch.fx.experimental.proxy_tensor import make_fx
+    from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
+
+    # `tracing_mode="symbolic"` would make height and width symbols, too, which takes two to three times as long.
+    dims = [DimDynamic.DYNAMIC, DimDynamic.STATIC, DimDynamic.STATIC, DimDynamic.STATIC]
+    sizes: Any = StatelessSymbolicContext(dynamic_sizes=dims)
+    mode = FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True)
+    fake = mode.from_tensor(x, static_shapes=False, symbolic_context=sizes)
+    graph = make_fx(maps, tracing_mode="fake", _allow_non_fake_inputs=True)(fake)
+    output: Any = graph.graph.output_node().args[0]
+    if any(isinstance(n.meta["val"].shape[0], int) for n in output) or _branches(mode.shape_env):
+        raise RuntimeError("its operators depend on the batch size")
+    # What follows refers to the tracer and cannot be pickled.
+    del graph.shape_env
+    for node in graph.graph.nodes:
+        node.meta.clear()
+    for got, want in zip(graph(x[:1]), expected, strict=True) if expected else ():
+        if not torch.allclose(got, want, rtol=1e-3, atol=1e-5 * float(want.max()), equal_nan=True):
+            raise RuntimeError("its trace gives other maps than autograd does")
+    return cast(Maps, graph)
+
+
+def _branches(env: Any) -> bool:
+    """True if code outside of torch asked how large the batch is: the trace took one of its ways.
+
+    Torch itself asks, too, in order to choose among kernels that compute the same.
+    """
+    torch_folder = os.path.dirname(torch.__file__)
+    asked_in = (getattr(guard.sloc.framework_loc, "filename", torch_folder) for guard in env.guards)
+    return not all(filename.startswith(torch_folder) for filename in asked_in)

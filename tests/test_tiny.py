@@ -1,0 +1,144 @@
+"""The embedded net: its gradient written out equals autograd's, its weights are data, and its randomness is its own."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cutswap_transforms.saliency import LayerCAMExtractor, _tiny
+
+CPU = torch.device("cpu")
+
+
+def noise(n: int = 2, size: int = 64, seed: int = 0) -> Tensor:
+    x = torch.randn(n, 3, size, size, generator=torch.Generator().manual_seed(seed))
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def reference(arrays: dict[str, np.ndarray], image: Tensor, target: int | None) -> list[Tensor]:
+    """One image [3, s, s] in float64 by autograd, from the weights' names alone."""
+    w = {name: torch.from_numpy(a).double() for name, a in arrays.items()}
+    x, levels = image[None].double(), []
+    for stage in (1, 2, 3, 4):
+        first = f"stage{stage}.conv0"
+        x = F.relu(F.conv2d(x, w[f"{first}.weight"], w[f"{first}.bias"], stride=4 if stage == 1 else 2, padding=1))
+        for j in range(1, 9):
+            name = f"stage{stage}.conv{j}"
+            if f"{name}.weight" in w:
+                x = F.relu(x + F.conv2d(x, w[f"{name}.weight"], w[f"{name}.bias"], padding=1))
+        if not levels:
+            x = x.requires_grad_()
+        levels.append(x)
+    logits = (x.mean((2, 3)) @ w["head.weight"].T + w["head.bias"])[0]
+    score = logits[int(logits.argmax()) if target is None else target]
+    gradients = torch.autograd.grad(score, levels)
+    return [torch.relu((torch.relu(g) * a).sum(1))[0].detach() for g, a in zip(gradients, levels, strict=True)]
+
+
+@pytest.mark.parametrize("size", [128, 97, 64])
+@pytest.mark.parametrize("target", [None, 7])
+def test_maps_equal_autograd_in_float64_image_by_image(size: int, target: int | None) -> None:
+    arrays = _tiny._random_weights()
+    x = noise(2, size)
+    maps = _tiny._net(arrays).to(CPU, torch.float32).maps(x, (0, 1, 2, 3), target)
+    for i in range(2):
+        for level, expected in zip(maps, reference(arrays, x[i], target), strict=True):
+            assert expected.max() > 0
+            torch.testing.assert_close(level[i].double(), expected, rtol=1e-4, atol=1e-6 * float(expected.max()))
+
+
+def test_packaged_weights_give_the_maps_of_the_reference() -> None:
+    with np.load(_tiny.PACKAGED, allow_pickle=False) as file:
+        arrays = {name: file[name].astype(np.float32) for name in file.files}
+    x = noise(1, 128)
+    for level, expected in zip(_tiny.TinyCAM().maps(x), reference(arrays, x[0], None), strict=True):
+        torch.testing.assert_close(level[0].double(), expected, rtol=1e-3, atol=1e-5 * float(expected.max()))
+
+
+def test_fewer_levels_are_the_same_levels() -> None:
+    every = _tiny.TinyCAM(None).maps(noise())
+    for layers in (["stage4"], ["stage3", "stage1"], ["stage2"]):
+        some = _tiny.TinyCAM(None, layers=layers).maps(noise())
+        assert all(torch.equal(s, every[_tiny.LAYERS.index(n)]) for s, n in zip(some, layers, strict=True))
+
+
+def test_target_of_the_arg_max_class_changes_nothing() -> None:
+    net, x = _tiny.load(None), noise(1)
+    best = int(net.forward(x)[1].argmax())
+    assert all(torch.equal(a, b) for a, b in zip(net.maps(x, (0, 3)), net.maps(x, (0, 3), best), strict=True))
+    assert not torch.equal(net.maps(x, (3,))[0], net.maps(x, (3,), (best + 1) % 1000)[0])
+
+
+def test_bf16_is_near_fp32() -> None:
+    exact, rough = (_tiny.TinyCAM(None, dtype=d).maps(noise()) for d in (torch.float32, torch.bfloat16))
+    for a, b in zip(exact, rough, strict=True):
+        assert b.dtype == torch.float32
+        assert torch.corrcoef(torch.stack((a.flatten(), b.flatten())))[0, 1] > 0.98
+
+
+def test_packaged_file_is_small_and_free_of_pickle() -> None:
+    with np.load(_tiny.PACKAGED, allow_pickle=False) as file:
+        assert {file[n].dtype for n in file.files} == {np.dtype(np.float16)}
+        assert sum(file[n].size for n in file.files) <= 1_000_000
+    assert _tiny.PACKAGED.stat().st_size <= 2_000_000
+
+
+def test_random_weights_are_the_same_every_time_and_move_no_generator() -> None:
+    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    first, second = _tiny._random_weights(), _tiny._random_weights()
+    assert all(np.array_equal(first[n], second[n]) for n in first)
+    _tiny._placed.cache_clear()
+    LayerCAMExtractor(weights=None)
+    assert random.getstate() == states[0]
+    assert all(np.array_equal(a, b) for a, b in zip(np.random.get_state(), states[1], strict=True))
+    assert torch.equal(torch.get_rng_state(), states[2])
+
+
+def test_one_net_per_process() -> None:
+    assert _tiny.load("DEFAULT") is _tiny.load("DEFAULT")
+    assert _tiny.load("DEFAULT") is not _tiny.load(None)
+
+
+def test_weights_from_a_file_that_is_read_anew_when_it_changes(tmp_path: Path) -> None:
+    path = tmp_path / "mine.npz"
+    arrays = _tiny._random_weights()
+    np.savez(path, **arrays)
+    mine = LayerCAMExtractor(weights=path)
+    assert mine.fingerprint == LayerCAMExtractor(weights=None).fingerprint != LayerCAMExtractor().fingerprint
+    np.savez_compressed(path, **(arrays | {"head.bias": arrays["head.bias"] + 1}))
+    assert LayerCAMExtractor(weights=str(path)).fingerprint != mine.fingerprint
+
+
+def test_weights_that_are_none_of_ours(tmp_path: Path) -> None:
+    arrays = _tiny._random_weights()
+    bad = {
+        "lacks.npz": {n: a for n, a in arrays.items() if n != "head.bias"},
+        "other.npz": arrays | {"head.weight": np.zeros((10, 192), np.float32)},
+        "nan.npz": arrays | {"head.bias": arrays["head.bias"] + np.nan},
+    }
+    for name, content in bad.items():
+        np.savez(tmp_path / name, **content)
+    with pytest.raises(ValueError, match=r"`weights` of \"tiny\".*'head.bias' of shape None, needed is \(1000,\)"):
+        LayerCAMExtractor(weights=tmp_path / "lacks.npz")
+    with pytest.raises(ValueError, match=r"'head.weight' of shape \(10, 192\), needed is \(1000, 192\)"):
+        LayerCAMExtractor(weights=tmp_path / "other.npz")
+    with pytest.raises(ValueError, match="must be finite"):
+        LayerCAMExtractor(weights=tmp_path / "nan.npz")
+    with pytest.raises(FileNotFoundError, match=r"`weights` must be a file.*none\.npz"):
+        LayerCAMExtractor(weights=tmp_path / "none.npz")
+    with pytest.raises(ValueError, match=r"`weights` of \"tiny\" must be .* got 'IMAGENET1K_V1'"):
+        LayerCAMExtractor(weights="IMAGENET1K_V1")
+    with pytest.raises(TypeError, match=r"`weights` of \"tiny\" must be .* got 3"):
+        LayerCAMExtractor(weights=3)
+
+
+def test_a_file_of_pickles_is_refused(tmp_path: Path) -> None:
+    np.savez(tmp_path / "evil.npz", **{"head.bias": np.array([{}], dtype=object)})
+    with pytest.raises(ValueError, match="allow_pickle=False"):
+        LayerCAMExtractor(weights=tmp_path / "evil.npz")
