@@ -262,7 +262,9 @@ def test_on_an_accelerator_nothing_is_read_back(levels, dtype):
     assert out.device.type == mask.device.type == "meta"
     assert out.shape == (4, 3, 40, 33) and out.dtype == dtype and mask.shape == (4, 1, 40, 33)
     told = SaliencySwap(levels=levels, mask="changed", normalized=MEAN_STD)
-    params = told.make_params([torch.empty(4, 3, 40, 33, device="meta"), tv_tensors.Mask(torch.empty(4, 40, 33, device="meta"))])
+    params = told.make_params(
+        [torch.empty(4, 3, 40, 33, device="meta"), tv_tensors.Mask(torch.empty(4, 40, 33, device="meta"))]
+    )
     assert params["pairs"].shape == (4, {"all": 4, (0, 2): 2}.get(levels, 1), 7) and params["mask"].shape == (4, 1, 40, 33)
 
 

@@ -7,6 +7,7 @@ import math
 import os
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import lru_cache
 from typing import Any, Protocol
 
 import PIL.Image
@@ -57,7 +58,7 @@ class LayerCAMExtractor(v2.Transform):
     lies.
 
     Args:
-        model: "tiny", a net of 0.7 M parameters that comes with the package; the name of a torchvision classification
+        model: "tiny", a net of 0.94 M parameters that comes with the package; the name of a torchvision classification
             model; or your own `nn.Module` that maps [N, 3, s, s] to logits [N, classes]. Your module is copied at
             construction: it stays as it was, and later changes to it are not seen. The copy runs in eval mode without
             your forward and backward hooks.
@@ -163,9 +164,18 @@ class LayerCAMExtractor(v2.Transform):
         """uint8 or [0, 1] images [N, 3, H, W] -> normalised float32 [N, 3, s, s] in channels_last."""
         top = 1.0 if x.is_floating_point() else 255.0
         x = _squashed(x.contiguous(memory_format=torch.channels_last), self.input_size)
-        mean, std = (torch.tensor(v, device="cpu", dtype=torch.float32).reshape(1, 3, 1, 1) for v in self._mean_std)
-        scale, shift = ((1 / (top * std)).to(x.device), (-mean / std).to(x.device))
+        scale, shift = _scale_and_shift(*self._mean_std, top, x.device)
         return torch.addcmul(shift, x, scale).contiguous(memory_format=torch.channels_last)
+
+
+@lru_cache(maxsize=64)  # copied to an accelerator once: each copy would wait for it
+def _scale_and_shift(
+    mean: tuple[float, ...], std: tuple[float, ...], top: float, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Normalisation of pixels in [0, top] as x * scale + shift, each [1, 3, 1, 1]."""
+    with torch.inference_mode(False):
+        m, s = (torch.tensor(v, device=device, dtype=torch.float32).reshape(1, 3, 1, 1) for v in (mean, std))
+        return 1 / (top * s), -m / s
 
 
 def _stretched(maps: Tensor) -> Tensor:
