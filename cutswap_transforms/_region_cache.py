@@ -223,7 +223,7 @@ class RegionCache:
             try:
                 self._connection = _open(self.folder, self.path, self._writable)
             except PermissionError as error:
-                self._give_up(error, reading=not self.path.exists())
+                self._give_up(error, reading=not os.path.exists(self.path))
                 if self._readable:
                     return self._connect()
             except (sqlite3.Error, OSError, ValueError) as error:
@@ -268,9 +268,9 @@ class RegionCache:
 def _open(folder: Path, path: Path, writable: bool) -> sqlite3.Connection:
     if writable:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if not os.access(folder, os.W_OK) or (path.exists() and not os.access(path, os.W_OK)):
+        if not os.access(folder, os.W_OK) or (os.path.exists(path) and not os.access(path, os.W_OK)):
             raise PermissionError(f"no permission to write in {folder}")
-    elif not path.exists():
+    elif not os.path.exists(path):  # unlike Path.exists, it is also False where we may not look
         raise FileNotFoundError(f"no such file: {path}")
     # Nobody can write where we may not: `immutable` reads without the log's shared memory, which would be a new file.
     mode = "mode=rwc" if writable else "mode=ro" if os.access(folder, os.W_OK) else "mode=ro&immutable=1"

@@ -385,8 +385,9 @@ def test_a_folder_that_cannot_be_written_is_read(tmp_path):
     for path, mode in ((tmp_path / "c" / "regions.sqlite", 0o444), (tmp_path / "c", 0o555)):
         path.chmod(mode)
     if os.getuid() == 0:  # root may write anywhere, so another user reads, who has to get there
-        for folder in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
-            folder.chmod(0o755)
+        for folder in (tmp_path, *tmp_path.parents):
+            if "pytest" in str(folder):
+                folder.chmod(0o755)
 
     def work():
         with one_warning("cannot be written"):
@@ -422,6 +423,20 @@ def test_a_full_disk(tmp_path):
         assert len(kept) > 20 and all(cache.get(entry_of(i)[0]) == entry_of(i)[1] for i in kept)
 
     in_child(work)
+
+
+def test_a_folder_that_may_not_be_entered(tmp_path):
+    """The folder of another user, as the first of these tests finds it: closed."""
+    (tmp_path / "closed").mkdir(mode=0o700)
+
+    def work():
+        with one_warning("cannot be used"):
+            trains_on(tmp_path / "closed" / "c")
+
+    if os.getuid() != 0:
+        (tmp_path / "closed").chmod(0)
+    in_child(work, uid=65534)
+    (tmp_path / "closed").chmod(0o700)
 
 
 @pytest.mark.parametrize("read_only", [False, True])

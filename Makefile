@@ -1,0 +1,54 @@
+# Two commands are enough: `make demo` to see the library work, `make test` to check a change.
+# Both set up an environment on first use and again when setup.cfg or pyproject.toml change.
+
+VENV ?= .venv
+PYTHON ?= python3
+IMAGES ?= demo/samples
+PY := $(VENV)/bin/python
+CORE := $(VENV)/.installed-core
+TEST := $(VENV)/.installed-test
+# One thread per process: the two test processes would otherwise fight for the cores.
+PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test test-slow build clean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+$(PY):
+	@echo "Setting up $(VENV). This downloads torch: a few minutes, once."
+	$(PYTHON) -m venv $(VENV)
+
+$(CORE): setup.cfg pyproject.toml | $(PY)
+	$(PY) -m pip install --disable-pip-version-check --editable .
+	@touch $@
+
+# After the core, so that `make demo test` never runs two installations at once.
+$(TEST): $(CORE)
+	$(PY) -m pip install --disable-pip-version-check --editable '.[test]'
+	@touch $@
+
+demo: $(CORE)  ## make demo/contact_sheet.png from generated scenes, or from yours: make demo IMAGES=folder
+ifeq ($(IMAGES),demo/samples)
+	$(PY) examples/make_samples.py $(IMAGES) --count 1
+endif
+	$(PY) -m cutswap_transforms preview "$(IMAGES)" --out demo/contact_sheet.png
+
+test: $(TEST)  ## ruff, mypy, then pytest with doctests, without the slow tests
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+	$(PYTEST) -n 2 -m "not slow"
+
+test-slow: $(TEST)  ## the slow tests alone
+	$(PYTEST) -m slow
+
+build: $(TEST)  ## sdist and wheel in dist/, checked
+	rm -rf dist
+	$(PY) -m build
+	$(PY) -m twine check --strict dist/*
+
+clean:  ## remove what the targets made; the environment stays, delete .venv yourself
+	rm -rf build dist demo *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

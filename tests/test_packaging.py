@@ -1,0 +1,141 @@
+"""What leaves the house: the wheel and the sdist, and that the wheel alone is enough to swap patches, offline."""
+
+from __future__ import annotations
+
+import email
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+MEGABYTE = 1_000_000
+
+
+def run(*command: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run([str(part) for part in command], cwd=cwd, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+def left_out(folder: str, names: list[str]) -> set[str]:
+    """What no release would see: environments, caches, earlier builds and the demo's output."""
+    skipped = {n for n in names if n.startswith(".") or n in {"build", "dist", "demo", "__pycache__"}}
+    skipped |= {n for n in names if n.endswith(".egg-info") or (Path(folder, n) / "pyvenv.cfg").exists()}
+    return skipped
+
+
+@pytest.fixture(scope="module")
+def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the sdist and the wheel made from it, built from a copy: the working tree stays as it is."""
+    source = tmp_path_factory.mktemp("source") / "project"
+    shutil.copytree(ROOT, source, ignore=left_out)
+    out = tmp_path_factory.mktemp("dist")
+    run(sys.executable, "-m", "build", "--no-isolation", "--outdir", out, source, cwd=source)
+    return out
+
+
+@pytest.fixture(scope="module")
+def wheel(dist: Path) -> Path:
+    (found,) = dist.glob("*.whl")
+    return found
+
+
+def test_index_metadata_is_valid(dist: Path):
+    assert "PASSED" in run(sys.executable, "-m", "twine", "check", "--strict", *dist.iterdir(), cwd=dist).stdout
+
+
+def test_wheel_holds_the_package_and_nothing_else(wheel: Path):
+    assert wheel.stat().st_size <= 3 * MEGABYTE
+    names = set(zipfile.ZipFile(wheel).namelist())
+    modules = {str(p.relative_to(ROOT)) for p in (ROOT / "cutswap_transforms").rglob("*.py")}
+    assert modules <= names
+    assert {"cutswap_transforms/py.typed", "cutswap_transforms/saliency/weights/tiny.npz"} <= names
+    assert {n.split("/")[0].split("-")[0] for n in names} == {"cutswap_transforms"}  # the package and its dist-info
+    assert any(n.endswith("dist-info/licenses/LICENSE") for n in names)
+
+
+def test_sdist_holds_the_tests_the_examples_and_the_documents(dist: Path):
+    (sdist,) = dist.glob("*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        names = {name.split("/", 1)[-1] for name in archive.getnames()}
+    assert {"setup.cfg", "pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "CITATION.cff"} <= names
+    assert {"tests/test_packaging.py", "tests/conftest.py", "examples/make_samples.py"} <= names
+    assert not any("__pycache__" in name for name in names)
+
+
+def test_metadata_has_floors_and_no_caps(wheel: Path):
+    with zipfile.ZipFile(wheel) as archive:
+        (path,) = (n for n in archive.namelist() if n.endswith("dist-info/METADATA"))
+        metadata = email.message_from_bytes(archive.read(path))
+    assert metadata["Requires-Python"] == ">=3.10"
+    assert metadata["License-Expression"] == "BSD-3-Clause"
+    core = {r for r in metadata.get_all("Requires-Dist") or [] if "extra ==" not in r}
+    assert core == {"torch>=2.11", "torchvision>=0.26", "numpy"}
+    extras = {"sklearn", "opencv", "opencv-headless", "all", "examples", "test", "dev"}
+    assert set(metadata.get_all("Provides-Extra") or []) == extras
+
+
+# Runs in a fresh interpreter from an empty folder. Its only finder does not find the extras, as if they were not
+# installed, nor an editable install of the source tree; an audit hook, which sees every way to a socket or a name
+# look-up, refuses the network. Both are tried out before the library is.
+USE_ALONE = """
+import sys
+from importlib.machinery import BuiltinImporter, FrozenImporter, PathFinder
+
+BLOCKED = {"captum", "cv2", "joblib", "lightning", "matplotlib", "pandas", "pytorch_grad_cam", "scipy", "sklearn",
+           "torchcam", "torchmetrics"}
+
+class WithoutExtras(PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        return None if name.split(".")[0] in BLOCKED else super().find_spec(name, path, target)
+
+def offline(event, args):
+    if event.startswith("socket."):
+        raise OSError(f"{event} (blocked)")
+
+sys.meta_path[:] = [BuiltinImporter, FrozenImporter, WithoutExtras]
+sys.path.insert(0, sys.argv[1])
+import torch, torchvision.transforms.v2
+sys.modules["tqdm"] = None  # torch itself imports it; from here on nobody can
+sys.addaudithook(offline)
+
+for attempt in ("import sklearn", "import cv2", "import tqdm", "import socket; socket.socket()"):
+    try:
+        exec(attempt)
+    except (ImportError, OSError):
+        continue
+    sys.exit(f"{attempt!r} was meant to fail")
+
+from pathlib import Path
+import cutswap_transforms
+from cutswap_transforms import SaliencySwap
+
+torch.manual_seed(0)
+image = torch.randint(0, 256, (3, 96, 128), dtype=torch.uint8)
+negative = SaliencySwap()(image)
+assert not torch.equal(negative, image)
+key = torch.tensor([[65536], [256], [1]])  # a pixel as one number, so that whole pixels must have moved
+before, after = ((t.flatten(1).long() * key).sum(0).sort().values for t in (image, negative))
+assert torch.equal(before, after)
+
+folder = Path(sys.argv[1]).resolve()
+for name, module in sys.modules.items():
+    if name.split(".")[0] == "cutswap_transforms":
+        assert folder in Path(module.__file__).resolve().parents, f"{name} came from {module.__file__}"
+print("swapped")
+"""
+
+
+def test_wheel_alone_swaps_patches_without_extras_or_network(wheel: Path, tmp_path: Path):
+    target, empty = tmp_path / "site", tmp_path / "empty"
+    empty.mkdir()
+    pip = [sys.executable, "-m", "pip", "install", "--no-index", "--no-deps", "--quiet", "--target", target, wheel]
+    run(*pip, cwd=empty)
+    done = run(sys.executable, "-W", "error", "-c", USE_ALONE, target, cwd=empty)
+    assert done.stdout == "swapped\n"
