@@ -166,7 +166,7 @@ class SaliencySwap(v2.Transform):
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
         """Apply `params` to one leaf: images are swapped, masks get 1 in the region, others pass. Draws nothing."""
         pairs: Tensor = params["pairs"]
-        idle = pairs.device.type == "cpu" and not pairs[..., 5].any()
+        idle = pairs.device.type == "cpu" and not any(row[5] for rows in pairs.tolist() for row in rows)
         if isinstance(inpt, tv_tensors.Mask):
             return inpt if idle else _marked(inpt, self._region_mask(pairs, params, image_size(inpt)))
         if not is_image(inpt):
@@ -240,11 +240,10 @@ class SaliencySwap(v2.Transform):
     def _pairs_on_host(self, image: Any, u: Tensor) -> Tensor:
         size, numbers = image_size(image), u.tolist()
         hits = [i for i, row in enumerate(numbers) if row[0] < self.p]
-        pairs = torch.zeros(len(numbers), (u.shape[1] - 2) // NUMBERS, 7, dtype=torch.int64)
-        if hits:
-            entries = self._of_guidance.entries(image, hits)
-            pairs[hits] = torch.tensor([self._draw(e, numbers[i], size) for i, e in zip(hits, entries, strict=True)])
-        return pairs
+        rows = [[[0] * 7] * ((u.shape[1] - 2) // NUMBERS)] * len(numbers)
+        for i, entry in zip(hits, self._of_guidance.entries(image, hits) if hits else (), strict=True):
+            rows[i] = self._draw(entry, numbers[i], size)
+        return torch.tensor(rows)
 
     def _draw(self, entry: bytes, u: list[float], size: tuple[int, int]) -> list[list[int]]:
         levels = count_levels(entry)

@@ -44,10 +44,12 @@ def draw_pair(
 
     `u` holds the 6 * CANDIDATES uniform numbers of the candidates.
     """
-    pixels = [_pixel(region, u, i, image) for i in range(0, 6 * CANDIDATES, 3)]
+    pixels: list[tuple[int, int]] = []
     h, w = size
     while True:
         for k in range(0, 2 * CANDIDATES, 2):
+            if k == len(pixels):  # not before they are needed: the first candidate nearly always fits
+                pixels += (_pixel(region, u, 3 * k, image), _pixel(region, u, 3 * k + 3, image))
             pair = _boxes(pixels[k], pixels[k + 1], h, w, image)
             if _fits(pair, taken):
                 return pair
