@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from . import functional as F
-from ._images import MeanStd, image_tensor, net_input
+from ._images import MeanStd, image_tensor, net_input, pil_array
 from ._region_cache import MEMORY, MemoryCache, RegionCache, content_key, pack
 from .clustering import resolve_clustering
 from .saliency import LayerCAMExtractor
@@ -98,24 +98,36 @@ class Guidance:
 
     def entries(self, image: Any, wanted: Sequence[int]) -> list[bytes]:
         """Packed regions of the wanted images of a leaf on the CPU, looked up where they are known."""
-        pixels = image_tensor(image)
-        pixels = pixels if pixels.ndim == 4 else pixels[None]
         if self.cache is None:
-            return self.computed(pixels[list(wanted)] if len(wanted) < len(pixels) else pixels)
-        keys = [content_key(self.settings, pixels[i]) for i in wanted]
+            return self.computed(_rows(image_tensor(image), wanted))
+        keys = self._keys(image, wanted)
         found = [self.cache.get(key) for key in keys]
         missing = [j for j, entry in enumerate(found) if entry is None]
         if missing:
-            rows = [wanted[j] for j in missing]
-            new = self.computed(pixels[rows] if len(rows) < len(pixels) else pixels)
+            new = self.computed(_rows(image_tensor(image), [wanted[j] for j in missing]))
             self.cache.put(zip((keys[j] for j in missing), new, strict=True))
             for j, entry in zip(missing, new, strict=True):
                 found[j] = entry
         return cast(list[bytes], found)
 
+    def _keys(self, image: Any, wanted: Sequence[int]) -> list[bytes]:
+        if isinstance(image, Tensor):
+            pixels = _batched(image_tensor(image))
+            return [content_key(self.settings, pixels[i]) for i in wanted]
+        return [content_key(self.settings, pil_array(image))]
+
     def computed(self, pixels: Tensor) -> list[bytes]:
         """Packed regions of images [N, C, H, W], on any device."""
         return pack([r.cpu().numpy() for r in self.regions(net_input(pixels, self.normalized))])
+
+
+def _batched(pixels: Tensor) -> Tensor:
+    return pixels if pixels.ndim == 4 else pixels[None]
+
+
+def _rows(pixels: Tensor, wanted: Sequence[int]) -> Tensor:
+    pixels = _batched(pixels)
+    return pixels[list(wanted)] if len(wanted) < len(pixels) else pixels
 
 
 def _resolve_saliency(saliency: Any) -> SaliencySource:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import PIL.Image
 import torch
 from torch import Tensor
@@ -76,23 +77,27 @@ def batch_size(leaf: Any) -> int:
     return int(leaf.shape[0]) if isinstance(leaf, Tensor) and leaf.ndim == 4 else 1
 
 
-def image_tensor(leaf: Any) -> Tensor:
-    """The pixels of an image leaf as a plain tensor [..., C, H, W]; shares memory with a tensor, copies a PIL image.
+def pil_array(image: PIL.Image.Image) -> npt.NDArray[Any]:
+    """The pixels that the net is shown of a PIL image: uint8 or uint16 [H, W, C], read-only.
 
     Raises:
         TypeError: PIL modes 1, I and F, which have no settled value range.
     """
+    if image.mode in ("1", "I", "F"):
+        raise TypeError(f"`image` must be of a PIL mode with 8 or 16 bits, got mode {image.mode!r}; use image.convert('L')")
+    if image.mode not in ("L", "LA", "RGB", "RGBA") and not image.mode.startswith("I;16"):
+        image = image.convert("RGB")
+    array = np.asarray(image)
+    if image.mode.startswith("I;16"):
+        array = array.astype(np.uint16)  # native byte order
+    return array[..., None] if array.ndim == 2 else array
+
+
+def image_tensor(leaf: Any) -> Tensor:
+    """The pixels of an image leaf as a plain tensor [..., C, H, W]; shares memory with a tensor, copies a PIL image."""
     if isinstance(leaf, Tensor):
         return leaf.as_subclass(Tensor)
-    if leaf.mode in ("1", "I", "F"):
-        raise TypeError(f"`image` must be of a PIL mode with 8 or 16 bits, got mode {leaf.mode!r}; use image.convert('L')")
-    if leaf.mode not in ("L", "LA", "RGB", "RGBA") and not leaf.mode.startswith("I;16"):
-        leaf = leaf.convert("RGB")
-    array = np.array(leaf)
-    if leaf.mode.startswith("I;16"):
-        array = array.astype(np.uint16)  # native byte order
-    pixels = torch.from_numpy(array)
-    return pixels[None] if pixels.ndim == 2 else pixels.permute(2, 0, 1)
+    return torch.from_numpy(pil_array(leaf).copy()).permute(2, 0, 1)
 
 
 def net_input(leaf: Any, normalized: MeanStd | None = None) -> Tensor:

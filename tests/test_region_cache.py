@@ -118,6 +118,35 @@ def test_keys_are_of_values_not_of_containers():
     assert len(keys) == 8
 
 
+@pytest.mark.parametrize("shape", [(3, 7, 9), (1, 1, 3), (3, 161, 163), (2, 256, 128)])
+def test_every_changed_byte_changes_the_key(shape):
+    """Also where all changes lie in the same byte of the 64-bit words, which alone a multilinear hash would confuse."""
+    rng = np.random.default_rng(0)
+    image = torch.from_numpy(rng.integers(0, 256, shape, dtype=np.uint8)).permute(1, 2, 0).contiguous().permute(2, 0, 1)
+    keys, flat = {content_key(SETTINGS, image)}, image.permute(1, 2, 0).reshape(-1)
+    count = 1
+    for place in {0, len(flat) // 2, len(flat) - 1, *range(7, len(flat), 8 * 97)}:
+        for bit in range(8):
+            flat[place] ^= 1 << bit
+            keys.add(content_key(SETTINGS, image))
+            flat[place] ^= 1 << bit
+            count += 1
+    sevens = torch.arange(len(flat))[7::8]
+    for _ in range(2000 if len(sevens) > 1 else 0):
+        changed = flat.clone()
+        two = sevens[torch.from_numpy(rng.permutation(len(sevens))[:2])]
+        changed[two] = changed[two] + torch.from_numpy(rng.integers(1, 256, len(two), dtype=np.uint8))
+        keys.add(content_key(SETTINGS, changed.reshape(shape[1], shape[2], shape[0]).permute(2, 0, 1)))
+        count += 1
+    assert len(keys) > 0.9 * count if len(flat) < 1000 else len(keys) == count  # few changes of a small image repeat
+
+
+def test_keys_stay_the_same_between_versions():
+    """A changed key would leave every cache behind without a word: raise the version in `_guidance` instead."""
+    image = torch.arange(3 * 60 * 70, dtype=torch.int32).remainder(251).to(torch.uint8).reshape(3, 60, 70)
+    assert content_key(SETTINGS, image).hex() == "7373737373737373fc09d72b54dc41e18834e5543b9aeb2c"
+
+
 @pytest.mark.parametrize("kinds", [("PIL", "tensor"), ("Image", "PIL"), ("tensor", "Image")])
 def test_a_pil_image_and_its_tensor_share_an_entry(tmp_path, kinds):
     source = Counting()
