@@ -164,6 +164,8 @@ def precompute(args: argparse.Namespace) -> None:
         count = swap.precompute(ImageFiles(files, args.size), args.batch_size, args.num_workers, args.device)
     except RuntimeError as error:
         raise UserError(str(error)) from None
+    if count and not len(swap.cache):
+        raise UserError(f"`--cache` must be a folder that can be written, {args.cache} kept nothing")
     print(f"{args.cache}: regions of {count} images computed in {time.perf_counter() - begin:.1f} s, {len(swap.cache)} kept")
 
 

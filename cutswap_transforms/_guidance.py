@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Sequence
+from difflib import get_close_matches
 from typing import Any, Protocol, cast
 
 import torch
@@ -37,7 +38,8 @@ class CallableSaliency:
         self.fingerprint = getattr(function, "fingerprint", None)
 
     def native_maps(self, images: Tensor, /) -> list[Tensor]:
-        images = images.float() / 255 if images.dtype == torch.uint8 else images
+        # A copy: the function may work in place, and float images are the user's own memory.
+        images = images.float() / 255 if images.dtype == torch.uint8 else images.clone()
         found = self.function(images)
         return list(found.unbind(1)) if isinstance(found, Tensor) and found.ndim == 4 else found
 
@@ -148,6 +150,10 @@ def _resolve_cache(cache: Any) -> MemoryCache | RegionCache | None:
         return cache
     if cache == "memory":
         return MEMORY
+    if isinstance(cache, str) and (cache.lower() in ("", "none") or get_close_matches(cache, ["memory"])):
+        raise ValueError(
+            f"`cache` must be 'memory', a folder, a RegionCache or None, got {cache!r}; a folder of that name is ./{cache}"
+        )
     if isinstance(cache, (str, os.PathLike)):
         return RegionCache(cache)
     raise TypeError(f"`cache` must be 'memory', a folder, a RegionCache or None, got {type(cache).__name__}")

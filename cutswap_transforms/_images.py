@@ -48,17 +48,38 @@ def check_sample(flat_inputs: Sequence[Any]) -> None:
     """
     for leaf in flat_inputs:
         _check_kind(leaf)
-    explicit = [x for x in flat_inputs if isinstance(x, (PIL.Image.Image, tv_tensors.Image))]
-    images = explicit or [x for x in flat_inputs if is_image(x)][:1]  # torchvision's rule for plain tensors
-    if not images:
-        kinds = ", ".join(sorted({type(x).__name__ for x in flat_inputs})) or "nothing"
-        raise TypeError(f"`sample` must hold an image (a PIL image, a tensor or a tv_tensors.Image), got {kinds}")
+    images = image_leaves(flat_inputs)
     for image in images:
-        if isinstance(image, Tensor) and image.ndim not in (3, 4):
-            raise ValueError(f"`image` must have shape [C, H, W] or [N, C, H, W], got {list(image.shape)}")
+        if isinstance(image, Tensor):
+            _check_shape(image.shape)
     grids = {(*image_size(x), batch_size(x)) for x in images}
     if len(grids) > 1:
         raise ValueError(f"`sample` must hold images of one size, got (H, W, N) {sorted(grids)}; transform them one by one")
+
+
+def image_leaves(flat_inputs: Sequence[Any]) -> list[Any]:
+    """The images of a sample by torchvision's rule: a plain tensor counts where nothing says that it is an image, and
+    then the first alone. The first image guides.
+
+    Raises:
+        TypeError: there is none.
+    """
+    explicit = [x for x in flat_inputs if isinstance(x, (PIL.Image.Image, tv_tensors.Image))]
+    images = explicit or [x for x in flat_inputs if is_image(x)][:1]
+    if not images:
+        kinds = ", ".join(sorted({type(x).__name__ for x in flat_inputs})) or "nothing"
+        raise TypeError(f"`sample` must hold an image (a PIL image, a tensor or a tv_tensors.Image), got {kinds}")
+    return images
+
+
+def _check_shape(shape: Sequence[int]) -> None:
+    if len(shape) not in (3, 4):
+        raise ValueError(f"`image` must have shape [C, H, W] or [N, C, H, W], got {list(shape)}")
+    if shape[-1] in (1, 3, 4) and shape[-3] > 4:
+        raise ValueError(
+            f"`image` must have shape [C, H, W] or [N, C, H, W], got {list(shape)}, which looks like [H, W, C]; "
+            "use image.movedim(-1, -3)"
+        )
 
 
 def _check_kind(leaf: Any) -> None:
@@ -84,7 +105,8 @@ def pil_array(image: PIL.Image.Image) -> npt.NDArray[Any]:
         TypeError: PIL modes 1, I and F, which have no settled value range.
     """
     if image.mode in ("1", "I", "F"):
-        raise TypeError(f"`image` must be of a PIL mode with 8 or 16 bits, got mode {image.mode!r}; use image.convert('L')")
+        way = "use image.convert('L')" if image.mode == "1" else "make it 'I;16' or a float tensor in [0, 1]"
+        raise TypeError(f"`image` must be of a PIL mode with 8 or 16 bits, got mode {image.mode!r}; {way}")
     if image.mode not in ("L", "LA", "RGB", "RGBA") and not image.mode.startswith("I;16"):
         image = image.convert("RGB")
     array = np.asarray(image)
@@ -127,7 +149,7 @@ def net_input(leaf: Any, normalized: MeanStd | None = None) -> Tensor:
         x = _clamped(_denormalized(x.to(torch.float32), normalized), normalized is not None)
     elif x.dtype != torch.uint8:
         raise TypeError(
-            f"`image` must be uint8, uint16 or floating point, got {x.dtype}; use v2.ToDtype(torch.float32, scale=True)"
+            f"`image` must be uint8, uint16 or floating point, got {x.dtype}; values 0..255 fit image.to(torch.uint8)"
         )
     return x.expand(-1, 3, -1, -1) if x.shape[1] == 1 else x[:, :3]
 
@@ -150,10 +172,7 @@ def _clamped(x: Tensor, denormalized: bool) -> Tensor:
             way = (
                 "the mean and std passed as `normalized` are not those it was normalised with"
                 if denormalized
-                else (
-                    "place the transform before Normalize or pass normalized=(mean, std); "
-                    "scale 0..255 with v2.ToDtype(torch.float32, scale=True)"
-                )
+                else ("place the transform before Normalize (SaliencySwap takes normalized=(mean, std)); divide 0..255 by 255")
             )
             raise ValueError(f"`image` of floating point must lie in [0, 1], got values from {low:.4g} to {high:.4g}; {way}")
         if low >= 0 and high <= 1:

@@ -16,11 +16,12 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from ._guidance import Guidance
-from ._images import check_sample, image_tensor, is_image
+from ._images import check_sample, image_leaves, image_tensor
 from ._region_cache import RegionCache, content_key
 
 _log = logging.getLogger("cutswap_transforms")
 _LOG_EVERY = 10.0  # seconds
+_WAITING = 4  # batches of images of unequal size
 
 
 def precompute(
@@ -46,6 +47,9 @@ def precompute(
                 group.append((key, pixels))
                 if len(group) == batch_size:
                     done += _flush(guidance, group, device)
+        # Images of many sizes must not pile up in memory, nor stay unstored.
+        while sum(map(len, waiting.values())) > _WAITING * batch_size:
+            done += _flush(guidance, max(waiting.values(), key=len), device)
     return done + sum(_flush(guidance, group, device) for group in waiting.values())
 
 
@@ -71,7 +75,7 @@ class _Keys:
         for sample in samples:
             leaves = tree_leaves(sample)
             check_sample(leaves)
-            pixels = image_tensor(next(x for x in leaves if is_image(x)))
+            pixels = image_tensor(image_leaves(leaves)[0])
             images = pixels if pixels.ndim == 4 else pixels[None]
             found += [(content_key(self.settings, image), image) for image in images]
         return found

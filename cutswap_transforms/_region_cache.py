@@ -72,6 +72,7 @@ def content_key(settings: bytes, pixels: Tensor | npt.NDArray[Any]) -> bytes:
 
 
 def _in_pil_order(pixels: Tensor) -> npt.NDArray[Any]:
+    pixels = pixels.detach()
     planes = (pixels.view(torch.int16) if pixels.dtype == torch.bfloat16 else pixels).numpy()  # numpy has no bfloat16
     array = planes.transpose(1, 2, 0)
     # Plane by plane is four times as fast as ascontiguousarray.

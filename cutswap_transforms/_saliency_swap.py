@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Integral, Real
 from typing import Any, cast
 
 import PIL.Image
@@ -14,7 +15,7 @@ from torchvision.transforms import v2
 
 from . import functional as F
 from ._guidance import Guidance, SaliencySource
-from ._images import MeanStd, batch_size, check_sample, image_size, image_tensor, is_image, net_input
+from ._images import MeanStd, batch_size, check_sample, image_leaves, image_size, image_tensor, is_image, net_input
 from ._precompute import precompute
 from ._region_cache import count_levels, unpack
 from ._sampling import NUMBERS, draw_pair, draw_size
@@ -42,7 +43,8 @@ class SaliencySwap(v2.Transform):
         levels: "random" (one level is drawn per image), "all" (one swap per level, boxes disjoint; levels that do not
             fit are dropped), "fused" (one map: the mean of the min-max normalised levels), an index or indices (one
             swap each), fine to coarse.
-        scale: range of a patch's area as a fraction of the image.
+        scale: range of a patch's area as a fraction of the image; a size that finds no room for two disjoint patches in
+            the region is halved until it does.
         ratio: range of a patch's aspect, height/width, drawn log-uniformly.
         p: probability that an image is changed.
         return_mask: return `(image, tv_tensors.Mask)` for one bare image or batch; uint8 [1, H, W] or [N, 1, H, W] in
@@ -55,7 +57,8 @@ class SaliencySwap(v2.Transform):
         normalized: (mean, std) if the transform stands after Normalize.
 
     Images are PIL images or tensors [C, H, W] or [N, C, H, W], plain or `tv_tensors.Image`: uint8, uint16, or floating
-    point in [0, 1]. In a sample (dict, tuple, ...) all images get the same pairs, the first guides; a `tv_tensors.Mask`
+    point in [0, 1]. In a sample (dict, tuple, ...) all images get the same pairs, the first guides; of plain tensors the
+    first alone is an image, and none is where a PIL image or `tv_tensors.Image` is (torchvision's rule). A `tv_tensors.Mask`
     gets 1 in the swapped region; everything else passes through. Type, dtype, device and PIL mode are kept.
 
     Raises:
@@ -90,8 +93,7 @@ class SaliencySwap(v2.Transform):
         super().__init__()
         _check_range("scale", scale, 1.0)
         _check_range("ratio", ratio, float("inf"))
-        if isinstance(p, bool) or not isinstance(p, (int, float)) or not 0 <= p <= 1:
-            raise ValueError(f"`p` must be a number in [0, 1], got {p!r}")
+        _check_probability(p)
         if mask not in ("patch", "changed"):
             raise ValueError(f"`mask` must be 'patch' or 'changed', got {mask!r}")
         self.levels = _checked_levels(levels)
@@ -134,10 +136,10 @@ class SaliencySwap(v2.Transform):
 
     def check_inputs(self, flat_inputs: list[Any]) -> None:
         check_sample(flat_inputs)
-        size = next(image_size(x) for x in flat_inputs if is_image(x))
+        image = image_leaves(flat_inputs)[0]
         for leaf in flat_inputs:
-            if isinstance(leaf, tv_tensors.Mask) and image_size(leaf) != size:
-                raise ValueError(f"`sample` must hold masks of the image's size {size}, got {list(leaf.shape)}")
+            if isinstance(leaf, tv_tensors.Mask):
+                _check_mask(leaf, image)
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
         """All that is random: pairs of patches for every image of the batch.
@@ -149,7 +151,7 @@ class SaliencySwap(v2.Transform):
             "pairs": int64 [N, S, 7] on the image's device, rows as `PatchPair`; height 0 = no swap. With
             `mask="changed"` and a mask to fill, also "mask": uint8 [N, 1, H, W].
         """
-        image = next(x for x in flat_inputs if is_image(x))
+        image = image_leaves(flat_inputs)[0]
         size, n = image_size(image), batch_size(image)
         if size[0] * size[1] < 2:
             raise ValueError(f"`image` must have room for two disjoint patches, got (H, W) = {size}")
@@ -176,7 +178,7 @@ class SaliencySwap(v2.Transform):
             return out
         region = self._region_mask(pairs, params, image_size(inpt))
         batched = isinstance(inpt, Tensor) and inpt.ndim == 4
-        return out, tv_tensors.Mask(region if batched else region[0])
+        return out, tv_tensors.Mask(region if batched else region[0], device=region.device)
 
     def precompute(
         self,
@@ -243,7 +245,7 @@ class SaliencySwap(v2.Transform):
         rows = [[[0] * 7] * ((u.shape[1] - 2) // NUMBERS)] * len(numbers)
         for i, entry in zip(hits, self._of_guidance.entries(image, hits) if hits else (), strict=True):
             rows[i] = self._draw(entry, numbers[i], size)
-        return torch.tensor(rows)
+        return torch.tensor(rows, device="cpu")
 
     def _draw(self, entry: bytes, u: list[float], size: tuple[int, int]) -> list[list[int]]:
         levels = count_levels(entry)
@@ -313,15 +315,32 @@ def _check_range(name: str, value: Any, top: float) -> None:
         raise ValueError(f"`{name}` must be {bound}, got {value!r}")
 
 
+def _check_probability(p: Any) -> None:
+    if isinstance(p, bool) or not isinstance(p, Real) or not 0 <= float(p) <= 1:
+        raise ValueError(f"`p` must be a number in [0, 1], got {p!r}")
+
+
+def _check_mask(mask: tv_tensors.Mask, image: Any) -> None:
+    if image_size(mask) != image_size(image):
+        raise ValueError(f"`sample` must hold masks of the image's size {image_size(image)}, got {list(mask.shape)}")
+    n = batch_size(image)
+    if n > 1 and (mask.ndim < 3 or mask.shape[0] != n):
+        raise ValueError(f"`sample` must hold a mask for each of the {n} images, got {list(mask.shape)}")
+
+
 def _checked_levels(levels: Any) -> str | tuple[int, ...]:
     if isinstance(levels, str):
         if levels not in ("random", "all", "fused"):
             raise ValueError(f"`levels` must be 'random', 'all', 'fused' or indices, got {levels!r}")
         return levels
-    indices = (levels,) if isinstance(levels, int) else tuple(levels) if isinstance(levels, Sequence) else ()
-    if not indices or any(isinstance(i, bool) or not isinstance(i, int) for i in indices) or len(set(indices)) < len(indices):
+    indices = (levels,) if isinstance(levels, Integral) else tuple(levels) if isinstance(levels, Sequence) else ()
+    if (
+        not indices
+        or any(isinstance(i, bool) or not isinstance(i, Integral) for i in indices)
+        or len(set(indices)) < len(indices)
+    ):
         raise ValueError(f"`levels` must be 'random', 'all', 'fused' or distinct indices, got {levels!r}")
-    return indices
+    return tuple(int(i) for i in indices)
 
 
 def _checked_normalized(normalized: Any) -> MeanStd | None:

@@ -41,7 +41,9 @@ class SwapViews(nn.Module):
     def forward(self, image: Any) -> tuple[Any, ...]:
         if not is_image(image):
             raise TypeError(f"`image` must be a PIL image or a tensor, got {type(image).__name__}")
-        return tuple(_as_image(view) for view in (image, *(t(image) for t in self.transforms)))
+        views = (t(image) for t in self.transforms)
+        # A transform that left the image alone gives the same object: views must not share memory.
+        return tuple(_as_image(view) for view in (image, *(_copy(v) if v is image else v for v in views)))
 
     def extra_repr(self) -> str:
         return ", ".join(repr(t) for t in self.transforms)
@@ -73,6 +75,12 @@ class SwapViews(nn.Module):
         return images, torch.arange(k).repeat_interleave(n)
 
 
+def _copy(image: Any) -> Any:
+    if isinstance(image, tv_tensors.TVTensor):
+        return tv_tensors.wrap(image.as_subclass(Tensor).clone(), like=image)
+    return image.clone() if isinstance(image, Tensor) else image.copy()
+
+
 def _as_image(view: Any) -> Any:
     plain = isinstance(view, Tensor) and not isinstance(view, tv_tensors.TVTensor)
-    return tv_tensors.Image(view) if plain else view
+    return tv_tensors.Image(view, device=view.device) if plain else view

@@ -399,7 +399,7 @@ def patch_mask(pairs: Tensor, image_size: tuple[int, int]) -> Tensor:
         x = torch.arange(width, device=pairs.device)[None, :]
         _, ta, la, tb, lb, h, w = (v[:, :, None, None] for v in pairs.unbind(2))
         return (_inside(y, x, ta, la, h, w) | _inside(y, x, tb, lb, h, w)).any(1, keepdim=True).to(torch.uint8)
-    mask = torch.zeros(pairs.shape[0], 1, height, width, dtype=torch.uint8)
+    mask = torch.zeros(pairs.shape[0], 1, height, width, dtype=torch.uint8, device="cpu")
     for i, rows in enumerate(pairs.tolist()):
         for _, ta, la, tb, lb, h, w in rows:
             mask[i, 0, ta : ta + h, la : la + w] = 1

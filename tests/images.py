@@ -50,6 +50,6 @@ def sorted_pixels(image: object) -> torch.Tensor:
 def hot_quarter(images: torch.Tensor) -> torch.Tensor:
     """A saliency source of two levels whose top left quarter is salient, with some texture."""
     n = len(images)
-    maps = torch.rand(n, 2, 8, 8, generator=torch.Generator().manual_seed(0)) * 0.2
+    maps = torch.rand(n, 2, 8, 8, generator=torch.Generator().manual_seed(0), device="cpu") * 0.2
     maps[:, :, :4, :4] += 5
     return maps

@@ -300,12 +300,14 @@ def test_flat_maps_are_zeros(tiny: LayerCAMExtractor) -> None:
         def __init__(self) -> None:
             super().__init__()
             self.conv, self.head = nn.Conv2d(3, 4, 1), nn.Linear(4, 2)
+            for p in self.parameters():
+                nn.init.constant_(p, 2.0)
 
         def forward(self, x: Tensor) -> Tensor:
             return self.head(self.conv(x).relu().mean((2, 3)))
 
     flat = LayerCAMExtractor(Flat(), layers="conv", input_size=SIZE)
-    image = torch.full((3, 41, 37), 0.3)
+    image = torch.full((3, 41, 37), 0.9)  # above the mean, so that what follows the ReLU is not zero
     native = flat.native_maps(image[None])[0]
     assert native.max() == native.min() > 0
     assert torch.equal(flat(image), torch.zeros(1, 41, 37))
@@ -703,3 +705,20 @@ def test_a_state_dict_of_another_model(tmp_path: Any) -> None:
     torch.save({"weight": torch.zeros(1)}, tmp_path / "other.pth")
     with pytest.raises(ValueError, match=r"(?s)`weights` must be a state_dict of 'squeezenet1_1'.*passed as nn.Module"):
         LayerCAMExtractor("squeezenet1_1", weights=tmp_path / "other.pth")
+
+
+def test_a_module_that_cannot_be_traced_has_no_fingerprint() -> None:
+    """Two such modules of one class and equal weights may compute different things, and nothing would tell them apart."""
+
+    class Branching(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.head = nn.Conv2d(3, 4, 3), nn.Linear(4, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.conv(x).relu()
+            return self.head((x * 2 if x.mean() > 1e9 else x).mean((2, 3)))
+
+    with pytest.warns(UserWarning, match="Branching cannot be traced"):
+        extractor = LayerCAMExtractor(Branching(), layers="conv", input_size=SIZE)
+    assert extractor.fingerprint is None

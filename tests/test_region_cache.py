@@ -227,6 +227,9 @@ def test_sources_that_do_not_tell_are_kept_in_memory_only(tmp_path):
 def test_wrong_kinds_of_cache_are_named():
     with pytest.raises(TypeError, match="`cache` must be 'memory', a folder, a RegionCache or None, got int"):
         SaliencySwap(hot_quarter, cache=3)
+    for typo in ("memry", "", "None"):
+        with pytest.raises(ValueError, match=f"`cache` must be 'memory', a folder, a RegionCache or None, got '{typo}'"):
+            SaliencySwap(Counting(), cache=typo)
     with pytest.raises(TypeError, match="`folder` must be a path, got int"):
         RegionCache(3)
 
@@ -523,6 +526,30 @@ def test_precompute_gathers_images_by_size_and_takes_tuples_dicts_and_tensors(tm
     assert SaliencySwap(cache=tmp_path / "c").precompute(Mixed(), batch_size=2) == 9
 
 
+def test_precompute_keys_the_image_and_not_the_tensor_before_it(tmp_path):
+    class WithFeatures(Scenes):
+        def __getitem__(self, index):
+            return {"features": torch.rand(3, 8, 8), "image": as_kind("PIL", scene(seed=index))}
+
+    swap = SaliencySwap(cache=tmp_path / "c")
+    assert swap.precompute(WithFeatures(3)) == 3
+    swap(as_kind("PIL", scene(seed=1)))
+    assert (swap.cache.hits, swap.cache.misses) == (1, 0)
+
+
+def test_images_of_many_sizes_do_not_pile_up(tmp_path):
+    stored = []
+
+    class Growing(Scenes):
+        def __getitem__(self, index):
+            stored.append(len(swap.cache))
+            return scene(20 + index, 21)
+
+    swap = SaliencySwap(cache=tmp_path / "c")
+    assert swap.precompute(Growing(20), batch_size=2) == 20
+    assert stored[-1] >= 20 - 2 * (4 + 1)
+
+
 def test_precompute_goes_on_after_an_interruption(tmp_path):
     class Interrupted(Scenes):
         def __getitem__(self, index):
@@ -611,5 +638,9 @@ def test_the_command_makes_the_keys_of_a_compose(tmp_path, capsys):
 
 
 def test_the_command_says_what_is_missing(tmp_path, capsys):
+    as_kind("PIL", scene()).save(tmp_path / "a.png")
+    with pytest.warns(RuntimeWarning, match="cannot be used"):
+        assert main(["precompute", str(tmp_path / "a.png"), "--size", "40", "--cache", str(tmp_path / "a.png")]) == 2
+    assert "error: `--cache` must be a folder that can be written" in capsys.readouterr().err
     assert main(["precompute", str(tmp_path / "none"), "--size", "40", "--cache", str(tmp_path / "c")]) == 2
     assert "error: `images` must be files or folders that exist, got" in capsys.readouterr().err

@@ -437,9 +437,55 @@ def test_normalised_images_are_told_and_undone():
     assert torch.equal(*params)
     with pytest.raises(
         ValueError,
-        match=r"`image` of floating point must lie in \[0, 1\], got values from .* pass normalized=\(mean, std\)",
+        match=r"`image` of floating point must lie in \[0, 1\], got values from .* takes normalized=\(mean, std\)",
     ):
         plain(normal)
+
+
+@pytest.mark.parametrize("kind", ["PIL", "Image"])
+def test_tensors_before_the_image_are_no_images(quick, kind):
+    image, label, features = as_kind(kind, scene()), torch.tensor(3), torch.rand(2, 7)
+    out = quick({"label": label, "features": features, "image": image, "mask": tv_tensors.Mask(torch.zeros(40, 33))})
+    assert out["label"] is label and out["features"] is features
+    assert not torch.equal(pixels(out["image"]), pixels(image)) and out["mask"].any()
+
+
+def test_a_function_may_work_in_place_on_what_it_is_shown():
+    def greedy(images):
+        return images.sub_(images.mean()).abs().mean(1, keepdim=True)
+
+    image = scene() / 255
+    before = image.clone()
+    out = SaliencySwap(greedy)(image)
+    assert torch.equal(image, before) and torch.equal(sorted_pixels(out), sorted_pixels(before))
+
+
+def test_images_that_require_a_gradient_pass_it_on(quick):
+    image = (scene() / 255).requires_grad_()
+    for transform in (quick, SaliencySwap()):
+        transform(image).sum().backward()
+    assert torch.equal(image.grad, torch.full_like(image, 2.0))
+
+
+def test_a_default_device_is_not_taken_for_that_of_the_image():
+    image = scene()
+    with torch.device("meta"):
+        out, mask = SaliencySwap(hot_quarter, cache=None, return_mask=True)(image)
+        views = SwapViews(SaliencySwap(hot_quarter, cache=None))(image)
+    assert out.device.type == mask.device.type == "cpu" and mask.any()
+    assert {view.device.type for view in views} == {"cpu"}
+
+
+def test_views_share_no_memory_where_p_missed():
+    for image in (scene() / 255, tv_tensors.Image(scene()), as_kind("PIL", scene())):
+        first, second = SwapViews(SaliencySwap(hot_quarter, p=0.0))(image)
+        assert first is not second and type(first) is type(second) and torch.equal(pixels(first), pixels(second))
+        if isinstance(first, torch.Tensor):
+            assert first.data_ptr() != second.data_ptr()
+
+
+def test_numbers_of_numpy_are_numbers():
+    assert SaliencySwap(hot_quarter, levels=np.int64(1), p=np.float32(0.5)).levels == (1,)
 
 
 # ---- errors -------------------------------------------------------------------------------------------------------
@@ -452,24 +498,34 @@ def no_maps(images):
 SAMPLES = [
     (torch.rand(40, 33), ValueError, r"`image` must have shape \[C, H, W\] or \[N, C, H, W\], got \[40, 33\]"),
     (torch.rand(1, 2, 3, 4, 5), ValueError, r"`image` must have shape .* got \[1, 2, 3, 4, 5\]"),
+    (torch.rand(40, 33, 3), ValueError, r"got \[40, 33, 3\], which looks like \[H, W, C\]; use image.movedim\(-1, -3\)"),
+    (
+        {"a": torch.rand(2, 3, 8, 8), "m": tv_tensors.Mask(torch.zeros(4, 8, 8))},
+        ValueError,
+        r"`sample` must hold a mask for each of the 2 images, got \[4, 8, 8\]",
+    ),
     (torch.rand(2, 40, 33), ValueError, r"`image` must have 1 channel or at least 3, got 2"),
     (torch.full((3, 8, 8), torch.nan), ValueError, r"`image` must have finite pixels, got values from nan"),
     (
         torch.full((3, 8, 8), 255.0),
         ValueError,
-        r"`image` of floating point must lie in \[0, 1\], got values from 255 to 255; .*scale=True",
+        r"`image` of floating point must lie in \[0, 1\], got values from 255 to 255; .*divide 0..255 by 255",
     ),
     (
         torch.zeros(3, 8, 8, dtype=torch.int64),
         TypeError,
-        r"`image` must be uint8, uint16 or floating point, got torch.int64",
+        r"`image` must be uint8, uint16 or floating point, got torch.int64; values 0..255 fit image.to\(torch.uint8\)",
     ),
     (
         torch.zeros(3, 8, 8, dtype=torch.bool),
         TypeError,
         r"`image` must be uint8, uint16 or floating point, got torch.bool",
     ),
-    (PIL.Image.new("F", (8, 8)), TypeError, r"`image` must be of a PIL mode with 8 or 16 bits, got mode 'F'"),
+    (
+        PIL.Image.new("F", (8, 8)),
+        TypeError,
+        r"`image` must be of a PIL mode with 8 or 16 bits, got mode 'F'; make it 'I;16' or a float tensor",
+    ),
     (PIL.Image.new("I", (8, 8)), TypeError, r"got mode 'I'"),
     (PIL.Image.new("1", (8, 8)), TypeError, r"got mode '1'"),
     (

@@ -45,7 +45,7 @@ def expected_maps(model: Small, x: Tensor) -> list[Tensor]:
     """Levels "first" and "second" in float64, written out."""
     net = copy.deepcopy(model).double().eval()
     a = net.first(x.double()).requires_grad_()
-    b = net.second(a.relu())
+    b = net.second(net.relu(a.clone()))
     gradients = torch.autograd.grad(net.score(net.head(b.relu().mean((2, 3)))).amax(1).sum(), (a, b))
     return [(g.relu() * t).sum(1).relu().detach() for g, t in zip(gradients, (a, b), strict=True)]
 
@@ -65,6 +65,19 @@ def assert_expected(cam: LayerCAMExtractor, model: Small, n: int) -> None:
 @pytest.mark.parametrize("n", [1, 2, 20])
 def test_outputs_that_are_changed_in_place(n: int) -> None:
     assert_expected(cam_of(Small()), Small(), n)
+
+
+class Pads(Small):
+    """Pads by hand, as nets converted from TensorFlow do; a negative pad cuts off."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.relu = nn.Sequential(nn.ReLU(inplace=True), nn.ConstantPad2d((-1, 2, 3, -2), 0.5))
+
+
+@pytest.mark.parametrize("n", [1, 2, 5])
+def test_constant_padding_leaves_the_batch_size_open(n: int) -> None:
+    assert_expected(cam_of(Pads()), Pads(), n)
 
 
 class Loop(Small):

@@ -84,8 +84,8 @@ def resolve_clustering(spec: object) -> ResolvedBackend:
         ImportError: if the backend of that name needs an extra that is missing.
     """
     if isinstance(spec, str):
-        return _as_backend(_factory(spec)(), name=spec)
-    return _as_backend(spec, name=None)
+        return _as_backend(_factory(spec)())
+    return _as_backend(spec)
 
 
 def _factory(name: str) -> Callable[[], object]:
@@ -96,7 +96,7 @@ def _factory(name: str) -> Callable[[], object]:
     raise ValueError(f"`clustering` must be one of {', '.join(map(repr, _FACTORIES))}, got {name!r}{hint}")
 
 
-def _as_backend(source: object, name: str | None) -> ResolvedBackend:
+def _as_backend(source: object) -> ResolvedBackend:
     if isinstance(source, type):
         name = source.__name__
         raise TypeError(f"`clustering` must be an object, got the class {name}; pass {name}()")
@@ -105,7 +105,7 @@ def _as_backend(source: object, name: str | None) -> ResolvedBackend:
     if not callable(source) and not hasattr(source, "fit_predict"):
         raise TypeError(f"`clustering` must be a name, a callable or an object with `fit_predict`, got {source!r}")
     own = getattr(source, "fingerprint", None)
-    return CheckedBackend(source, own if isinstance(own, str) else name)
+    return CheckedBackend(source, own if isinstance(own, str) else None)
 
 
 @dataclass(frozen=True)

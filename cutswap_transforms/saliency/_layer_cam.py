@@ -120,8 +120,12 @@ class LayerCAMExtractor(v2.Transform):
         self.precision = precision
 
     @property
-    def fingerprint(self) -> str:
-        """sha256 of all that decides the maps: net and weights, layers, target, input size, mean_std and precision."""
+    def fingerprint(self) -> str | None:
+        """sha256 of all that decides the maps: net and weights, layers, target, input size, mean_std and precision.
+
+        None for a module of your own that cannot be traced: nothing tells then what it computes."""
+        if not self._net.digest:
+            return None
         parts = (SCHEMA, self._net.digest, self.layers, self.target, self.input_size, self._mean_std, self.precision)
         return hashlib.sha256(repr(parts).encode()).hexdigest()
 

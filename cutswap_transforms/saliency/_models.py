@@ -59,7 +59,7 @@ def _traced_module(model: nn.Module, *arguments: Any) -> TracedCAM:
     with autograd_allowed():
         net = _traced(_private_copy(model, name), name, *arguments)
     # Modules of one class and equal weights may still compute different things.
-    net.digest = hashlib.sha256((net.digest + net.code).encode()).hexdigest()
+    net.digest = hashlib.sha256((net.digest + net.code).encode()).hexdigest() if net.code is not None else ""
     return net
 
 

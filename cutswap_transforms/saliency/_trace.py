@@ -15,7 +15,7 @@ import copy
 import os
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple, cast
 
@@ -92,10 +92,10 @@ class TracedCAM:
         return graph(x)
 
     @property
-    def code(self) -> str:
-        """What the net computes, as text; the modules' description where it was not traced."""
+    def code(self) -> str | None:
+        """What the net computes, as text; None where it was not traced."""
         graph = self._graphs.get(CPU)
-        return graph.code if isinstance(graph, torch.fx.GraphModule) else repr(self._module)
+        return graph.code if isinstance(graph, torch.fx.GraphModule) else None
 
     def _graph(self, device: torch.device) -> Maps:
         with self._lock, autograd_allowed():
@@ -168,7 +168,8 @@ def trace(maps: Maps, x: Tensor, expected: list[Tensor] | None = None) -> Maps:
     sizes: Any = StatelessSymbolicContext(dynamic_sizes=dims)
     mode = FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True)
     fake = mode.from_tensor(x, static_shapes=False, symbolic_context=sizes)
-    graph = make_fx(maps, tracing_mode="fake", _allow_non_fake_inputs=True)(fake)
+    rewritten = {torch.ops.aten.constant_pad_nd.default: _padded}
+    graph = make_fx(maps, tracing_mode="fake", decomposition_table=rewritten, _allow_non_fake_inputs=True)(fake)
     output: Any = graph.graph.output_node().args[0]
     if any(isinstance(n.meta["val"].shape[0], int) for n in output) or _branches(mode.shape_env):
         raise RuntimeError("its operators depend on the batch size")
@@ -180,6 +181,21 @@ def trace(maps: Maps, x: Tensor, expected: list[Tensor] | None = None) -> Maps:
         if not torch.allclose(got, want, rtol=1e-3, atol=1e-5 * float(want.max()), equal_nan=True):
             raise RuntimeError("its trace gives other maps than autograd does")
     return cast(Maps, graph)
+
+
+def _padded(x: Tensor, pad: Sequence[int], value: float = 0.0) -> Tensor:
+    """`F.pad` by a constant in operators that leave the batch size a symbol: in its own, torch 2.14 settles it."""
+    sides = [(0, 0)] * (x.ndim - len(pad) // 2) + [(pad[i], pad[i + 1]) for i in range(len(pad) - 2, -1, -2)]
+    size = [side + a + b for side, (a, b) in zip(x.shape, sides, strict=True)]
+    last = x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last)
+    layout = torch.channels_last if last else torch.contiguous_format
+    out = torch.empty(size, dtype=x.dtype, device=x.device, memory_format=layout).fill_(value)
+    inner = out
+    for dim, (a, b) in enumerate(sides):
+        kept = x.shape[dim] + min(a, 0) + min(b, 0)  # a negative pad cuts off
+        inner, x = inner.narrow(dim, max(a, 0), kept), x.narrow(dim, max(-a, 0), kept)
+    inner.copy_(x)
+    return out
 
 
 def _branches(env: Any) -> bool:
