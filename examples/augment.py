@@ -1,0 +1,238 @@
+"""Ways to turn a normal image into a negative: the saliency-guided swap, its controls, and CutPaste.
+
+The three swaps are one transform, `SaliencySwap`, with another map: what a network looks at, what Otsu's threshold takes
+for the object, or nothing. So patch sizes, pairs and masks are drawn alike, and only the place differs.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+from varied_swap import VariedSwap
+
+from cutswap_transforms import KMeans, LayerCAMExtractor, SaliencySwap
+
+Negative = Callable[[Any], Any]
+AUGMENTATIONS = (
+    "none",
+    "random-swap",
+    "object-swap",
+    "saliency-swap",
+    "cutpaste",
+    "scar",
+    "3way-cutpaste",
+    "3way-saliency",
+)
+
+
+def make_negatives(
+    augmentation: str,
+    saliency: str = "tiny",
+    *,
+    saliency_size: int | None = None,
+    clusters: int = 4,
+    position: bool = False,
+    variation: dict[str, Any] | None = None,
+    **swap: Any,
+) -> list[Negative]:
+    """The transforms whose results the classifier has to tell from normal images: one, two for 3-way, none for "none".
+
+    Args:
+        augmentation: one of AUGMENTATIONS.
+        saliency: for `load_saliency`; the controls do not use it.
+        saliency_size: the side of the saliency net's input.
+        clusters, position: of the k-means of the saliency maps.
+        variation: rule, feather and jitter of VariedSwap.
+        swap: levels and scale of SaliencySwap. The controls have one level and take only the scale.
+    """
+    if augmentation not in AUGMENTATIONS:
+        raise ValueError(f"`augmentation` must be one of {', '.join(AUGMENTATIONS)}, got {augmentation!r}")
+    blind = {name: value for name, value in swap.items() if name != "levels"}
+
+    def guided() -> Negative:
+        sources = load_saliency(saliency, saliency_size), KMeans(clusters, position=position)
+        return VariedSwap(*sources, **variation, **swap) if variation else SaliencySwap(*sources, **swap)
+
+    makers: dict[str, list[Callable[[], Negative]]] = {
+        "none": [],
+        "random-swap": [lambda: SaliencySwap(Anywhere(), **blind)],
+        "object-swap": [lambda: SaliencySwap(OtsuObject(), KMeans(2), **blind)],
+        "saliency-swap": [guided],
+        "cutpaste": [CutPaste],
+        "scar": [CutPasteScar],
+        "3way-cutpaste": [CutPaste, CutPasteScar],
+        "3way-saliency": [guided, CutPasteScar],
+    }
+    return [make() for make in makers[augmentation]]
+
+
+def load_saliency(spec: str, size: int | None = None) -> Any:
+    """A source of saliency maps: "tiny", "random" (the same net with random weights), a torchvision model's name, or
+    "module:factory", a function without arguments that returns a net images in [0, 1] -> logits, or a source."""
+    if spec == "random":
+        return LayerCAMExtractor("tiny", weights=None, input_size=size)
+    if ":" not in spec:
+        return LayerCAMExtractor(spec, input_size=size)
+    made = load_factory(spec)
+    return LayerCAMExtractor(made, mean_std=None, input_size=size) if isinstance(made, nn.Module) else made
+
+
+def load_factory(spec: str) -> Any:
+    """What `module:factory` returns; the module is looked for on PYTHONPATH."""
+    module, _, factory = spec.partition(":")
+    return getattr(importlib.import_module(module), factory)()
+
+
+class Anywhere:
+    """Every place is equally salient: the swap becomes blind. images [N, 3, H, W] -> maps [N, 1, 1, 1]."""
+
+    fingerprint = "anywhere-1"
+
+    def __call__(self, images: Tensor) -> Tensor:
+        return images.new_zeros(len(images), 1, 1, 1)
+
+
+class OtsuObject:
+    """The object by Otsu's threshold of brightness: of the two classes the one that the border shows less of.
+
+    images [N, 3, H, W] in [0, 1] -> maps [N, 1, H, W], 1 on the object; on any device.
+    """
+
+    fingerprint = "otsu-object-1"
+
+    def __call__(self, images: Tensor) -> Tensor:
+        weights = images.new_tensor([0.299, 0.587, 0.114])[:, None, None]
+        grey = (images * weights).sum(1).mul(255).round().clamp(0, 255).long()  # [N, H, W]
+        bright = grey > otsu_threshold(grey)[:, None, None]
+        border = torch.cat((bright[:, 0], bright[:, -1], bright[:, :, 0], bright[:, :, -1]), 1)
+        on_border = border.float().mean(1)[:, None, None]
+        return torch.where(on_border > 0.5, ~bright, bright)[:, None].float()
+
+
+def otsu_threshold(grey: Tensor) -> Tensor:
+    """int64 [N]: the level t that separates [0, t] from the rest with the greatest variance between the classes.
+
+    grey: int64 [N, H, W] in [0, 255]. Of equal levels, as between two lone peaks, the middle one (Otsu, 1979).
+    """
+    flat = grey.flatten(1)
+    counts = torch.zeros(len(flat), 256, dtype=torch.float64, device=grey.device)
+    counts.scatter_add_(1, flat, torch.ones_like(flat, dtype=torch.float64))
+    share = counts / flat.shape[1]
+    below = share.cumsum(1)
+    mass = (share * torch.arange(256, device=grey.device)).cumsum(1)
+    between = (mass[:, -1:] * below - mass) ** 2 / (below * (1 - below)).clamp(min=1e-12)
+    best = (between >= between.amax(1, keepdim=True) * (1 - 1e-9)).double()
+    return ((best * torch.arange(256, device=grey.device)).sum(1) / best.sum(1)).long()
+
+
+# ---- CutPaste ---------------------------------------------------------------------------------------------------------
+
+AREA = (0.02, 0.15)
+ASPECT = ((0.3, 1.0), (1.0, 3.3))
+JITTER = 0.1
+SCAR_WIDTH, SCAR_HEIGHT, SCAR_ANGLE = (2, 16), (10, 25), (-45, 45)
+
+
+def _uniform(low: float, high: float) -> float:
+    return float(torch.empty(1).uniform_(low, high))
+
+
+def _whole(low: int, high: int) -> int:
+    """A whole number in [low, high]."""
+    return int(torch.randint(low, high + 1, ()))
+
+
+def _size(image: Any) -> tuple[int, int]:
+    """(H, W)."""
+    return (image.height, image.width) if isinstance(image, Image.Image) else (image.shape[-2], image.shape[-1])
+
+
+def _cut(image: Any, height: int, width: int) -> Any:
+    """A patch of a random place, as a copy."""
+    top, left = _whole(0, _size(image)[0] - height), _whole(0, _size(image)[1] - width)
+    if isinstance(image, Image.Image):
+        return image.crop((left, top, left + width, top + height))
+    return image[..., top : top + height, left : left + width].clone()
+
+
+class CutPaste:
+    """CutPaste (Li, Sohn, Yoon, Pfister, CVPR 2021): a patch is cut out, its colours are jittered, it is pasted elsewhere.
+
+    Area 2 to 15 % of the image, aspect from (0.3, 1) or (1, 3.3), brightness, contrast, saturation and hue jittered by
+    at most 0.1. Takes PIL images, as the authors' pipeline does, and tensors [C, H, W].
+    """
+
+    def __init__(self) -> None:
+        self.jitter = v2.ColorJitter(JITTER, JITTER, JITTER, JITTER)
+
+    def __call__(self, image: Any) -> Any:
+        height, width = _size(image)
+        area, aspect = _uniform(*AREA) * height * width, _uniform(*ASPECT[_whole(0, 1)])
+        h = min(height, max(1, round(math.sqrt(area * aspect))))
+        w = min(width, max(1, round(math.sqrt(area / aspect))))
+        patch = self.jitter(_cut(image, h, w))
+        top, left = _whole(0, height - h), _whole(0, width - w)
+        if isinstance(image, Image.Image):
+            out = image.copy()
+            out.paste(patch, (left, top))
+            return out
+        out = image.clone()
+        out[..., top : top + h, left : left + w] = patch
+        return out
+
+
+class CutPasteScar:
+    """CutPaste (Scar): a long thin patch, 2 to 16 by 10 to 25 pixels, jittered and turned by at most 45 degrees."""
+
+    def __init__(self) -> None:
+        self.jitter = v2.ColorJitter(JITTER, JITTER, JITTER, JITTER)
+
+    def __call__(self, image: Any) -> Any:
+        patch = self.jitter(_cut(image, _whole(*SCAR_HEIGHT), _whole(*SCAR_WIDTH)))
+        angle = _uniform(*SCAR_ANGLE)
+        if isinstance(image, Image.Image):
+            turned = patch.convert("RGBA").rotate(angle, expand=True)  # what turns in from outside is transparent
+            out = image.copy()
+            out.paste(turned, self._place(image, turned), mask=turned.getchannel("A"))
+            return out
+        inside = torch.ones_like(patch[:1])
+        both = v2.functional.rotate(torch.cat((patch, inside)), angle, expand=True)
+        left, top = self._place(image, both)
+        out = image.clone()
+        spot = out[..., top : top + both.shape[-2], left : left + both.shape[-1]]
+        spot.copy_(torch.where(both[-1:] > 0, both[:-1], spot))
+        return out
+
+    @staticmethod
+    def _place(image: Any, patch: Any) -> tuple[int, int]:
+        """(left, top)."""
+        (height, width), (h, w) = _size(image), _size(patch)
+        return _whole(0, width - w), _whole(0, height - h)
+
+
+# ---- batches and masks ------------------------------------------------------------------------------------------------
+
+
+def augment_batch(negative: Negative, images: Tensor) -> Tensor:
+    """uint8 [N, 3, H, W] -> the same: a swap takes the batch as it is, CutPaste one image after the other."""
+    if isinstance(negative, SaliencySwap):
+        return negative(images).as_subclass(Tensor)
+    return torch.stack([negative(image) for image in images])
+
+
+def with_mask(negative: Negative, image: Tensor) -> tuple[Tensor, Tensor]:
+    """A negative and where it differs from [3, H, W]: uint8 {0, 1} [1, H, W]. Of a swap both boxes count."""
+    if isinstance(negative, SaliencySwap):
+        sample = {"image": tv_tensors.Image(image), "mask": tv_tensors.Mask(torch.zeros_like(image[:1]))}
+        out = negative(sample)
+        return out["image"].as_subclass(Tensor), out["mask"].as_subclass(Tensor)
+    out = negative(image)
+    return out, (out != image).any(0, keepdim=True).to(torch.uint8)

@@ -1,0 +1,110 @@
+"""The saliency-guided swap with what the library leaves out, for ablations: other rules for the pair, softer seams."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+
+from cutswap_transforms import SaliencySwap, functional
+
+CANDIDATES = 8
+VISIBLE = 2.0  # mean change of a patch in grey levels of 255, below which nobody would see it
+
+
+class VariedSwap(SaliencySwap):
+    """Draws eight swaps of one patch size and keeps the one that the rule prefers; then blends the patches in.
+
+    Args:
+        rule: "near", "far" (distance of the two boxes), "alike", "unlike" (mean difference of their pixels), or
+            "visible" (the first that changes more than two grey levels), else "any".
+        feather: the patches fade into the image over so many pixels inside their edges.
+        jitter: each patch's colour channels are multiplied by one factor each in [1 - jitter, 1 + jitter].
+
+    Images are uint8 tensors [3, H, W] or [N, 3, H, W]. Everything else is as in SaliencySwap.
+    """
+
+    def __init__(self, *args: Any, rule: str = "any", feather: int = 0, jitter: float = 0.0, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if rule != "any" and rule not in RULES:
+            raise ValueError(f"`rule` must be any, {', '.join(RULES)}, got {rule!r}")
+        self.rule, self.feather, self.jitter = rule, feather, jitter
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        image = next(x for x in flat_inputs if isinstance(x, Tensor) and not isinstance(x, tv_tensors.Mask))
+        images = image if image.ndim == 4 else image[None]
+        pairs = torch.cat([self._chosen(x) for x in images.as_subclass(Tensor)])
+        gain = 1 + self.jitter * (2 * torch.rand(len(pairs), 3, 1, 1, device=image.device) - 1)
+        return {"pairs": pairs, "gain": gain}
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        out = super().transform(inpt, params)
+        if isinstance(inpt, tv_tensors.Mask) or not isinstance(inpt, Tensor) or not (self.feather or self.jitter):
+            return out
+        before, after = (x.as_subclass(Tensor).float().reshape(-1, *inpt.shape[-3:]) for x in (inpt, out))
+        share = functional.patch_mask(params["pairs"], inpt.shape[-2:]).float()
+        if self.feather:
+            width = 2 * self.feather + 1
+            share = share * F.avg_pool2d(share, width, 1, self.feather, count_include_pad=False)
+        blended = before + share * (after * params["gain"] - before)
+        return v2.functional.to_image(blended.round().clamp(0, 255).to(torch.uint8).reshape(inpt.shape))
+
+    def _chosen(self, image: Tensor) -> Tensor:
+        """[1, S, 7]"""
+        if self.rule == "any":
+            return super().make_params([image])["pairs"]
+        ranges = self.scale, self.ratio
+        u = torch.rand(2).tolist()
+        area = ranges[0][0] + u[0] * (ranges[0][1] - ranges[0][0])
+        aspect = math.exp(math.log(ranges[1][0]) + u[1] * math.log(ranges[1][1] / ranges[1][0]))
+        try:
+            self.scale, self.ratio = (area, area), (aspect, aspect)  # or "near" would come to mean "small"
+            drawn = [super(VariedSwap, self).make_params([image])["pairs"] for _ in range(CANDIDATES)]
+        finally:
+            self.scale, self.ratio = ranges
+        return max(drawn, key=lambda pairs: RULES[self.rule](image, pairs))
+
+
+def distance(pairs: Tensor) -> float:
+    """Between the corners of the two boxes, in pixels; the mean over the swaps of an image [1, S, 7]."""
+    swaps = pairs[0][pairs[0, :, 5] > 0].float()
+    return float((swaps[:, 1:3] - swaps[:, 3:5]).norm(dim=1).mean())
+
+
+def visible_change(image: Tensor, pairs: Tensor) -> float:
+    """Mean absolute change inside the boxes, in grey levels of 255."""
+    inside = functional.patch_mask(pairs, image.shape[-2:])[0, 0].bool()
+    swapped = functional.swap_patches(image, pairs)
+    return float((swapped.float() - image.float()).abs().mean(0)[inside].mean())
+
+
+RULES: dict[str, Callable[[Tensor, Tensor], float]] = {
+    "near": lambda image, pairs: -distance(pairs),
+    "far": lambda image, pairs: distance(pairs),
+    "alike": lambda image, pairs: -visible_change(image, pairs),
+    "unlike": visible_change,
+    "visible": lambda image, pairs: min(visible_change(image, pairs), VISIBLE),  # of equals the first wins
+}
+
+
+def describe_swaps(swap: SaliencySwap, images: Tensor, object_maps: Callable[[Tensor], Tensor]) -> dict[str, float]:
+    """Shares of patches that lie on the object (by their centres) and of swaps that change next to nothing.
+
+    Args:
+        images: uint8 [N, 3, H, W], one swap of each.
+        object_maps: float images [N, 3, H, W] in [0, 1] -> [N, 1, H, W], 1 on the object.
+    """
+    objects = object_maps(images.float() / 255)[:, 0] > 0.5
+    hits, faint = [], []
+    for image, where in zip(images, objects, strict=True):
+        pairs = swap.make_params([image])["pairs"]
+        for _, *corners, h, w in pairs[0][pairs[0, :, 5] > 0].tolist():
+            hits += [float(where[t + h // 2, left + w // 2]) for t, left in (corners[:2], corners[2:])]
+        faint.append(float(visible_change(image, pairs) < VISIBLE))
+    return {"on_object": sum(hits) / len(hits), "faint": sum(faint) / len(faint)}

@@ -1,0 +1,277 @@
+"""The examples' readers: three layouts, pictures and masks of every kind, and the sentences for data that are wrong."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+rng = np.random.default_rng(0)
+
+
+@pytest.fixture(scope="module")
+def data() -> Iterator[Any]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(EXAMPLES))
+        import data
+
+        yield data
+
+
+@pytest.fixture(scope="module")
+def toy() -> Iterator[Any]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(EXAMPLES))
+        import toy
+
+        yield toy
+
+
+def save(path: Path, height: int = 17, width: int = 11, mode: str = "RGB") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    noise = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+    Image.fromarray(noise).convert(mode).save(path)
+    return path
+
+
+def save_mask(path: Path, values: np.ndarray[Any, Any]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(values).save(path)
+    return path
+
+
+@pytest.fixture
+def mvtec(tmp_path: Path) -> Path:
+    """cap: two normal images, one good and two cracked test images, of which one has a mask."""
+    folder = tmp_path / "cap"
+    for name in ("train/good/0.png", "train/good/1.jpg", "test/good/0.png", "test/crack/0.png", "test/crack/1.png"):
+        save(folder / name)
+    save_mask(folder / "ground_truth/crack/0_mask.png", np.eye(17, 11, dtype=np.uint8) * 255)
+    (folder / "train/good/Thumbs.db").write_bytes(b"no image")
+    return folder
+
+
+# ---- layouts --------------------------------------------------------------------------------------------------------
+
+
+def test_mvtec_layout(data: Any, mvtec: Path) -> None:
+    (category,) = data.read_categories(mvtec)
+    assert category.name == "cap"
+    assert [s.path.name for s in category.train] == ["0.png", "1.jpg"]  # not the file that is no image
+    assert [(s.defect, s.path.stem, s.mask is not None) for s in category.test] == [
+        ("crack", "0", True),
+        ("crack", "1", False),
+        (None, "0", False),
+    ]
+
+
+def test_folder_of_categories_and_a_choice_of_them(data: Any, mvtec: Path) -> None:
+    (mvtec.parent / "lid").symlink_to(mvtec)
+    (mvtec.parent / "readme").mkdir()
+    assert [len(c.train) for c in data.read_categories(mvtec.parent)] == [2, 2]
+    assert len(data.read_categories(mvtec.parent, ["lid"])) == 1
+    with pytest.raises(data.DataError, match="`categories` must be among cap, lid, got screw"):
+        data.read_categories(mvtec.parent, ["cap", "screw"])
+
+
+def test_visa(data: Any, tmp_path: Path) -> None:
+    lines = ["object,split,label,image,mask"]
+    for name in ("candle", "pcb1"):
+        lines += [f"{name},train,normal,{name}/n0.JPG,", f"{name},test,normal,{name}/n1.JPG,"]
+        lines += [f"{name},test,anomaly,{name}/a0.JPG,{name}/a0.png"]
+    (tmp_path / "split_csv").mkdir()
+    (tmp_path / "split_csv" / "1cls.csv").write_text("\n".join(lines))
+    candle, pcb = data.read_categories(tmp_path)
+    assert (candle.name, pcb.name) == ("candle", "pcb1")
+    assert [s.path for s in candle.train] == [tmp_path / "candle/n0.JPG"]
+    assert [(s.defect, s.mask) for s in pcb.test] == [(None, None), ("anomaly", tmp_path / "pcb1/a0.png")]
+    assert data.read_categories(tmp_path, ["pcb1"]) == [pcb]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a,b\n1,2\n", "`1cls.csv` must have rows with the columns image, label, mask, object, split, got"),
+        ("object,split,label,image,mask\nx,train,normal,a,\n", "list training and test images .* got none .* for 'x'"),
+        ("object,split,label,image,mask\nx,train,anomaly,a,\nx,test,normal,b,\n", "normal images only .* for 'x'"),
+    ],
+)
+def test_visa_table_that_is_wrong(data: Any, tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "1cls.csv").write_text(text)
+    with pytest.raises(data.DataError, match=message):
+        data.read_categories(tmp_path)
+
+
+def test_anomalib_folder(data: Any, tmp_path: Path) -> None:
+    for i in range(10):
+        save(tmp_path / f"good/{i:02d}.png")
+    save(tmp_path / "crack/00.jpg")
+    save_mask(tmp_path / "mask/crack/00.png", np.eye(17, 11, dtype=np.uint8))
+    split = data.read_parts(tmp_path, "good", ["crack"], masks=["mask/crack"])
+    assert [len(split.train), len(split.test)] == [8, 3]  # every fifth normal image is held out, none is in both
+    assert not {s.path for s in split.train} & {s.path for s in split.test}
+    assert [(s.defect, s.mask) for s in split.test][-1] == ("crack", tmp_path / "mask/crack/00.png")
+    save(tmp_path / "good_test/00.png")
+    named = data.read_parts(tmp_path, "good", ["crack"], "good_test")
+    assert [len(named.train), len(named.test)] == [10, 2]
+    with pytest.raises(
+        data.DataError, match=r"`mask_dir` must name one folder or one for each of \['crack'\], got \['a', 'b'\]"
+    ):
+        data.read_parts(tmp_path, "good", ["crack"], masks=["a", "b"])
+
+
+def test_command_line_names_the_parts(data: Any, tmp_path: Path) -> None:
+    for name in ("ok/0.png", "ok/1.png", "bad/0.png"):
+        save(tmp_path / name)
+    parser = argparse.ArgumentParser()
+    data.add_arguments(parser)
+    args = parser.parse_args(["--data", str(tmp_path), "--normal-dir", "ok", "--abnormal-dir", "bad"])
+    (category,) = data.categories_from(args)
+    assert [len(category.train), [s.defect for s in category.test]] == [1, [None, "bad"]]
+
+
+# ---- layouts that are wrong -----------------------------------------------------------------------------------------
+
+
+def remove(name: str) -> Callable[[Path], None]:
+    def act(folder: Path) -> None:
+        for path in sorted((folder / name).rglob("*"), reverse=True):
+            path.unlink() if path.is_file() else path.rmdir()
+        (folder / name).rmdir()
+
+    return act
+
+
+def empty(name: str) -> Callable[[Path], None]:
+    def act(folder: Path) -> None:
+        for path in (folder / name).iterdir():
+            path.unlink()
+
+    return act
+
+
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        (remove("train/good"), "`data` must hold the normal images in train/good, got .*train' with nothing in it"),
+        (remove("train"), "must hold train/good .* or VisA's 1cls.csv, got .* with ground_truth, test; for anomalib"),
+        (remove("test"), "must hold test/<defect> and test/good, got .* with ground_truth, train"),
+        (empty("train/good"), "must hold images .* in every class, got none in .*train/good"),
+        (empty("test/crack"), "must hold images .* in every class, got none in .*test/crack"),
+    ],
+    ids=["no train/good", "no train", "no test", "empty train/good", "empty class"],
+)
+def test_folder_that_is_wrong(data: Any, mvtec: Path, harm: Callable[[Path], None], message: str) -> None:
+    harm(mvtec)
+    with pytest.raises(data.DataError, match=message):
+        data.read_categories(mvtec)
+
+
+def test_folder_that_is_not_there(data: Any, tmp_path: Path) -> None:
+    with pytest.raises(data.DataError, match=r"`data` must be 'toy' or a folder, got '.*/nowhere', which is none"):
+        data.read_categories(tmp_path / "nowhere")
+
+
+# ---- pixels ---------------------------------------------------------------------------------------------------------
+
+
+def test_images_of_every_size_and_mode_become_equal_squares(data: Any, tmp_path: Path) -> None:
+    kinds = ["RGB", "L", "RGBA", "P", "1", "CMYK"]
+    paths = [save(tmp_path / f"{i}.{'tif' if m == 'CMYK' else 'png'}", 9 + i, 20, m) for i, m in enumerate(kinds)]
+    images, samples = data.decode([data.Sample(p) for p in paths], 12)
+    assert images.shape == (6, 3, 12, 12) and images.dtype == torch.uint8 and len(samples) == 6
+    assert all(image.float().std() > 5 for image in images)
+
+
+def test_sixteen_bits_keep_their_greys(data: Any, tmp_path: Path) -> None:
+    ramp = np.linspace(0, 65535, 16).astype(np.uint16)[None].repeat(16, 0)
+    Image.fromarray(ramp).save(tmp_path / "deep.png")
+    image = data.read_image(tmp_path / "deep.png", 16)
+    assert image[0, 0].tolist() == (ramp[0] // 257).tolist()
+
+
+def test_unreadable_images_are_all_named_and_skipped_on_request(data: Any, tmp_path: Path) -> None:
+    whole, cut = save(tmp_path / "whole.png"), save(tmp_path / "cut.png", 64, 64)
+    cut.write_bytes(cut.read_bytes()[:900])
+    (tmp_path / "text.jpg").write_text("no image")
+    samples = [data.Sample(p) for p in (cut, whole, tmp_path / "text.jpg", tmp_path / "gone.png")]
+    with pytest.raises(data.DataError, match=r"got 3 that cannot: .*cut\.png.*text\.jpg.*gone\.png.*--skip-unreadable"):
+        data.decode(samples, 8)
+    with pytest.warns(UserWarning, match=r"skipped 3 images that cannot be read: .*cut\.png"):
+        images, kept = data.decode(samples, 8, skip_unreadable=True)
+    assert len(images) == 1 and [s.path.name for s in kept] == ["whole.png"]
+    with pytest.raises(data.DataError, match="got none among 1"), pytest.warns(UserWarning, match="skipped 1"):
+        data.decode(samples[:1], 8, skip_unreadable=True)
+
+
+def test_masks_are_binary_whatever_they_were(data: Any, tmp_path: Path) -> None:
+    truth = np.zeros((10, 8), np.uint8)
+    truth[2:5, 3:6] = 1
+    label_map, rgb = truth * 3, np.repeat(truth[..., None] * 9, 3, 2)
+    alpha = np.concatenate((rgb, np.full((10, 8, 1), 255, np.uint8)), 2)  # opaque everywhere, which is no defect
+    files = {"labels": label_map, "rgb": rgb, "rgba": alpha, "white": truth * 255}
+    for name, values in files.items():
+        found = data.read_mask(save_mask(tmp_path / f"{name}.png", values), 40)
+        assert found.dtype == torch.uint8 and set(found.unique().tolist()) == {0, 1}, name
+        enlarged = np.asarray(Image.fromarray(truth).resize((40, 40), Image.Resampling.NEAREST))
+        np.testing.assert_array_equal(found.numpy(), enlarged, err_msg=name)
+
+
+def test_masks_of_another_size_than_the_image(data: Any, mvtec: Path) -> None:
+    save_mask(mvtec / "ground_truth/crack/1_mask.png", np.full((50, 60), 7, np.uint8))
+    (category,) = data.read_categories(mvtec)
+    masks = data.decode_masks(category.test, 6)
+    assert masks.shape == (3, 6, 6)
+    assert 0 < masks[0].sum() < 36 and masks[1].min() == 1 and masks[2].max() == 0
+
+
+def test_a_defect_without_mask_is_an_error_for_pixels(data: Any, mvtec: Path) -> None:
+    (category,) = data.read_categories(mvtec)
+    with pytest.raises(data.DataError, match=r"a mask for every defect to score pixels, got 1 without, first '.*crack/1\.png'"):
+        data.decode_masks(category.test, 8)
+
+
+# ---- the toy set ----------------------------------------------------------------------------------------------------
+
+
+def test_toy_set_is_a_function_of_its_seeds(toy: Any) -> None:
+    first, again = (toy.make_defective("cloth", 5, 32, "stain") for _ in range(2))
+    np.testing.assert_array_equal(first[0], again[0])
+    np.testing.assert_array_equal(first[1], again[1])
+    assert (toy.make_defective("cloth", 6, 32, "stain")[1] != first[1]).any()
+
+
+@pytest.mark.parametrize("defect", ["scratch", "stain", "dent", "chip", "fibre"])
+@pytest.mark.parametrize("category", ["flange", "wood"])
+def test_toy_defects_are_small_and_change_what_their_mask_says(toy: Any, category: str, defect: str) -> None:
+    ratios = []
+    for seed in range(4):
+        picture, mask = toy.make_defective(category, seed, 64, defect)
+        clean = toy.make_scene(category, seed, 64, variant=toy.VARIANT)
+        change = np.abs(picture.astype(int) - clean).mean(2)
+        inside = mask > 0
+        assert 0 < inside.mean() < 0.05  # subtle: a twentieth of the picture at most
+        ratios.append(change[inside].mean() / (change[~inside].mean() + 0.5))
+    assert np.median(ratios) > 3
+
+
+def test_toy_folder_reads_as_mvtec_and_is_drawn_once(data: Any, toy: Any, tmp_path: Path) -> None:
+    small = {"size": 32, "train": 2, "good": 1, "per_defect": 1, "categories": ("wood",)}
+    folder = toy.write_toy(tmp_path / "toy", **small)
+    (category,) = data.read_categories(folder)
+    assert [len(category.train), len(category.test)] == [2, 6]
+    assert {s.defect for s in category.test} == {None, *toy.DEFECTS}
+    assert (data.decode_masks(category.test, 32).flatten(1).sum(1) > 0).sum() == 5
+    stamp = category.train[0].path.stat().st_mtime_ns
+    toy.write_toy(tmp_path / "toy", **small)
+    assert category.train[0].path.stat().st_mtime_ns == stamp
+    with pytest.raises(ValueError, match=r"`folder` must be new or hold this toy set, got '.*toy'; remove it"):
+        toy.write_toy(tmp_path / "toy", **small | {"train": 3})
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["toy"]  # no draft is left
