@@ -12,7 +12,7 @@ PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-slow build clean
+.PHONY: help demo test test-slow bench build clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -44,6 +44,9 @@ test: $(TEST)  ## ruff, mypy, then pytest with doctests, without the slow tests
 
 test-slow: $(TEST)  ## the slow tests alone
 	$(PYTEST) -m slow
+
+bench: $(TEST)  ## benchmarks beside the peers: table, JSON, plots in benchmarks/results (under ten minutes)
+	$(PY) benchmarks/run.py
 
 build: $(TEST)  ## sdist and wheel in dist/, checked
 	rm -rf dist

@@ -1,0 +1,155 @@
+"""Where the time of one swap goes: every stage from the image to the mask, in microseconds per image of 256x256 uint8.
+
+    python benchmarks/stages.py [--quick] [--rounds N] [--out FOLDER]
+
+The first half (prepare, forward, gradient, clustering, pack) is what a cache hit saves; hash and look-up are what it
+costs. The last table holds the floors: what hashing the bytes and copying the image takes by itself. "gradient" and
+"the rest" are differences, taken round by round. The stages are no public functions, so this script looks inside.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from _harness import Case, Timing, cycle, difference, measure, one_thread
+from _images import as_kind, pictures
+from _report import Result, bar_plot, finish, parser
+from torch import Tensor
+
+from cutswap_transforms import KMeans, LayerCAMExtractor, RegionCache, SaliencySwap, functional
+from cutswap_transforms._images import net_input
+from cutswap_transforms._region_cache import pack
+from cutswap_transforms.saliency import _tiny
+
+
+def guidance_cases(images: Sequence[Tensor], mark: str) -> list[Case]:
+    """Image -> regions, for batches [N, 3, H, W]: what a cache hit saves. Forward alone is timed to tell the gradient."""
+    cam, net, kmeans = LayerCAMExtractor(), _tiny.load("DEFAULT"), KMeans()
+    levels = range(len(cam.layers))
+    prepared = [cam._prepared(net_input(x)) for x in images]
+    with torch.no_grad():
+        maps = [net.maps(x, levels) for x in prepared]
+    regions = [functional.salient_regions(m, kmeans) for m in maps]
+
+    def without_grad(call: Callable[[Any], object]) -> Callable[[Any], object]:
+        return torch.no_grad()(call)
+
+    stages: dict[str, tuple[Callable[[Any], object], Sequence[Any]]] = {
+        "prepare": (without_grad(lambda x: cam._prepared(net_input(x))), images),
+        "forward": (without_grad(net.forward), prepared),
+        "forward and gradient": (without_grad(lambda x: net.maps(x, levels)), prepared),
+        "clustering": (lambda m: functional.salient_regions(m, kmeans), maps),
+        "pack": (lambda r: pack([level.numpy() for level in r]), regions),
+    }
+    n = len(images[0])
+    return [Case(name + mark, cycle(call, data), n, len(data)) for name, (call, data) in stages.items()]
+
+
+def swap_cases(images: Sequence[Tensor], shown: Sequence[Any], folder: str) -> list[Case]:
+    """Regions -> swapped image, with what a cache hit costs, the whole, and the floors."""
+    cached, uncached, marking = SaliencySwap(), SaliencySwap(cache=None), SaliencySwap(return_mask=True)
+    guidance = cached._of_guidance
+    entries = [guidance.entries(x, [0])[0] for x in images]
+    keys = [guidance._keys(x, [0])[0] for x in images]
+    disk = RegionCache(folder)
+    disk.put(zip(keys, entries, strict=True))
+    on_disk = SaliencySwap(cache=disk)
+    size = (images[0].shape[-2], images[0].shape[-1])
+    drawn = [torch.rand(2 + cached._swap_count(x) * 50).tolist() for x in images]
+    params = [cached.make_params([x]) for x in images]
+    pairs = [p["pairs"] for p in params]
+    raw = [x.numpy() for x in images]
+
+    def over(call: Callable[..., object], *columns: Sequence[Any]) -> Callable[[], object]:
+        return cycle(lambda row: call(*row), list(zip(*columns, strict=True)))
+
+    calls = {
+        "hash, tensor": over(lambda x: guidance._keys(x, [0]), images),
+        "hash, PIL": over(lambda x: guidance._keys(x, [0]), shown),
+        "look-up, memory": over(cached.cache.get, keys),
+        "look-up, folder": over(disk.get, keys),
+        "sampling": over(lambda e, u: cached._draw(e, u, size), entries, drawn),
+        "swap, tensor": over(functional.swap_patches, images, pairs),
+        "swap, PIL": over(cached.transform, shown, params),
+        "mask": over(lambda p: functional.patch_mask(p, size), pairs),
+        "whole, tensor, filled cache": over(cached, images),
+        "whole, PIL, filled cache": over(cached, shown),
+        "whole, PIL, filled folder": over(on_disk, shown),
+        "whole, tensor, filled cache, with mask": over(marking, images),
+        "whole, tensor, cache=None": over(uncached, images),
+        "whole, PIL, cache=None": over(uncached, shown),
+        "floor: sha256 of the bytes": over(lambda x: hashlib.sha256(x.data).digest(), raw),
+        "floor: PIL to bytes": over(lambda x: x.tobytes(), shown),
+        "floor: copy of a tensor": over(lambda x: x.clone(), images),
+        "floor: copy of a PIL image": over(lambda x: x.copy(), shown),
+        "floor: torch.rand and a dispatch": over(lambda x: torch.rand(1, 52), images),
+    }
+    return [Case(name, call, variants=len(images)) for name, call in calls.items()]
+
+
+def gradient(timings: dict[str, Timing], mark: str) -> dict[str, Timing]:
+    """The stages in the order of the data, the gradient as what forward and gradient take beyond forward."""
+    both = timings.pop("forward and gradient" + mark)
+    found = {name: t for name, t in timings.items() if name.endswith(mark)}
+    order = ["prepare", "forward", "gradient", "clustering", "pack"]
+    found["gradient" + mark] = difference("gradient" + mark, both, found["forward" + mark])
+    return {name + mark: found[name + mark] for name in order}
+
+
+def run(args: argparse.Namespace) -> Result:
+    rounds = args.rounds or (2 if args.quick else 9)
+    size, count, many, min_time = (64, 2, 2, 0.0) if args.quick else (256, 14, 16, 0.05)
+    result = Result("stages", {"rounds": rounds, "size": size, "images": count, "batch": many, "min_time": min_time})
+    torch.manual_seed(0)
+    shown = pictures(count, size)
+    images = [as_kind("uint8", p) for p in shown]
+    batches = [torch.stack(images)[torch.arange(i, i + many) % count] for i in range(2)]
+    mark = f", batch of {many}"
+    with tempfile.TemporaryDirectory() as folder:
+        cases = guidance_cases([x[None] for x in images], "") + guidance_cases(batches, mark)
+        timings = measure(cases + swap_cases(images, shown, folder), rounds=rounds, min_time=min_time)
+    one = gradient({n: t for n, t in timings.items() if not n.endswith(mark)}, "")
+    batch = gradient({n: t for n, t in timings.items() if n.endswith(mark)}, mark)
+    second = {n: t for n, t in timings.items() if n.startswith(("hash", "look-up", "sampling", "swap", "mask"))}
+    whole = {n: t for n, t in timings.items() if n.startswith("whole")}
+    floor = {n: t for n, t in timings.items() if n.startswith("floor")}
+    result.add_times(f"Image to regions, {size}x{size} uint8: what a cache hit saves", [*one.values(), *batch.values()])
+    result.add_times("Regions to swapped image, and what a cache hit costs", second.values())
+    result.add_times("The whole transform", whole.values())
+    result.add_times("Floors", floor.values())
+    result.keep(timings | one | batch)
+    result.notes += [_rest(one, second, whole)]
+    title = f"Stages, {size}x{size} uint8, one thread"
+    bar_plot(args.out / "stages.png", title, [*one.values(), *second.values()], rates=False)
+    return result
+
+
+def _rest(one: dict[str, Timing], second: dict[str, Timing], whole: dict[str, Timing]) -> str:
+    """What the transform takes beyond its stages: dispatch, checks, PIL and torch calls."""
+
+    def total(names: Sequence[str], stages: dict[str, Timing]) -> float:
+        return sum(stages[n].median for n in names) * 1e6
+
+    hit = total(("hash, PIL", "look-up, memory", "sampling", "swap, PIL"), second)
+    miss = total(tuple(one), one) + total(("sampling", "swap, PIL"), second)
+    cached, uncached = (whole[f"whole, PIL, {n}"].median * 1e6 for n in ("filled cache", "cache=None"))
+    return (
+        f"Of a PIL image's {cached:,.0f} us with a filled cache, hash, look-up, sampling and swap take {hit:,.0f}; the rest, "
+        f"{cached - hit:,.0f}, is the transform around them. Without a cache: {uncached:,.0f}, of which stages {miss:,.0f}."
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parser(__doc__).parse_args(argv)
+    one_thread()
+    return finish(run(args), args.out)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
