@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import functools
-import importlib.util
+import importlib
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -14,26 +13,21 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-_SAMPLES = Path(__file__).parents[1] / "examples" / "make_samples.py"
+_EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
-@functools.cache
-def _samples() -> ModuleType:
-    sys.path.insert(0, str(_SAMPLES.parent))  # it imports its neighbours
+def example(name: str) -> ModuleType:
+    """A module of the examples' folder, which imports its neighbours."""
+    sys.path.insert(0, str(_EXAMPLES))
     try:
-        spec = importlib.util.spec_from_file_location("make_samples", _SAMPLES)
-        assert spec is not None and spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.modules["make_samples"] = module
-        spec.loader.exec_module(module)
-        return module
+        return importlib.import_module(name)
     finally:
-        sys.path.remove(str(_SAMPLES.parent))
+        sys.path.remove(str(_EXAMPLES))
 
 
 def pictures(count: int, size: int = 256) -> list[Image.Image]:
     """Different RGB pictures, [size, size], of all scenes in turn."""
-    samples = _samples()
+    samples = example("make_samples")
     names = list(samples.SCENES)
     return [Image.fromarray(samples.make_scene(names[i % len(names)], i // len(names), size)) for i in range(count)]
 
