@@ -60,6 +60,11 @@ def values(*shape: int, seed: int = 0) -> Tensor:
     return (drawn.clamp(min=0) / 4).square().clamp(max=1)
 
 
+def highest_of(points: Tensor, backend: KMeans) -> Tensor:
+    labels = backend(points[..., None])
+    return (labels >= 0) & (labels == labels.amax(1, keepdim=True))
+
+
 def test_every_wanted_backend_is_there() -> None:
     assert set(K_MEANS) <= set(clustering_names())
     assert {name: type(resolve_clustering(name)) for name in K_MEANS} == K_MEANS
@@ -314,6 +319,12 @@ class TestKMeans:
         hypothesis.assume(len(points))
         in_numpy = torch.from_numpy(_kmeans._label_values_numpy(points.numpy(), n_clusters, n_rounds))
         assert torch.equal(_kmeans._label_values_torch(points, n_clusters, n_rounds), in_numpy)
+        highest = (in_numpy >= 0) & (in_numpy == in_numpy.amax(1, keepdim=True))
+        assert torch.equal(
+            KMeans(n_clusters, n_iter=n_rounds + 1).highest(points), highest_of(points, n_clusters, n_rounds + 1)
+        )
+        in_torch = _kmeans._highest(torch, points, *_kmeans._borders_torch(points, n_clusters, n_rounds))
+        assert torch.equal(in_torch, highest)
 
     @pytest.mark.parametrize(("n_points", "n_clusters"), [(1, 4), (2, 4), (1024, 4), (1024, 300)])
     def test_numpy_and_torch_do_the_same_on_maps(self, n_points: int, n_clusters: int) -> None:

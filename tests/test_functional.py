@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cutswap_transforms import PatchPair, functional
+from cutswap_transforms import KMeans, PatchPair, functional
 from cutswap_transforms._sampling import NUMBERS, Region, draw_pair, draw_size
 from cutswap_transforms.functional import (
     CANDIDATES,
@@ -134,9 +134,11 @@ def test_levels_in_one_call_equal_levels_alone():
         __call__ = staticmethod(halves)
 
     maps = [torch.rand(3, 8, 9), torch.rand(3, 4, 4), torch.full((3, 2, 2), 1.0), torch.full((3, 1, 1), torch.nan)]
-    together = salient_regions(maps, Batched())
-    alone = [salient_region(m, cluster_saliency(m, halves)) for m in maps]
-    assert all(torch.equal(a, b) for a, b in zip(together, alone, strict=True))
+    maps[1][0, 1], maps[1][1] = torch.nan, -torch.inf
+    for backend in (Batched(), KMeans(), KMeans(1)):
+        together = salient_regions(maps, backend)
+        alone = [salient_region(m, cluster_saliency(m, backend)) for m in maps]
+        assert all(torch.equal(a, b) for a, b in zip(together, alone, strict=True))
 
 
 # ---- pixel pairs and patch pairs ----------------------------------------------------------------------------------
