@@ -66,12 +66,12 @@ def load_rgb(path: Path) -> Tensor:
         return tvF.pil_to_tensor(image.convert("RGB"))
 
 
-def draw_views(rng: np.random.Generator, count: int) -> np.ndarray:
+def draw_views(rng: np.random.Generator, count: int, zoomed_out: float = 1 / 3) -> np.ndarray:
     """[count, 3]: zoom (side of the window over the short side of the photograph) and the window's position in [0, 1].
 
-    A third of the views zoom out: the photograph shrinks on an edge-padded canvas, because defects' objects are small."""
+    A share of the views zooms out: the photograph shrinks on an edge-padded canvas, because defects' objects are small."""
     out = rng.random((count, 3)).astype("f4")
-    zoom = np.where(rng.random(count) < 1 / 3, rng.uniform(1, 2.0, count), np.sqrt(rng.uniform(0.3, 1, count)))
+    zoom = np.where(rng.random(count) < zoomed_out, rng.uniform(1, 2.0, count), np.sqrt(rng.uniform(0.3, 1, count)))
     out[:, 0] = zoom
     return out
 
@@ -242,13 +242,27 @@ def fold(student: Student) -> Student:
     return folded.to(memory_format=torch.channels_last)
 
 
-def state_of(folded: Student) -> dict[str, np.ndarray]:
-    """The arrays of the shipped file: `stage{i}.conv{j}.weight/bias` and `head.*`; float16."""
+def start_from(student: Student, path: Path) -> Student:
+    """The folded student with the arrays of a shipped file; the auxiliary heads stay random."""
+    folded = fold(student)
+    with np.load(path, allow_pickle=False) as arrays, torch.no_grad():
+        for name, tensor in tensors_of(folded).items():
+            tensor.copy_(torch.from_numpy(arrays[name]))
+    return folded
+
+
+def tensors_of(folded: Student) -> dict[str, Tensor]:
+    """What is shipped, by name: `stage{i}.conv{j}.weight/bias` and `head.*`."""
     tensors = {"head.weight": folded.head.weight, "head.bias": folded.head.bias}
     for i, stage in enumerate(folded.stages, 1):
         for j, conv in enumerate(stage.convs):
             tensors |= {f"stage{i}.conv{j}.weight": conv.weight, f"stage{i}.conv{j}.bias": conv.bias}
-    return {name: tensor.detach().half().contiguous().numpy() for name, tensor in tensors.items()}
+    return tensors
+
+
+def state_of(folded: Student) -> dict[str, np.ndarray]:
+    """The arrays of the shipped file, float16."""
+    return {name: tensor.detach().half().contiguous().numpy() for name, tensor in tensors_of(folded).items()}
 
 
 def map_loss(logits: Tensor, features: list[Tensor], teacher: Tensor, flip: Tensor) -> Tensor:
@@ -358,6 +372,7 @@ def main() -> None:
     parser.add_argument("--teacher-size", type=int, default=224)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--views", type=int, default=6, help="views per photograph that the teacher answers to")
+    parser.add_argument("--zoomed-out", type=float, default=1 / 3, help="share of the views in which the photograph is small")
     parser.add_argument("--dims", type=int, nargs=2, default=(64, 128), help="principal axes kept of the teacher's features")
     parser.add_argument("--epochs", type=int, default=100)
     parser.add_argument("--map-views", type=int, default=2, help="of these views the teacher's LayerCAM maps are distilled")
@@ -369,6 +384,7 @@ def main() -> None:
     parser.add_argument("--temperature", type=float, default=2.0)
     parser.add_argument("--label-weight", type=float, default=0.5)
     parser.add_argument("--feature-weight", type=float, default=1.0)
+    parser.add_argument("--start", type=Path, help="a tiny.npz to go on from: the second phase alone")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--bf16", action="store_true", help="bfloat16 autocast, where the CPU has the instructions")
@@ -389,7 +405,9 @@ def main() -> None:
     folders = [n.rsplit("/", 1)[0] for _, n in listed]
     names = sorted(set(folders))
     labels = torch.tensor([names.index(f) for f in folders])
-    views = np.stack([draw_views(np.random.default_rng([args.seed, i]), args.views) for i in range(len(photos))])
+    views = np.stack(
+        [draw_views(np.random.default_rng([args.seed, i]), args.views, args.zoomed_out) for i in range(len(photos))]
+    )
 
     cache = TeacherCache(args.out / "teacher", len(photos), args.views, tuple(args.dims), "r+")
     parts = sorted(cache.done_path.parent.glob("done[0-9]*.npy"))
@@ -403,8 +421,11 @@ def main() -> None:
     if args.teacher_share:
         return
     student = Student(len(names), tuple(args.dims)).to(memory_format=torch.channels_last)
-    train(student, photos, labels, views, cache, args, maps=False)
-    folded = fold(student)
+    if args.start:
+        folded = start_from(student, args.start)
+    else:
+        train(student, photos, labels, views, cache, args, maps=False)
+        folded = fold(student)
     train(folded, photos, labels, views, cache, args, maps=True)
     state = state_of(folded)
     np.savez(args.out / "tiny.npz", **state)

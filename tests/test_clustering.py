@@ -320,9 +320,8 @@ class TestKMeans:
         in_numpy = torch.from_numpy(_kmeans._label_values_numpy(points.numpy(), n_clusters, n_rounds))
         assert torch.equal(_kmeans._label_values_torch(points, n_clusters, n_rounds), in_numpy)
         highest = (in_numpy >= 0) & (in_numpy == in_numpy.amax(1, keepdim=True))
-        assert torch.equal(
-            KMeans(n_clusters, n_iter=n_rounds + 1).highest(points), highest_of(points, n_clusters, n_rounds + 1)
-        )
+        backend = KMeans(n_clusters, n_iter=n_rounds + 1)
+        assert torch.equal(backend.highest(points), highest_of(points, backend))
         in_torch = _kmeans._highest(torch, points, *_kmeans._borders_torch(points, n_clusters, n_rounds))
         assert torch.equal(in_torch, highest)
 
