@@ -64,7 +64,7 @@ def test_sdist_holds_the_tests_the_examples_and_the_documents(dist: Path):
     with tarfile.open(sdist) as archive:
         names = {name.split("/", 1)[-1] for name in archive.getnames()}
     assert {"setup.cfg", "pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "CITATION.cff"} <= names
-    assert {"tests/test_packaging.py", "tests/conftest.py", "examples/make_samples.py"} <= names
+    assert {"tests/test_packaging.py", "tests/conftest.py", "examples/make_samples.py", "benchmarks/run.py"} <= names
     assert not any("__pycache__" in name for name in names)
 
 
