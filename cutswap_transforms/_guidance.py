@@ -21,7 +21,8 @@ from ._region_cache import MEMORY, MemoryCache, RegionCache, content_key, pack
 from .clustering import resolve_clustering
 from .saliency import LayerCAMExtractor
 
-_VERSION = "regions-1"  # enters every key: raise it when the same settings come to give other regions
+_MOST_LEVELS = 255  # an entry of the cache counts them in one byte
+_VERSION = "regions-2"  # enters every key: raise it when the same settings come to give other regions
 
 
 class SaliencySource(Protocol):
@@ -38,9 +39,7 @@ class CallableSaliency:
         self.fingerprint = getattr(function, "fingerprint", None)
 
     def native_maps(self, images: Tensor, /) -> list[Tensor]:
-        # A copy: the function may work in place, and float images are the user's own memory.
-        images = images.float() / 255 if images.dtype == torch.uint8 else images.clone()
-        found = self.function(images)
+        found = self.function(images.float() / 255 if images.dtype == torch.uint8 else images)
         return list(found.unbind(1)) if isinstance(found, Tensor) and found.ndim == 4 else found
 
     def __repr__(self) -> str:
@@ -64,8 +63,8 @@ class Guidance:
                 f"`cache` in a folder must know what makes the regions, got {self._undescribed()} without a string "
                 "attribute `fingerprint`; give it one that changes whenever its results do, or pass cache='memory'"
             )
-        layers = getattr(self.saliency, "layers", None)
-        self.num_levels: int | None = len(layers) if isinstance(layers, (list, tuple)) else None
+        known = isinstance(self.saliency, LayerCAMExtractor)
+        self.num_levels: int | None = len(self.saliency.layers) if known else None  # type: ignore[attr-defined]
         self._settings: bytes | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -89,7 +88,8 @@ class Guidance:
 
     def native_maps(self, images: Tensor) -> list[Tensor]:
         """The source's maps, checked: a non-empty list of float32 [N, h_l, w_l] on the images' device."""
-        maps = _checked_maps(self.saliency.native_maps(images), images)
+        shown = images if isinstance(self.saliency, LayerCAMExtractor) else images.clone()  # others may work in place
+        maps = _checked_maps(self.saliency.native_maps(shown), images)
         self.num_levels = len(maps)
         return maps
 
@@ -135,6 +135,8 @@ def _rows(pixels: Tensor, wanted: Sequence[int]) -> Tensor:
 def _resolve_saliency(saliency: Any) -> SaliencySource:
     if isinstance(saliency, str):
         return LayerCAMExtractor(saliency)
+    if isinstance(saliency, type):
+        raise TypeError(f"`saliency` must be an object, got the class {saliency.__name__}; pass {saliency.__name__}()")
     if hasattr(saliency, "native_maps"):
         return cast(SaliencySource, saliency)
     if callable(saliency):
@@ -167,6 +169,8 @@ def _checked_maps(maps: Any, images: Tensor) -> list[Tensor]:
             f"`saliency` must return a tensor [N, L, h, w] or a list of tensors [N, h, w] for N = {n} images, "
             f"got {shapes}; a classifier is wrapped as LayerCAMExtractor(model)"
         )
+    if len(maps) > _MOST_LEVELS:
+        raise ValueError(f"`saliency` must return at most {_MOST_LEVELS} maps per image, got {len(maps)}")
     return [m.detach().to(device=images.device, dtype=torch.float32) for m in maps]
 
 

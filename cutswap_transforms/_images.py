@@ -107,7 +107,7 @@ def pil_array(image: PIL.Image.Image) -> npt.NDArray[Any]:
     if image.mode in ("1", "I", "F"):
         way = "use image.convert('L')" if image.mode == "1" else "make it 'I;16' or a float tensor in [0, 1]"
         raise TypeError(f"`image` must be of a PIL mode with 8 or 16 bits, got mode {image.mode!r}; {way}")
-    if image.mode not in ("L", "LA", "RGB", "RGBA") and not image.mode.startswith("I;16"):
+    if image.mode not in ("L", "RGB", "RGBA") and not image.mode.startswith("I;16"):
         image = image.convert("RGB")
     array = np.asarray(image)
     if image.mode.startswith("I;16"):
@@ -157,7 +157,7 @@ def net_input(leaf: Any, normalized: MeanStd | None = None) -> Tensor:
 def _denormalized(x: Tensor, normalized: MeanStd | None) -> Tensor:
     if normalized is None:
         return x
-    mean, std = (torch.tensor(tuple(v), dtype=x.dtype).to(x.device, non_blocking=True) for v in normalized)
+    mean, std = (torch.tensor(tuple(v), dtype=x.dtype, device="cpu").to(x.device, non_blocking=True) for v in normalized)
     if x.shape[1] != len(mean) and len(mean) != 1:
         raise ValueError(f"`normalized` must have one value or one per channel ({x.shape[1]}), got {len(mean)}")
     return x * std[:, None, None] + mean[:, None, None]

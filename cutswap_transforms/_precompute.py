@@ -34,7 +34,10 @@ def precompute(
     if not isinstance(dataset, Sized):
         raise TypeError(f"`dataset` must be a map-style data set with a length, got {type(dataset).__name__}")
     mine = _share_of_this_rank(dataset)
-    loader = DataLoader(mine, batch_size=batch_size, num_workers=num_workers, collate_fn=_Keys(guidance.settings))
+    own = torch.Generator()  # of the loader, which would draw a seed from the global one
+    loader = DataLoader(
+        mine, batch_size=batch_size, num_workers=num_workers, collate_fn=_Keys(guidance.settings), generator=own
+    )
     waiting: dict[tuple[Any, ...], list[tuple[bytes, Tensor]]] = defaultdict(list)
     done = 0
     for batch in _progress(loader, len(cast(Sized, mine))):
@@ -86,7 +89,8 @@ def _share_of_this_rank(dataset: Any) -> Dataset[Any]:
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
     else:
-        rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+        told = "RANK" in os.environ and "WORLD_SIZE" in os.environ  # one alone says nothing about shares
+        rank, world = (int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])) if told else (0, 1)
     return dataset if world == 1 else Subset(dataset, range(rank, len(dataset), world))
 
 

@@ -300,8 +300,10 @@ def _open(folder: Path, path: Path, writable: bool) -> sqlite3.Connection:
             raise PermissionError(f"no permission to write in {folder}")
     elif not os.path.exists(path):  # unlike Path.exists, it is also False where we may not look
         raise FileNotFoundError(f"no such file: {path}")
-    # Nobody can write where we may not: `immutable` reads without the log's shared memory, which would be a new file.
-    mode = "mode=rwc" if writable else "mode=ro" if os.access(folder, os.W_OK) else "mode=ro&immutable=1"
+    # Where we may not write, `immutable` reads without the log's shared memory, which would be a new file. It would not
+    # see what a killed writer left in the log.
+    settled = not os.access(folder, os.W_OK) and not _log_size(path)
+    mode = "mode=rwc" if writable else "mode=ro&immutable=1" if settled else "mode=ro"
     connection = sqlite3.connect(f"{path.as_uri()}?{mode}", uri=True, timeout=10, check_same_thread=False)
     try:
         _prepare(connection, writable)
@@ -309,6 +311,13 @@ def _open(folder: Path, path: Path, writable: bool) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def _log_size(path: Path) -> int:
+    try:
+        return os.path.getsize(f"{path}-wal")
+    except OSError:
+        return 0
 
 
 def _prepare(connection: sqlite3.Connection, writable: bool) -> None:
@@ -360,9 +369,11 @@ def _way_out(error: Exception) -> str:
 
 _open_caches: weakref.WeakSet[RegionCache] = weakref.WeakSet()
 _held: list[RegionCache] = []
+_fork_lock = threading.Lock()  # two threads may fork at once
 
 
 def _before_fork() -> None:
+    _fork_lock.acquire()
     _held[:] = list(_open_caches)
     for cache in _held:
         cache._lock.acquire()
@@ -373,12 +384,15 @@ def _after_fork() -> None:
     for cache in _held:
         cache._lock.release()
     _held.clear()
+    _fork_lock.release()
 
 
 def _after_fork_in_child() -> None:
+    global _fork_lock
     for cache in _held:
         cache._lock = threading.RLock()
     _held.clear()
+    _fork_lock = threading.Lock()
 
 
 if hasattr(os, "register_at_fork"):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from numbers import Integral, Real
 from typing import Any, cast
 
+import numpy as np
 import PIL.Image
 import torch
 from torch import Tensor, nn
@@ -153,11 +155,11 @@ class SaliencySwap(v2.Transform):
         """
         image = image_leaves(flat_inputs)[0]
         size, n = image_size(image), batch_size(image)
-        if size[0] * size[1] < 2:
-            raise ValueError(f"`image` must have room for two disjoint patches, got (H, W) = {size}")
         device = image.device if isinstance(image, Tensor) else torch.device("cpu")
         if n == 0:
             return {"pairs": torch.zeros(0, 1, 7, dtype=torch.int64, device=device)}
+        if size[0] * size[1] < 2:
+            raise ValueError(f"`image` must have room for two disjoint patches, got (H, W) = {size}")
         u = torch.rand(n, 2 + self._swap_count(image) * NUMBERS, dtype=torch.float32, device=device)
         pairs = self._pairs_on_host(image, u) if device.type == "cpu" else self._pairs_on_device(image, u)
         params: dict[str, Any] = {"pairs": pairs}
@@ -237,7 +239,10 @@ class SaliencySwap(v2.Transform):
         for level in self.levels:
             if not -count <= int(level) < count:
                 raise ValueError(f"`levels` must lie in [{-count}, {count - 1}] for {count} saliency maps, got {level}")
-        return [int(level) % count for level in self.levels]
+        chosen = [int(level) % count for level in self.levels]
+        if len(set(chosen)) < len(chosen):
+            raise ValueError(f"`levels` must be distinct, got {self.levels}, of which two are one of {count} saliency maps")
+        return chosen
 
     def _pairs_on_host(self, image: Any, u: Tensor) -> Tensor:
         size, numbers = image_size(image), u.tolist()
@@ -288,7 +293,7 @@ class SaliencySwap(v2.Transform):
 
 
 class AnomalyGenerator(nn.Module):
-    """`x -> (augmented, mask)`: images [N, C, H, W] (or [C, H, W]) in, the same and a float mask [N, 1, H, W] out."""
+    """`x -> (augmented, mask)`: images [N, C, H, W] in, the same and a float mask [N, 1, H, W] out; or without N both."""
 
     def __init__(self, swap: SaliencySwap) -> None:
         super().__init__()
@@ -316,7 +321,9 @@ def _check_range(name: str, value: Any, top: float) -> None:
 
 
 def _check_probability(p: Any) -> None:
-    if isinstance(p, bool) or not isinstance(p, Real) or not 0 <= float(p) <= 1:
+    if isinstance(p, bool) or not isinstance(p, Real):
+        raise TypeError(f"`p` must be a number in [0, 1], got {p!r}")
+    if not 0 <= float(p) <= 1:
         raise ValueError(f"`p` must be a number in [0, 1], got {p!r}")
 
 
@@ -350,8 +357,8 @@ def _checked_normalized(normalized: Any) -> MeanStd | None:
         mean, std = (tuple(float(v) for v in part) for part in normalized)
     except (TypeError, ValueError):
         raise TypeError(f"`normalized` must be (mean, std), each a sequence of numbers, got {normalized!r}") from None
-    if len(mean) != len(std) or not mean or min(std) <= 0:
-        raise ValueError(f"`normalized` must be (mean, std) of equal length with std > 0, got {normalized!r}")
+    if len(mean) != len(std) or not mean or not all(map(math.isfinite, mean + std)) or min(std) <= 0:
+        raise ValueError(f"`normalized` must be (mean, std) of equal length, finite, with std > 0, got {normalized!r}")
     return mean, std
 
 
@@ -387,7 +394,11 @@ def _marked(mask: tv_tensors.Mask, region: Tensor) -> tv_tensors.Mask:
 
 
 def _changed(image: Any, pairs: Tensor) -> Tensor:
-    """uint8 [N, 1, H, W]: 1 where a pixel's value is another one after the swap."""
+    """uint8 [N, 1, H, W]: 1 where a pixel's value is another one after the swap, in the image's own mode."""
+    if isinstance(image, PIL.Image.Image):
+        bands = [np.asarray(x) for x in (image, _swapped_pil(image, pairs[0].tolist()))]
+        changed = bands[0] != bands[1]
+        return torch.from_numpy(changed.any(-1) if changed.ndim == 3 else changed)[None, None].to(torch.uint8)
     before = image_tensor(image)
     before = before if before.ndim == 4 else before[None]
     after = F.swap_patches(before, pairs)

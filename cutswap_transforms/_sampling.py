@@ -33,8 +33,8 @@ def draw_size(u: Sequence[float], image: tuple[int, int], scale: Sequence[float]
     area = (scale[0] + u[0] * (scale[1] - scale[0])) * (image[0] * image[1])
     low, high = math.log(ratio[0]), math.log(ratio[1])
     aspect = math.exp(low + u[1] * (high - low))
-    h, w = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
-    return min(max(h, 1), image[0]), min(max(w, 1), image[1])
+    h, w = min(math.sqrt(area * aspect), image[0]), min(math.sqrt(area / aspect), image[1])
+    return max(round(h), 1), max(round(w), 1)
 
 
 def draw_pair(

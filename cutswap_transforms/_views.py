@@ -72,7 +72,7 @@ class SwapViews(nn.Module):
             raise TypeError(f"`batch` must hold views as tensors, got {type(other).__name__}; put v2.ToImage() before")
         k, n = counts.pop(), len(samples)
         images = torch.stack([views[i].as_subclass(Tensor) for i in range(k) for views in samples])
-        return images, torch.arange(k).repeat_interleave(n)
+        return images, torch.arange(k, device=images.device).repeat_interleave(n)
 
 
 def _copy(image: Any) -> Any:

@@ -6,6 +6,7 @@ method, it takes the uniform numbers `u` as an argument.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -96,7 +97,8 @@ def cluster_saliency(maps: Tensor, clustering: Callable[[Tensor], Tensor]) -> Te
     """Cluster the cells of each map by saliency, and by position where the backend says `position = True`.
 
     Args:
-        maps: [N, h, w], any range; each is min-max normalised first, non-finite cells become noise.
+        maps: [N, h, w], any range; each is min-max normalised first, non-finite cells become noise whatever the
+            backend makes of them.
         clustering: a ClusteringBackend: points float32 [P, D] -> labels [P], -1 = noise. With an attribute `batched`
             that is true it is called once with [N, P, D].
 
@@ -118,7 +120,8 @@ def cluster_saliency(maps: Tensor, clustering: Callable[[Tensor], Tensor]) -> Te
         labels = clustering(points)
     else:
         labels = torch.stack([_checked_labels(clustering(p), h * w) for p in points]) if n else points[..., 0]
-    return labels.to(device=maps.device, dtype=torch.int64).reshape(n, h, w)
+    labels = labels.to(device=maps.device, dtype=torch.int64).reshape(n, h, w)
+    return labels.masked_fill(~maps.isfinite(), -1)
 
 
 def _checked_labels(labels: Tensor, count: int) -> Tensor:
@@ -134,8 +137,8 @@ def _checked_labels(labels: Tensor, count: int) -> Tensor:
 def salient_region(maps: Tensor, labels: Tensor) -> Tensor:
     """The cluster of highest mean saliency of each map; noise (-1) is never part of it.
 
-    A flat map, a map without finite values and a map that is all noise have no such cluster: their region is the
-    whole map.
+    A flat map (all its finite values are equal), a map without finite values and a map that is all noise have no such
+    cluster: their region is the whole map.
 
     Args:
         maps: [N, h, w].
@@ -151,7 +154,8 @@ def salient_region(maps: Tensor, labels: Tensor) -> Tensor:
         raise ValueError(f"`maps` and `labels` must have one shape [N, h, w], got {list(maps.shape)} and {list(labels.shape)}")
     n, cells = maps.shape[0], maps[0].numel() if len(maps) else 0
     values, labels = maps.reshape(n, cells).double(), labels.reshape(n, cells).long()
-    kept = (labels >= 0) & values.isfinite()
+    finite = values.isfinite()
+    kept = (labels >= 0) & finite
     bins = max(cells, 256)
     if labels.device.type == "cpu" and labels.numel() and int(labels.max()) >= bins:
         labels = torch.unique(labels, return_inverse=True)[1]  # a backend may number its clusters as it likes
@@ -162,13 +166,13 @@ def salient_region(maps: Tensor, labels: Tensor) -> Tensor:
     mean = torch.where(count > 0, total / count, -torch.inf)
     mean[:, bins] = -torch.inf
     region = kept & (labels == mean.argmax(1, keepdim=True))
-    low = torch.where(kept, values, torch.inf).amin(1, keepdim=True)
-    flat = torch.where(kept, values, -torch.inf).amax(1, keepdim=True) <= low
-    return (region | flat).reshape(maps.shape)
+    low = torch.where(finite, values, torch.inf).amin(1, keepdim=True)
+    flat = torch.where(finite, values, -torch.inf).amax(1, keepdim=True) <= low
+    return (region | flat | ~kept.any(1, keepdim=True)).reshape(maps.shape)
 
 
 def salient_regions(maps: list[Tensor], clustering: Callable[[Tensor], Tensor]) -> list[Tensor]:
-    """`salient_region(m, cluster_saliency(m, clustering))` of every level, in one call of a batched backend.
+    """`salient_region(m, cluster_saliency(m, clustering))` of every level; in one call where the backend has `highest`.
 
     Args:
         maps: L tensors [N, h_l, w_l].
@@ -181,24 +185,16 @@ def salient_regions(maps: list[Tensor], clustering: Callable[[Tensor], Tensor]) 
     >>> [r.tolist() for r in salient_regions([torch.tensor([[[0.0, 2.0]]]), torch.tensor([[[3.0]]])], two)]
     [[[[False, True]]], [[[True]]]]
     """
-    if not getattr(clustering, "batched", False) or getattr(clustering, "position", False):
+    highest = getattr(clustering, "highest", None)  # values [M, P] -> the cells of the highest cluster, NaN left out
+    if highest is None or getattr(clustering, "position", False):
         return [salient_region(m, cluster_saliency(m, clustering)) for m in maps]
-    # Levels of different sizes share one call as rows of equal length: the padding is NaN, which is noise.
+    # Levels of different sizes share one call as rows of equal length, padded with NaN.
     n, longest = maps[0].shape[0], max(m[0].numel() for m in maps)
     rows = torch.cat([F.pad(m.float().reshape(n, 1, -1), (0, longest - m[0].numel()), value=torch.nan) for m in maps])
-    regions = _highest_regions(rows, clustering).reshape(len(maps), n, longest)
-    return [r[:, : m[0].numel()].reshape(m.shape) for r, m in zip(regions, maps, strict=True)]
-
-
-def _highest_regions(rows: Tensor, clustering: Callable[[Tensor], Tensor]) -> Tensor:
-    """`salient_region(rows, cluster_saliency(rows, clustering))`; by the shorter way where the backend has `highest`."""
-    highest = getattr(clustering, "highest", None)
-    if highest is None:
-        return salient_region(rows, cluster_saliency(rows, clustering))
-    values = normalize_maps(rows)[:, 0]  # [M, P]
+    values = normalize_maps(rows)[:, 0]  # [L * N, P]
     flat = values.nan_to_num(0.0).amax(1, keepdim=True) <= 0  # the greatest value of any other map is 1
-    region: Tensor = highest(values) | flat
-    return region[:, None]
+    regions = (highest(values) | flat).reshape(len(maps), n, longest)
+    return [r[:, : m[0].numel()].reshape(m.shape) for r, m in zip(regions, maps, strict=True)]
 
 
 def sample_pixel_pair(region: Tensor, u: Tensor, image_size: tuple[int, int] | None = None) -> Tensor:
@@ -248,7 +244,7 @@ def patch_size(u: Tensor, image_size: tuple[int, int], scale: tuple[float, float
     height, width = image_size
     u = u.double()
     area = (scale[0] + u[:, 0] * (scale[1] - scale[0])) * (height * width)
-    low, high = torch.tensor(ratio, dtype=torch.float64).log().tolist()
+    low, high = math.log(ratio[0]), math.log(ratio[1])
     aspect = (low + u[:, 1] * (high - low)).exp()
     h, w = (area * aspect).sqrt().round(), (area / aspect).sqrt().round()
     return torch.stack((h.clamp(1, height), w.clamp(1, width)), 1).long()
@@ -265,7 +261,7 @@ def patch_pair(
 
     Args:
         pixels: int [N, 2, 2] or candidates [N, K, 2, 2], (y, x).
-        size: int [N, 2], height and width.
+        size: int [N, 2], height and width; larger ones than the image are cut to it.
         image_size: (H, W), at least two pixels.
         level: int or [N], written into the result.
         taken: pairs [N, S, 7] that the new boxes must not touch; where no candidate fits beside them, nothing is
@@ -285,7 +281,8 @@ def patch_pair(
         raise ValueError(f"`image` must have room for two disjoint patches, got (H, W) = {image_size}")
     n = pixels.shape[0]
     pixels = pixels.reshape(n, 1, -1, 2, 2)  # [N, 1, K, pixel, (y, x)]
-    sizes = _halvings(size.to(pixels.device).long(), max(height, width))[:, :, None, None]  # [N, T, 1, 1, (h, w)]
+    size = torch.stack((size[:, 0].clamp(1, height), size[:, 1].clamp(1, width)), 1).to(pixels.device).long()
+    sizes = _halvings(size, max(height, width))[:, :, None, None]  # [N, T, 1, 1, (h, w)]
     limit = torch.stack((height - sizes[..., 0], width - sizes[..., 1]), -1)
     corner = (pixels - sizes // 2).clamp(min=0).minimum(limit)  # [N, T, K, box, (top, left)]
     corner = _last_resort(corner, sizes[:, -1, 0, 0], image_size)
@@ -382,9 +379,9 @@ def _gathered(batch: Tensor, pairs: Tensor) -> Tensor:
         shift = (tb - ta) * width + (lb - la)
         source = torch.where(_inside(y, x, ta, la, h, w), source + shift, source)
         source = torch.where(_inside(y, x, tb, lb, h, w), source - shift, source)
-    index = source.reshape(n, 1, -1).expand(-1, c, -1)
+    index = source.reshape(n, 1, height * width).expand(-1, c, -1)
     bits = batch.view(torch.int16) if batch.dtype == torch.uint16 else batch  # gather does not know uint16
-    return bits.reshape(n, c, -1).gather(2, index).view(batch.dtype).reshape(batch.shape)
+    return bits.reshape(n, c, height * width).gather(2, index).view(batch.dtype).reshape(batch.shape)
 
 
 def _inside(y: Tensor, x: Tensor, top: Tensor, left: Tensor, h: Tensor, w: Tensor) -> Tensor:

@@ -123,9 +123,43 @@ def test_salient_region_is_the_cluster_of_highest_mean(seed, grid):
     for n in range(2):
         means = {k: maps[n][labels[n] == k].mean().item() for k in range(4) if (labels[n] == k).any()}
         kept = maps[n][labels[n] >= 0]
-        flat = not len(kept) or kept.max() == kept.min()
+        flat = not len(kept) or maps[n].max() == maps[n].min()
         expected = torch.ones(grid, dtype=torch.bool) if flat else labels[n] == max(means, key=means.get)
         assert torch.equal(region[n], expected)
+
+
+def test_noise_is_no_part_of_a_region_of_equal_values():
+    maps, labels = torch.tensor([[[0.0, 0.0, 0.0, 9.0]]]), torch.tensor([[[0, 0, 0, -1]]])
+    assert salient_region(maps, labels).tolist() == [[[True, True, True, False]]]
+    assert salient_region(maps, torch.full_like(labels, -1)).all() and salient_region(torch.ones_like(maps), labels).all()
+
+
+def test_cells_that_are_not_finite_are_noise_whatever_the_backend_says():
+    maps = torch.tensor([[[torch.nan, 1.0, 5.0]]])
+    assert cluster_saliency(maps, lambda points: torch.zeros(len(points), dtype=torch.int64)).tolist() == [[[-1, 0, 0]]]
+
+
+def test_a_kmeans_with_other_labels_is_asked_for_them():
+    class Lowest(KMeans):
+        def __call__(self, points):
+            labels = super().__call__(points)
+            return torch.where(labels == labels.amax(-1, keepdim=True), -1, labels)
+
+    (region,) = salient_regions([torch.tensor([[[0.0, 0.5, 0.5, 1.0]]])], Lowest(3))
+    assert region.tolist() == [[[False, True, True, False]]]
+
+
+def test_a_size_beyond_the_image_is_cut_to_it():
+    pair = patch_pair(torch.tensor([[[5, 10], [5, 80]]]), torch.tensor([[20, 5]]), (10, 100))
+    assert pair.tolist() == [[0, 0, 8, 0, 78, 10, 5]]
+
+
+def test_extreme_aspects_are_cut_to_the_image():
+    u = torch.tensor([[0.5, 0.5]])
+    for ratio in ((1e300, 1e308), (1e-308, 1e-300)):
+        (size,) = patch_size(u, (10, 20), (0.1, 0.2), ratio).tolist()
+        assert tuple(size) == draw_size(u[0].tolist(), (10, 20), (0.1, 0.2), ratio)
+        assert sorted(size) in ([1, 10], [1, 20])
 
 
 def test_levels_in_one_call_equal_levels_alone():

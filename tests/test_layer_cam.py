@@ -695,7 +695,9 @@ def test_cached_weights_paths_and_names_are_the_same_net(offline: Any) -> None:
     path = offline / weights.url.rsplit("/", 1)[1]
     torch.save(model.state_dict(), path)
     names = ("DEFAULT", weights, "IMAGENET1K_V1", "SqueezeNet1_1_Weights.IMAGENET1K_V1", path, str(path))
+    before = torch.get_rng_state()
     extractors = [LayerCAMExtractor("squeezenet1_1", weights=w, input_size=SIZE) for w in names]
+    assert torch.equal(torch.get_rng_state(), before)
     assert len({e.fingerprint for e in extractors}) == 1
     mine = extractors[-1]
     assert_maps_close(mine.native_maps(batch()), by_hooks(model, mine.layers, normalised(batch())))

@@ -13,6 +13,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 import warnings
 from pathlib import Path
@@ -319,6 +320,23 @@ def test_a_hundred_kills_in_the_middle_of_writes(tmp_path):
     assert told > 200 and all(cache.get(entry_of(i)[0]) == entry_of(i)[1] for i in range(told))
 
 
+def test_threads_that_fork_at_once_do_not_wait_for_each_other(tmp_path):
+    caches = [RegionCache(tmp_path / str(i)) for i in range(3)]
+    for cache in caches:
+        cache.put([entry_of(0)])
+
+    def forks(_):
+        for _ in range(20):
+            in_child(lambda: [cache.get(entry_of(0)[0]) for cache in caches])
+
+    threads = [threading.Thread(target=forks, args=(i,), daemon=True) for i in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+        assert not thread.is_alive()
+
+
 # ---- faults: training goes on, with one warning -------------------------------------------------------------------
 
 
@@ -429,6 +447,32 @@ def test_a_folder_that_cannot_be_written_is_read(tmp_path):
         assert len(quiet) == 1
 
     in_child(work, uid=65534)
+    (tmp_path / "c").chmod(0o700)
+
+
+def test_what_a_killed_writer_left_in_the_log_is_read_where_nothing_can_be_written(tmp_path):
+    def work():
+        RegionCache(tmp_path / "c").put(entry_of(i) for i in range(5))
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    pid = os.fork()
+    if pid == 0:
+        work()
+    os.waitpid(pid, 0)
+    assert (tmp_path / "c" / "regions.sqlite-wal").stat().st_size
+    for path in (tmp_path / "c").iterdir():
+        path.chmod(0o444)
+    (tmp_path / "c").chmod(0o555)
+    if os.getuid() == 0:
+        for folder in (tmp_path, *tmp_path.parents):
+            if "pytest" in str(folder):
+                folder.chmod(0o755)
+
+    def read():
+        cache = RegionCache(tmp_path / "c", read_only=True)
+        assert len(cache) == 5 and cache.get(entry_of(4)[0]) == entry_of(4)[1]
+
+    in_child(read, uid=65534)
     (tmp_path / "c").chmod(0o700)
 
 
@@ -562,6 +606,13 @@ def test_precompute_goes_on_after_an_interruption(tmp_path):
         swap.precompute(Interrupted(10), batch_size=2)
     assert len(swap.cache) == 6
     assert swap.precompute(Scenes(10), batch_size=2) == 4
+
+
+def test_precompute_moves_no_generator_and_takes_all_without_a_rank(tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")  # set by a scheduler, without torchrun
+    before = torch.get_rng_state()
+    assert SaliencySwap(cache=tmp_path / "c").precompute(Scenes(4), batch_size=2) == 4
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_two_ranks_share_the_work(tmp_path):

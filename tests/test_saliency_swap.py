@@ -416,8 +416,8 @@ def test_the_anomaly_generator_gives_float_masks_and_travels():
 
 
 def test_an_empty_batch_comes_back_as_it_is(quick):
-    batch = torch.zeros(0, 3, 8, 8)
-    assert quick(batch) is batch
+    for batch in (torch.zeros(0, 3, 8, 8), torch.zeros(0, 3, 1, 1), torch.zeros(0, 3, 8, 8, device="meta")):
+        assert quick(batch) is batch or batch.device.type == "meta"
 
 
 def test_the_net_is_no_part_of_the_module(swap):
@@ -460,6 +460,31 @@ def test_a_function_may_work_in_place_on_what_it_is_shown():
     assert torch.equal(image, before) and torch.equal(sorted_pixels(out), sorted_pixels(before))
 
 
+def test_a_source_may_work_in_place_on_what_it_is_shown():
+    class Greedy:
+        def native_maps(self, images):
+            return [images.sub_(0.5).abs().mean(1)]
+
+    image = scene() / 255
+    before = image.clone()
+    SaliencySwap(Greedy())(image)
+    assert torch.equal(image, before)
+
+
+@pytest.mark.parametrize("mode", ["CMYK", "PA", "P", "LA"])
+def test_changed_pixels_are_those_of_the_images_own_mode(mode):
+    rng = np.random.default_rng(0)
+    bands = {"CMYK": 4, "PA": 2, "LA": 2, "P": 1}[mode]
+    values = rng.integers(0, 256, (40, 33, bands), dtype=np.uint8)
+    if mode == "CMYK":
+        values[..., 3] = 255  # black, whatever the other inks are
+    image = PIL.Image.merge(mode, [PIL.Image.fromarray(b) for b in np.moveaxis(values, -1, 0)]) if bands > 1 else pil("P")
+    out, mask = SaliencySwap(hot_quarter, return_mask=True, mask="changed")(image)
+    differs = np.asarray(out) != np.asarray(image)
+    differs = differs.any(-1) if differs.ndim == 3 else differs
+    assert differs.any() and np.array_equal(mask[0].numpy().astype(bool), differs)
+
+
 def test_images_that_require_a_gradient_pass_it_on(quick):
     image = (scene() / 255).requires_grad_()
     for transform in (quick, SaliencySwap()):
@@ -472,8 +497,10 @@ def test_a_default_device_is_not_taken_for_that_of_the_image():
     with torch.device("meta"):
         out, mask = SaliencySwap(hot_quarter, cache=None, return_mask=True)(image)
         views = SwapViews(SaliencySwap(hot_quarter, cache=None))(image)
+        labels = SwapViews.collate([views])[1]
+        SaliencySwap(hot_quarter, normalized=MEAN_STD)(v2.functional.normalize(image / 255, *MEAN_STD))
     assert out.device.type == mask.device.type == "cpu" and mask.any()
-    assert {view.device.type for view in views} == {"cpu"}
+    assert {x.device.type for x in (*views, labels)} == {"cpu"}
 
 
 def test_views_share_no_memory_where_p_missed():
@@ -577,7 +604,7 @@ ARGUMENTS = [
     ({"ratio": (0, 1)}, ValueError, r"`ratio` must be 0 < low <= high, got \(0, 1\)"),
     ({"ratio": (1, float("nan"))}, ValueError, r"`ratio` must be 0 < low <= high, got \(1, nan\)"),
     ({"p": 1.5}, ValueError, r"`p` must be a number in \[0, 1\], got 1.5"),
-    ({"p": "often"}, ValueError, r"`p` must be a number in \[0, 1\], got 'often'"),
+    ({"p": "often"}, TypeError, r"`p` must be a number in \[0, 1\], got 'often'"),
     ({"levels": "some"}, ValueError, r"`levels` must be 'random', 'all', 'fused' or indices, got 'some'"),
     ({"levels": ()}, ValueError, r"`levels` must be 'random', 'all', 'fused' or distinct indices, got \(\)"),
     ({"levels": (1, 1)}, ValueError, r"`levels` must be .* distinct indices, got \(1, 1\)"),
@@ -589,7 +616,9 @@ ARGUMENTS = [
         TypeError,
         r"`normalized` must be \(mean, std\), each a sequence of numbers, got \(0.5, 0.5\)",
     ),
-    ({"normalized": ((0.5,), (0.0,))}, ValueError, r"`normalized` must be \(mean, std\) of equal length with std > 0"),
+    ({"normalized": ((0.5,), (0.0,))}, ValueError, r"`normalized` must be \(mean, std\) of equal length, finite, with std > 0"),
+    ({"normalized": ((float("nan"),), (1.0,))}, ValueError, r"`normalized` must be .* finite, .*got \(\(nan,\), \(1.0,\)\)"),
+    ({"saliency": LayerCAMExtractor}, TypeError, r"`saliency` must be an object, got the class LayerCAMExtractor; pass"),
     ({"saliency": "resnet81"}, ValueError, r"`model` .*'resnet81'.*resnet18"),
     (
         {"saliency": 3},
@@ -632,6 +661,25 @@ def test_masks_are_returned_for_bare_images_only():
 def test_levels_of_a_callable_are_checked_when_they_are_known():
     with pytest.raises(ValueError, match=r"`levels` must lie in \[-2, 1\] for 2 saliency maps, got 3"):
         SaliencySwap(hot_quarter, levels=3)(scene())
+    with pytest.raises(ValueError, match=r"`levels` must be distinct, got \(0, -2\), of which two are one of 2"):
+        SaliencySwap(hot_quarter, levels=(0, -2))(scene())
+    with pytest.raises(ValueError, match="`saliency` must return at most 255 maps per image, got 300"):
+        SaliencySwap(lambda images: torch.rand(1, 300, 2, 2))(scene())
+
+
+def test_layers_of_a_foreign_source_say_nothing_of_its_levels():
+    class Source:
+        layers = ("a", "b", "c")
+
+        def native_maps(self, images):
+            return list(hot_quarter(images).unbind(1))
+
+    assert SaliencySwap(Source(), levels="all").make_params([scene()])["pairs"].shape == (1, 2, 7)
+
+
+def test_labels_that_are_none_are_named():
+    with pytest.raises(TypeError, match="`clustering` must return integer labels, got object from"):
+        SaliencySwap(hot_quarter, clustering=lambda points: None)(scene())
 
 
 # ---- views --------------------------------------------------------------------------------------------------------

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import os
 import pickle
+import signal
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -80,6 +84,76 @@ def test_constant_padding_leaves_the_batch_size_open(n: int) -> None:
     assert_expected(cam_of(Pads()), Pads(), n)
 
 
+class Views(Small):
+    """Flattens by `view`, which wants the usual order of memory."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(8 * 8 * 8, 5)
+        nn.init.normal_(self.head.weight, std=0.1, generator=torch.Generator().manual_seed(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.second(self.relu(self.first(x))).relu()
+        return self.head(x.view(x.shape[0], -1))
+
+
+@pytest.mark.parametrize("n", [1, 2, 5])
+def test_view_finds_the_order_of_memory_that_it_wants(n: int) -> None:
+    net = copy.deepcopy(Views()).double()
+    a = net.first(images(n).double()).requires_grad_()
+    b = net.second(net.relu(a.clone()))
+    gradients = torch.autograd.grad(net.head(b.relu().flatten(1)).amax(1).sum(), (a, b))
+    for got, g, t in zip(cam_of(Views()).native_maps(images(n)), gradients, (a, b), strict=True):
+        torch.testing.assert_close(got.double(), (g.relu() * t).sum(1).relu().detach(), rtol=1e-4, atol=1e-6)
+
+
+class Coloured(Small):
+    """Computes with numbers that are no parameters, in three places where they may stand."""
+
+    def __init__(self, *numbers: float) -> None:
+        super().__init__()
+        self.numbers = numbers
+
+    def forward(self, x: Tensor) -> Tensor:
+        made, listed, keyed = self.numbers
+        self.listed, self.keyed = [torch.tensor(listed)], {"": torch.tensor(keyed)}
+        return super().forward(x * torch.tensor([made, 1.0, 1.0])[:, None, None] * self.listed[0] + self.keyed[""])
+
+
+def test_constants_of_a_module_are_part_of_its_fingerprint() -> None:
+    numbers = [(1.0, 1.0, 0.0), (0.5, 1.0, 0.0), (1.0, 0.5, 0.0), (1.0, 1.0, 0.5)]
+    found = {cam_of(Coloured(*row)).fingerprint for row in (*numbers, numbers[0])}
+    assert len(found) == 4 and None not in found
+
+
+@pytest.mark.parametrize("traced", [True, False])
+def test_a_child_that_is_forked_in_the_middle_of_a_call_does_not_wait(traced: bool) -> None:
+    with pytest.warns(UserWarning, match="cannot be traced") if not traced else contextlib.nullcontext():
+        cam = cam_of(Small() if traced else Value())
+    net: Any = cam._net
+    expected = cam.native_maps(images())[0]
+    with net._lock if traced else net._graphs[torch.device("cpu")]._lock:  # held by another thread, as it were
+        pid = os.fork()
+        if pid == 0:
+            net._graphs = {} if traced else net._graphs  # a first call on a device takes the lock
+            code = 1
+            try:
+                if traced:
+                    net._lock.acquire(timeout=20)
+                    code = 0
+                else:
+                    code = 0 if torch.equal(cam.native_maps(images())[0], expected) else 2
+            finally:
+                os._exit(code)
+        deadline = time.monotonic() + 60
+        while not (ended := os.waitpid(pid, os.WNOHANG))[0] and time.monotonic() < deadline:
+            time.sleep(0.02)
+        if not ended[0]:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+    assert ended[0] and os.waitstatus_to_exitcode(ended[1]) == 0
+
+
 class Loop(Small):
     def score(self, logits: Tensor) -> Tensor:
         return torch.stack([logits[i] * 2 for i in range(len(logits))])
@@ -105,6 +179,8 @@ def test_what_cannot_be_traced_warns_and_is_still_right(kind: type[Small]) -> No
         runs = list(pool.map(lambda _: cam.native_maps(images())[0], range(8)))
     assert all(torch.equal(r, runs[0]) for r in runs)
     assert not runs[0].requires_grad
+    twin = pickle.loads(pickle.dumps(cam))  # warned once: that a warning is an error here shows it
+    assert torch.equal(twin.native_maps(images())[0], runs[0])
 
 
 def test_each_device_has_a_trace_of_its_own() -> None:

@@ -145,7 +145,10 @@ class CheckedBackend:
         else:
             with one_thread_in_workers():
                 found = copy.deepcopy(self.source).fit_predict(points.cpu().numpy())
-        labels = torch.as_tensor(np.asarray(found) if not isinstance(found, Tensor) else found, device=points.device)
+        array = found if isinstance(found, Tensor) else np.asarray(found)
+        if not isinstance(array, Tensor) and array.dtype.kind not in "biu":
+            raise TypeError(f"`clustering` must return integer labels, got {array.dtype} from {self.source!r}")
+        labels = torch.as_tensor(array, device=points.device)
         if labels.is_floating_point() or labels.is_complex():
             raise TypeError(f"`clustering` must return integer labels, got {labels.dtype} from {self.source!r}")
         if labels.shape != points.shape[:-1]:

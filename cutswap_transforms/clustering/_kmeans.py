@@ -78,6 +78,11 @@ class KMeans(QuantileKMeans):
         tensor([ 2,  0,  0,  1, -1])
     """
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "__call__" in cls.__dict__ and "highest" not in cls.__dict__:
+            cls.highest = None  # type: ignore[assignment,method-assign]  # it would not be that of the new labels
+
     def __call__(self, points: Tensor) -> Tensor:
         """Label points.
 

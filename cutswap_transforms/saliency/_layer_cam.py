@@ -67,8 +67,8 @@ class LayerCAMExtractor(v2.Transform):
         layers: names of the modules whose outputs [N, K, h, w] are the levels. None: the last block of each
             resolution stage, four at most, from fine to coarse.
         target: class index; None takes the arg-max class of each image.
-        input_size: images are squashed to (s, s) for the net, antialiased bilinear. None: 128 for "tiny", the weights'
-            crop size, else 224.
+        input_size: images are squashed to (s, s) for the net, antialiased bilinear; at least 32. None: 128 for "tiny",
+            the weights' crop size, else 224.
         mean_std: what the input is normalised with: "imagenet", ((mean, ...), (std, ...)) or None.
         precision: "fp32" or "bf16", in which a net takes half the time on CPUs that have avx512_bf16 or amx_bf16.
 
@@ -133,14 +133,14 @@ class LayerCAMExtractor(v2.Transform):
         """Raw LayerCAM at the resolution of each level, for a batch in one pass.
 
         Args:
-            images: [N, 3, H, W], uint8 or float in [0, 1], on any device.
+            images: [N, 3, H, W], uint8, uint16 or float in [0, 1] (clamped, see Raises), on any device.
 
         Returns:
             L tensors [N, h_l, w_l], float32, >= 0, not normalised, in the order of `layers`.
 
         Raises:
-            TypeError: no tensor, or an integer dtype other than uint8.
-            ValueError: wrong rank, non-finite pixels, floats outside of [0, 1].
+            TypeError: no tensor, or another integer dtype.
+            ValueError: wrong rank, non-finite pixels, floats outside of [-0.25, 1.25].
         """
         if not isinstance(images, Tensor):
             raise TypeError(f"`images` must be a tensor [N, 3, H, W], got {type(images).__name__}")

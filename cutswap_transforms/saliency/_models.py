@@ -59,7 +59,8 @@ def _traced_module(model: nn.Module, *arguments: Any) -> TracedCAM:
     with autograd_allowed():
         net = _traced(_private_copy(model, name), name, *arguments)
     # Modules of one class and equal weights may still compute different things.
-    net.digest = hashlib.sha256((net.digest + net.code).encode()).hexdigest() if net.code is not None else ""
+    program = net.program
+    net.digest = "" if program is None else hashlib.sha256(net.digest.encode() + program).hexdigest()
     return net
 
 
@@ -71,8 +72,13 @@ def _traced_by_name(model: str, weights: Any, *arguments: Any) -> TracedCAM:
 def _traced(
     module: nn.Module, name: str, layers: Sequence[str] | None, target: int | None, size: int, dtype: torch.dtype
 ) -> TracedCAM:
-    x = example(1, size)
-    calls, logits = _probe(module, name, x)
+    layout, x = torch.channels_last, example(1, size)
+    try:
+        calls, logits = _probe(module, name, x)
+    except ValueError:  # `view` in the module may want maps in the usual order, which is slower
+        layout = torch.contiguous_format
+        module, x = module.to(memory_format=layout), x.contiguous()
+        calls, logits = _probe(module, name, x)
     check_target(target, logits.shape[1])
     if layers is None:
         found = find_layers(calls, name)
@@ -83,7 +89,7 @@ def _traced(
         if layer not in last or not last[layer].side:
             got = f"returned {list(last[layer].output.shape)}" if layer in last else "returned no tensor"
             raise ValueError(f"`layers` must be modules that return maps [N, K, h, w] with h = w, {layer!r} {got}")
-    cam = CamArguments(found, target, dtype, clone=any(last[layer].overwritten for layer in found))
+    cam = CamArguments(found, target, dtype, any(last[layer].overwritten for layer in found), layout)
     digest = _digest(module, name)
     return TracedCAM(_folded(module, found, x, logits).to(dtype), cam, size, name, digest)
 
@@ -181,7 +187,8 @@ def _load(model: str, weights: Any) -> nn.Module:
             _load_state(module, weights, model)
         return module
     try:
-        return cast(nn.Module, torchvision.models.get_model(model, weights=weights, progress=False))
+        with _own_seed():  # torchvision draws random weights before it loads these
+            return cast(nn.Module, torchvision.models.get_model(model, weights=weights, progress=False))
     except (OSError, http.client.HTTPException) as error:
         folder = Path(torch.hub.get_dir()) / "checkpoints"
         raise ConnectionError(

@@ -15,6 +15,7 @@ import copy
 import os
 import threading
 import warnings
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple, cast
@@ -30,12 +31,16 @@ Maps = Callable[[Tensor], list[Tensor]]
 
 
 class CamArguments(NamedTuple):
-    """What LayerCAM is asked of a module. `clone` guards outputs that the next module changes in place."""
+    """What LayerCAM is asked of a module, and how the module wants it.
+
+    `clone` guards outputs that the next module changes in place; `layout` is the memory format of images and maps.
+    """
 
     layers: tuple[str, ...]
     target: int | None
     dtype: torch.dtype
     clone: bool
+    layout: torch.memory_format
 
 
 def example(n: int, size: int) -> Tensor:
@@ -46,7 +51,7 @@ def example(n: int, size: int) -> Tensor:
 
 def cam_function(module: nn.Module, cam: CamArguments) -> Maps:
     """Normalised images [N, 3, s, s] -> raw maps, by autograd."""
-    layers, target, dtype, clone = cam
+    layers, target, dtype, clone, _ = cam
 
     def maps(x: Tensor) -> list[Tensor]:
         taps: dict[str, Tensor] = {}
@@ -84,31 +89,41 @@ class TracedCAM:
         self.layers, self.digest = cam.layers, digest
         self._module, self._cam, self._size, self._name = module, cam, size, name
         self._graphs: dict[torch.device, Maps] = {}
-        self._lock = threading.Lock()
+        self._untraceable = False
+        self._lock = _own_lock(self)
         self._graph(CPU)
 
     def maps(self, x: Tensor) -> list[Tensor]:
         graph = self._graphs.get(x.device) or self._graph(x.device)
-        return graph(x)
+        return graph(x.contiguous(memory_format=self._cam.layout))
 
     @property
-    def code(self) -> str | None:
-        """What the net computes, as text; None where it was not traced."""
+    def program(self) -> bytes | None:
+        """What the net computes, with the constants in it; None where it was not traced."""
         graph = self._graphs.get(CPU)
-        return graph.code if isinstance(graph, torch.fx.GraphModule) else None
+        if not isinstance(graph, torch.fx.GraphModule):
+            return None
+        names = {str(n.target) for n in graph.graph.nodes if n.op == "get_attr"}
+        constants = (getattr(graph, name) for name in sorted(names) if not name.startswith("_param_constant"))
+        values = (t.detach().contiguous().flatten().view(torch.uint8).numpy().tobytes() for t in constants)
+        return graph.code.encode() + b"".join(values)
 
     def _graph(self, device: torch.device) -> Maps:
         with self._lock, autograd_allowed():
             if device not in self._graphs:
                 module = self._module if device == CPU else copy.deepcopy(self._module).to(device)
-                maps, x = cam_function(module, self._cam), example(2, self._size).to(device)
-                expected = self._by_autograd(maps, x[:1]) if device == CPU else None
-                try:
-                    self._graphs[device] = trace(maps, x, expected)
-                except Exception as error:
-                    self._warn(error)
-                    self._graphs[device] = _Serial(maps)
+                maps, x = cam_function(module, self._cam), example(2, self._size).to(device, memory_format=self._cam.layout)
+                expected = self._by_autograd(maps, x[:1]) if device == CPU and not self._untraceable else None
+                self._graphs[device] = _Serial(maps) if self._untraceable else self._traced(maps, x, expected)
             return self._graphs[device]
+
+    def _traced(self, maps: Maps, x: Tensor, expected: list[Tensor] | None) -> Maps:
+        try:
+            return trace(maps, x, expected)
+        except Exception as error:
+            self._warn(error)
+            self._untraceable = True
+            return _Serial(maps)
 
     def _by_autograd(self, maps: Maps, x: Tensor) -> list[Tensor]:
         try:
@@ -134,18 +149,36 @@ class TracedCAM:
         return {**self.__dict__, "_lock": None, "_graphs": graphs}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, _lock=threading.Lock())
+        self.__dict__.update(state, _lock=_own_lock(self))
 
 
 class _Serial:
     """Autograd with hooks, one thread at a time, in any mode that the caller is in."""
 
     def __init__(self, maps: Maps) -> None:
-        self._maps, self._lock = maps, threading.Lock()
+        self._maps, self._lock = maps, _own_lock(self)
 
     def __call__(self, x: Tensor) -> list[Tensor]:
         with self._lock, autograd_allowed():
             return [m.detach() for m in self._maps(x.clone())]
+
+
+_holders: weakref.WeakSet[Any] = weakref.WeakSet()
+
+
+def _own_lock(holder: Any) -> threading.Lock:
+    """A lock for `holder._lock` that a forked child finds open, whatever another thread did when it was forked."""
+    _holders.add(holder)
+    return threading.Lock()
+
+
+def _renew_locks() -> None:
+    for holder in _holders:
+        holder._lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_locks)
 
 
 def trace(maps: Maps, x: Tensor, expected: list[Tensor] | None = None) -> Maps:
