@@ -136,7 +136,7 @@ def main() -> None:
         default=["mobilenet_v2_1.0_224:224", "mobilenet_v1_0.5_160:160"],
         help="name:side, each name given to the factory; the first is the reference of (c)",
     )
-    parser.add_argument("--count", type=int, default=100, help="images for (b) and (c)")
+    parser.add_argument("--count", type=int, default=300, help="images for (b) and (c), at most")
     parser.add_argument("--seed", type=int, default=0, help="the seed of the training, which made the split")
     parser.add_argument("--no-probe", action="store_true")
     args = parser.parse_args()

@@ -20,6 +20,7 @@ import importlib
 import json
 import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -265,8 +266,8 @@ def state_of(folded: Student) -> dict[str, np.ndarray]:
     return {name: tensor.detach().half().contiguous().numpy() for name, tensor in tensors_of(folded).items()}
 
 
-def map_loss(logits: Tensor, features: list[Tensor], teacher: Tensor, flip: Tensor) -> Tensor:
-    """1 - Pearson correlation of the student's LayerCAM maps with the teacher's, mean over levels and images.
+def map_loss(logits: Tensor, features: list[Tensor], teacher: Tensor, flip: Tensor, weights: Sequence[float]) -> Tensor:
+    """1 - Pearson correlation of the student's LayerCAM maps with the teacher's, weighted mean over levels, and images.
 
     Each net's maps explain its own arg-max class, as they will in use. The loss is a function of a gradient, so the
     graph of the gradient is kept."""
@@ -278,7 +279,8 @@ def map_loss(logits: Tensor, features: list[Tensor], teacher: Tensor, flip: Tens
         mine = (g.relu() * a).sum(1)
         mine = torch.where(flip[:, None, None], mine.flip(2), mine).flatten(1)
         lost.append(1 - F.cosine_similarity(mine - mine.mean(1, keepdim=True), theirs - theirs.mean(1, keepdim=True), eps=1e-6))
-    return torch.stack(lost).mean()
+    share = torch.tensor(weights) / sum(weights)
+    return (torch.stack(lost).mean(1) * share).sum()
 
 
 def jitter(images: Tensor, flip: Tensor, generator: torch.Generator) -> Tensor:
@@ -359,7 +361,7 @@ def batch_losses(student, photos, labels, views, cache, index, view, generator, 
             args.label_weight * F.cross_entropy(labelled, labels[index], label_smoothing=0.1),
             args.feature_weight * F.mse_loss(mid, answer("mid")),
             args.feature_weight * F.mse_loss(deep, answer("deep")),
-            args.map_weight * map_loss(said, features, answer("maps"), flip) if maps else torch.zeros(()),
+            args.map_weight * map_loss(said, features, answer("maps"), flip, args.level_weights) if maps else torch.zeros(()),
         )
     )
 
@@ -379,6 +381,7 @@ def main() -> None:
     parser.add_argument("--map-epochs", type=int, default=12, help="epochs of the second phase, on the folded net")
     parser.add_argument("--map-lr", type=float, default=5e-4)
     parser.add_argument("--map-weight", type=float, default=4.0)
+    parser.add_argument("--level-weights", type=float, nargs=4, default=(1, 1, 1, 1), help="of the maps' loss, fine to coarse")
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--lr", type=float, default=4e-3)
     parser.add_argument("--temperature", type=float, default=2.0)
