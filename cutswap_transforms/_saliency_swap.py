@@ -150,31 +150,37 @@ class SaliencySwap(v2.Transform):
             flat_inputs: leaves of the sample; the first image guides.
 
         Returns:
-            "pairs": int64 [N, S, 7] on the image's device, rows as `PatchPair`; height 0 = no swap. With
-            `mask="changed"` and a mask to fill, also "mask": uint8 [N, 1, H, W].
+            "pairs": int64 [N, S, 7] on the image's device, rows as `PatchPair`; height 0 = no swap. "size": the (H, W)
+            that they hold for. With `mask="changed"` and a mask to fill, also "mask": uint8 [N, 1, H, W].
         """
         image = image_leaves(flat_inputs)[0]
         size, n = image_size(image), batch_size(image)
         device = image.device if isinstance(image, Tensor) else torch.device("cpu")
         if n == 0:
-            return {"pairs": torch.zeros(0, 1, 7, dtype=torch.int64, device=device)}
+            return {"pairs": torch.zeros(0, 1, 7, dtype=torch.int64, device=device), "size": size}
         if size[0] * size[1] < 2:
             raise ValueError(f"`image` must have room for two disjoint patches, got (H, W) = {size}")
         u = torch.rand(n, 2 + self._swap_count(image) * NUMBERS, dtype=torch.float32, device=device)
         pairs = self._pairs_on_host(image, u) if device.type == "cpu" else self._pairs_on_device(image, u)
-        params: dict[str, Any] = {"pairs": pairs}
+        params: dict[str, Any] = {"pairs": pairs, "size": size}
         if self.mask == "changed" and (self.return_mask or any(isinstance(x, tv_tensors.Mask) for x in flat_inputs)):
             params["mask"] = _changed(image, pairs)
         return params
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
-        """Apply `params` to one leaf: images are swapped, masks get 1 in the region, others pass. Draws nothing."""
+        """Apply `params` to one leaf: images are swapped, masks get 1 in the region, others pass. Draws nothing.
+
+        Raises:
+            ValueError: params that were drawn for an image of another size.
+        """
         pairs: Tensor = params["pairs"]
         idle = pairs.device.type == "cpu" and not any(row[5] for rows in pairs.tolist() for row in rows)
         if isinstance(inpt, tv_tensors.Mask):
             return inpt if idle else _marked(inpt, self._region_mask(pairs, params, image_size(inpt)))
         if not is_image(inpt):
             return inpt
+        if image_size(inpt) != params.get("size", image_size(inpt)):
+            raise ValueError(f"`params` must be of an image of (H, W) = {image_size(inpt)}, got those of {params['size']}")
         out = inpt if idle else _swapped(inpt, pairs)
         if not self.return_mask:
             return out

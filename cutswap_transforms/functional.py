@@ -185,16 +185,11 @@ def salient_regions(maps: list[Tensor], clustering: Callable[[Tensor], Tensor]) 
     >>> [r.tolist() for r in salient_regions([torch.tensor([[[0.0, 2.0]]]), torch.tensor([[[3.0]]])], two)]
     [[[[False, True]]], [[[True]]]]
     """
-    highest = getattr(clustering, "highest", None)  # values [M, P] -> the cells of the highest cluster, NaN left out
+    highest = getattr(clustering, "highest", None)  # L tensors [N, P_l] -> the same, bool
     if highest is None or getattr(clustering, "position", False):
         return [salient_region(m, cluster_saliency(m, clustering)) for m in maps]
-    # Levels of different sizes share one call as rows of equal length, padded with NaN.
-    n, longest = maps[0].shape[0], max(m[0].numel() for m in maps)
-    rows = torch.cat([F.pad(m.float().reshape(n, 1, -1), (0, longest - m[0].numel()), value=torch.nan) for m in maps])
-    values = normalize_maps(rows)[:, 0]  # [L * N, P]
-    flat = values.nan_to_num(0.0).amax(1, keepdim=True) <= 0  # the greatest value of any other map is 1
-    regions = (highest(values) | flat).reshape(len(maps), n, longest)
-    return [r[:, : m[0].numel()].reshape(m.shape) for r, m in zip(regions, maps, strict=True)]
+    regions = highest([m.flatten(1) for m in maps])
+    return [r.reshape(m.shape) for r, m in zip(regions, maps, strict=True)]
 
 
 def sample_pixel_pair(region: Tensor, u: Tensor, image_size: tuple[int, int] | None = None) -> Tensor:
@@ -349,6 +344,9 @@ def swap_patches(image: Tensor, pairs: Tensor) -> Tensor:
     Returns:
         A new tensor of the same shape, dtype and device.
 
+    Raises:
+        ValueError: shapes that do not fit, or (on the CPU) boxes that reach beyond the image.
+
     >>> swap_patches(torch.arange(4).reshape(1, 1, 4), torch.tensor([[[0, 0, 0, 0, 3, 1, 1]]]))
     tensor([[[3, 1, 2, 0]]])
     """
@@ -361,7 +359,10 @@ def swap_patches(image: Tensor, pairs: Tensor) -> Tensor:
         return _gathered(batch, pairs.to(batch.device)).reshape(image.shape)
     out = batch.clone()
     for i, rows in enumerate(pairs.tolist()):
-        for _, ta, la, tb, lb, h, w in rows:
+        for level, ta, la, tb, lb, h, w in rows:
+            if max(ta, tb) + h > batch.shape[2] or max(la, lb) + w > batch.shape[3]:
+                box, size = PatchPair(level, ta, la, tb, lb, h, w), tuple(batch.shape[2:])
+                raise ValueError(f"`pairs` must lie inside the image, got {box} for (H, W) = {size}")
             if h:
                 out[i, :, ta : ta + h, la : la + w] = batch[i, :, tb : tb + h, lb : lb + w]
                 out[i, :, tb : tb + h, lb : lb + w] = batch[i, :, ta : ta + h, la : la + w]

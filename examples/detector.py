@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 import torchvision
 from augment import load_factory
+from data import DataError
 from numpy.typing import NDArray
 from sklearn.covariance import EmpiricalCovariance, LedoitWolf
 from sklearn.metrics import roc_auc_score
@@ -56,7 +57,12 @@ def make_backbone(spec: str, weights: str | None) -> nn.Module:
         return without_last_linear(load_factory(spec))
     if spec == PAPER:
         return without_last_linear(torchvision.models.resnet18(weights=None))
-    return without_last_linear(torchvision.models.get_model(spec, weights=weights))
+    try:
+        return without_last_linear(torchvision.models.get_model(spec, weights=weights))
+    except (ValueError, OSError) as error:  # an unknown name, or no network
+        raise DataError(
+            f"`backbone` {spec!r} with weights {weights!r} cannot be had ({error}); see --backbone and --weights"
+        ) from error
 
 
 def without_last_linear(net: nn.Module) -> nn.Module:

@@ -230,6 +230,8 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     for name in ("steps", "batch", "size", "clusters", "devices"):
         if getattr(args, name) < 1:
             raise DataError(f"`{name}` must be 1 or more, got {getattr(args, name)}")
+    if args.size < 32:
+        raise DataError(f"`size` must be 32 or more, or the nets see nothing, got {args.size}")
     return args
 
 

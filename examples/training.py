@@ -92,6 +92,14 @@ def precompute(negatives: Sequence[Negative], images: Tensor) -> None:
 
 
 def make_negatives_of(args: argparse.Namespace) -> list[Negative]:
+    """The negatives that the arguments ask for; what the library refuses is the user's mistake."""
+    try:
+        return _make_negatives_of(args)
+    except (ValueError, OSError) as error:
+        raise DataError(str(error)) from error
+
+
+def _make_negatives_of(args: argparse.Namespace) -> list[Negative]:
     plain = args.rule == "any" and not args.feather and not args.jitter
     return make_negatives(
         args.augmentation,
@@ -164,7 +172,8 @@ def resume(args: argparse.Namespace, names: Sequence[str], folder: Path) -> tupl
     """The settings of these names, and the result in `folder` if there is one; settings must be those found there."""
     settings = json.loads(json.dumps({name: getattr(args, name) for name in names}))
     note, done = folder / "settings.json", folder / "result.json"
-    there = json.loads(note.read_text()) if note.exists() else settings
+    kept = any((folder / name).exists() for name in ("result.json", "checkpoint.ckpt"))  # else it never began
+    there = json.loads(note.read_text()) if kept and note.exists() else settings
     differing = [f"{k}: {there.get(k)} there, {v} now" for k, v in settings.items() if there.get(k) != v]
     if differing:
         raise DataError(f"`out` must be new or hold the same run, got {str(folder)!r} with {'; '.join(differing)}")

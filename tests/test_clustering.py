@@ -21,6 +21,7 @@ from threadpoolctl import ThreadpoolController
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from cutswap_transforms import functional
 from cutswap_transforms.clustering import (
     KMeans,
     OpenCVKMeans,
@@ -61,8 +62,8 @@ def values(*shape: int, seed: int = 0) -> Tensor:
 
 
 def highest_of(points: Tensor, backend: KMeans) -> Tensor:
-    labels = backend(points[..., None])
-    return (labels >= 0) & (labels == labels.amax(1, keepdim=True))
+    maps = points[:, None]
+    return functional.salient_region(maps, functional.cluster_saliency(maps, backend))[:, 0]
 
 
 def test_every_wanted_backend_is_there() -> None:
@@ -319,11 +320,9 @@ class TestKMeans:
         hypothesis.assume(len(points))
         in_numpy = torch.from_numpy(_kmeans._label_values_numpy(points.numpy(), n_clusters, n_rounds))
         assert torch.equal(_kmeans._label_values_torch(points, n_clusters, n_rounds), in_numpy)
-        highest = (in_numpy >= 0) & (in_numpy == in_numpy.amax(1, keepdim=True))
-        backend = KMeans(n_clusters, n_iter=n_rounds + 1)
-        assert torch.equal(backend.highest(points), highest_of(points, backend))
-        in_torch = _kmeans._highest(torch, points, *_kmeans._borders_torch(points, n_clusters, n_rounds))
-        assert torch.equal(in_torch, highest)
+        highest = highest_of(points, KMeans(n_clusters, n_iter=n_rounds + 1))
+        assert torch.equal(KMeans(n_clusters, n_iter=n_rounds + 1).highest([points])[0], highest)
+        assert torch.equal(_kmeans._highest_torch([points], n_clusters, n_rounds + 2)[0], highest)
 
     @pytest.mark.parametrize(("n_points", "n_clusters"), [(1, 4), (2, 4), (1024, 4), (1024, 300)])
     def test_numpy_and_torch_do_the_same_on_maps(self, n_points: int, n_clusters: int) -> None:

@@ -120,6 +120,26 @@ def test_a_folder_of_another_run_is_refused(examples: Any, toy: Path, tmp_path: 
         examples.train_ssl.main(options(toy, tmp_path, "--categories", "flange", "--augmentation", "none", "--lr", "0.5"))
 
 
+def test_a_run_that_never_began_does_not_block_its_folder(examples: Any, toy: Path, tmp_path: Path) -> None:
+    arguments = options(toy, tmp_path, "--categories", "flange", "--augmentation", "none", "--no-heat-maps")
+    with pytest.raises(SystemExit, match=r"error: `backbone` 'resnet1' .*; see --backbone and --weights"):
+        examples.train_ssl.main([*arguments, "--backbone", "resnet1"])
+    assert examples.train_ssl.main([*arguments, "--backbone", "tiny"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("option", "sentence"),
+    [
+        (("--saliency", "resnet81"), "error: `model` must be .*resnet18"),
+        (("--levels", "7"), r"error: `levels` must lie in \[-4, 3\]"),
+        (("--size", "16"), "error: `size` must be 32 or more"),
+    ],
+)
+def test_mistakes_end_with_one_sentence(examples: Any, toy: Path, tmp_path: Path, option: Any, sentence: str) -> None:
+    with pytest.raises(SystemExit, match=sentence):
+        examples.train_ssl.main([*options(toy, tmp_path, "--categories", "flange"), *option])
+
+
 def test_no_negatives_no_training(examples: Any, toy: Path, tmp_path: Path) -> None:
     cell = one(examples, toy, tmp_path, "--augmentation", "none")
     assert {p.name for p in (tmp_path / "flange-seed0").iterdir()} == {"result.json", "settings.json"}

@@ -682,6 +682,14 @@ def test_labels_that_are_none_are_named():
         SaliencySwap(hot_quarter, clustering=lambda points: None)(scene())
 
 
+def test_params_of_another_size_are_refused(quick):
+    params = quick.make_params([scene(40, 33)])
+    with pytest.raises(ValueError, match=r"`params` must be of an image of \(H, W\) = \(20, 17\), got those of \(40, 33\)"):
+        quick.transform(scene(20, 17), params)
+    with pytest.raises(ValueError, match=r"`pairs` must lie inside the image, got PatchPair\(level=0, .*\(H, W\) = \(8, 8\)"):
+        functional.swap_patches(torch.rand(3, 8, 8), torch.tensor([[[0, 0, 0, 6, 6, 3, 3]]]))
+
+
 # ---- views --------------------------------------------------------------------------------------------------------
 
 

@@ -167,7 +167,9 @@ class LayerCAMExtractor(v2.Transform):
     def _prepared(self, x: Tensor) -> Tensor:
         """uint8 or [0, 1] images [N, 3, H, W] -> normalised float32 [N, 3, s, s] in channels_last."""
         top = 1.0 if x.is_floating_point() else 255.0
-        x = _squashed(x.contiguous(memory_format=torch.channels_last), self.input_size)
+        # 8-bit images are squashed alike in any layout, and faster as they are; floats would round in another order.
+        x = x if x.dtype == torch.uint8 else x.contiguous(memory_format=torch.channels_last)
+        x = _squashed(x, self.input_size)
         scale, shift = _scale_and_shift(*self._mean_std, top, x.device)
         return torch.addcmul(shift, x, scale).contiguous(memory_format=torch.channels_last)
 
