@@ -256,7 +256,7 @@ class SaliencySwap(v2.Transform):
         rows = [[[0] * 7] * ((u.shape[1] - 2) // NUMBERS)] * len(numbers)
         for i, entry in zip(hits, self._of_guidance.entries(image, hits) if hits else (), strict=True):
             rows[i] = self._draw(entry, numbers[i], size)
-        return torch.tensor(rows, device="cpu")
+        return torch.from_numpy(np.array(rows, dtype=np.int64))  # a third of the time of torch.tensor
 
     def _draw(self, entry: bytes, u: list[float], size: tuple[int, int]) -> list[list[int]]:
         levels = count_levels(entry)
