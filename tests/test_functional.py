@@ -169,6 +169,7 @@ def test_levels_in_one_call_equal_levels_alone():
 
     maps = [torch.rand(3, 8, 9), torch.rand(3, 4, 4), torch.full((3, 2, 2), 1.0), torch.full((3, 1, 1), torch.nan)]
     maps[1][0, 1], maps[1][1] = torch.nan, -torch.inf
+    maps.append(torch.tensor([[[-3e38, 0.0, 1e38, 3e38]]]).expand(3, 1, 4))  # its span is beyond float32
     for backend in (Batched(), KMeans(), KMeans(1)):
         together = salient_regions(maps, backend)
         alone = [salient_region(m, cluster_saliency(m, backend)) for m in maps]

@@ -200,19 +200,21 @@ def _highest_numpy(levels: Sequence[Array], n_clusters: int, n_rounds: int) -> l
     """`KMeans.highest`. Few calls: at the size of saliency maps they are what takes the time."""
     scaled, whole, parts, counts = [], [], [], []
     for level in levels:
-        low, high = level.min(1), level.max(1)  # [N]
-        clean = bool(np.isfinite(low).all() and np.isfinite(high).all())
-        if not clean:
-            finite = np.isfinite(level)
-            low, high = np.where(finite, level, np.inf).min(1), np.where(finite, level, -np.inf).max(1)
-            level = np.where(finite, level, np.nan)
-        span = high - low
+        with np.errstate(over="ignore", invalid="ignore"):  # a span beyond float32: what has no place becomes NaN
+            low, high = level.min(1), level.max(1)  # [N]
+            clean = bool(np.isfinite(high - low).all())
+            if not clean:
+                finite = np.isfinite(level)
+                low, high = np.where(finite, level, np.inf).min(1), np.where(finite, level, -np.inf).max(1)
+                level = np.where(finite, level, np.nan)
+            span = high - low
+            level = (level - low[:, None]) / np.where(span > 0, span, np.float32(1))[:, None]
         whole.append(span <= 0)
-        level = (level - low[:, None]) / np.where(span > 0, span, np.float32(1))[:, None]
         scaled.append(level)
         ordered = np.sort(level, axis=1)  # NaN comes last
-        counts.append(np.full(len(level), level.shape[1]) if clean else finite.sum(1))
-        parts.append(ordered.ravel() if clean else ordered[np.isfinite(ordered)])
+        placed = None if clean else np.isfinite(ordered)
+        counts.append(np.full(len(level), level.shape[1]) if placed is None else placed.sum(1))
+        parts.append(ordered.ravel() if placed is None else ordered[placed])
     borders = _lloyd_numpy(np.concatenate(parts), np.concatenate(counts), n_clusters, n_rounds)
     tops = np.where(np.isfinite(borders), borders, -np.inf).max(0, initial=-np.inf).reshape(len(levels), -1, 1)
     return [(level >= top) | flat[:, None] for level, top, flat in zip(scaled, tops, whole, strict=True)]
