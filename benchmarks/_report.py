@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from _harness import UNSTABLE, Figure, Timing, environment, speed_ratio
+from _harness import UNSTABLE, Figure, Timing, environment, one_thread, speed_ratio
 
 
 @dataclass
@@ -154,3 +154,10 @@ def finish(result: Result, out: Path) -> int:
     out.mkdir(parents=True, exist_ok=True)
     (out / f"{result.name}.json").write_text(result.to_json(), encoding="utf-8")
     return 0
+
+
+def run_alone(doc: str | None, run: Callable[[argparse.Namespace], Result]) -> int:
+    """A benchmark script from its command line: the exit status."""
+    args = parser(doc).parse_args()
+    one_thread()
+    return finish(run(args), args.out)

@@ -15,14 +15,13 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
 
 import torch
 import torchvision
-from _harness import Case, Figure, Timing, measure, one_thread, quartiles
+from _harness import Case, Figure, Timing, measure, quartiles
 from _images import batch, pictures
-from _report import Result, bar_plot, finish, parser
+from _report import Result, bar_plot, run_alone
 from torch import Tensor
 
 from cutswap_transforms import LayerCAMExtractor, SaliencySwap
@@ -166,11 +165,5 @@ def run(args: argparse.Namespace) -> Result:
     return result
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    args: Any = parser(__doc__).parse_args(argv)
-    one_thread()
-    return finish(run(args), args.out)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_alone(__doc__, run))

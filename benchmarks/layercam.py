@@ -12,14 +12,14 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
 import torchvision
-from _harness import Case, Timing, cpu_has_bf16, measure, one_thread, speed_ratio
+from _harness import Case, Timing, cpu_has_bf16, measure, speed_ratio
 from _images import batch, pictures
-from _report import Result, bar_plot, finish, parser
+from _report import Result, bar_plot, run_alone
 from torch import Tensor, nn
 
 from cutswap_transforms import LayerCAMExtractor
@@ -123,11 +123,5 @@ def run(args: argparse.Namespace) -> Result:
     return result
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    args = parser(__doc__).parse_args(argv)
-    one_thread()
-    return finish(run(args), args.out)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_alone(__doc__, run))

@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from _harness import Case, Figure, Timing, measure, one_thread, quartiles, speed_ratio
+from _harness import Case, Figure, Timing, measure, quartiles, speed_ratio
 from _images import write_files
-from _report import Result, bar_plot, finish, parser
+from _report import Result, bar_plot, run_alone
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -171,11 +171,5 @@ def run(args: argparse.Namespace) -> Result:
     return result
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    args = parser(__doc__).parse_args(argv)
-    one_thread()
-    return finish(run(args), args.out)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_alone(__doc__, run))

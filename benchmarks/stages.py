@@ -17,9 +17,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from _harness import Case, Timing, cycle, difference, measure, one_thread
+from _harness import Case, Timing, cycle, difference, measure
 from _images import as_kind, pictures
-from _report import Result, bar_plot, finish, parser
+from _report import Result, bar_plot, run_alone
 from torch import Tensor
 
 from cutswap_transforms import KMeans, LayerCAMExtractor, RegionCache, SaliencySwap, functional
@@ -145,11 +145,5 @@ def _rest(one: dict[str, Timing], second: dict[str, Timing], whole: dict[str, Ti
     )
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    args = parser(__doc__).parse_args(argv)
-    one_thread()
-    return finish(run(args), args.out)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_alone(__doc__, run))

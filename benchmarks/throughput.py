@@ -14,10 +14,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from _harness import Case, cycle, measure, one_thread, speed_ratio
+from _harness import Case, cycle, measure, speed_ratio
 from _images import as_kind, pictures
 from _peers import CutPaste, CutPasteScar, RandomSwap, perlin
-from _report import Result, bar_plot, finish, parser
+from _report import Result, bar_plot, run_alone
 from torchvision.transforms import v2
 
 from cutswap_transforms import SaliencySwap
@@ -68,11 +68,5 @@ def run(args: argparse.Namespace) -> Result:
     return result
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    args = parser(__doc__).parse_args(argv)
-    one_thread()
-    return finish(run(args), args.out)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_alone(__doc__, run))
