@@ -158,7 +158,7 @@ def draw_differences(rows: dict[str, dict[str, tuple[float, float, float]]], aga
             axis.plot([mean], [i], "o", color="tab:blue")
         axis.axvline(0, color="grey", linewidth=0.8)
         axis.set(title=scope, xlabel=f"points above {against}", yticks=range(len(rows)), yticklabels=list(rows))
-        axis.invert_yaxis()
+        axis.set_ylim(len(rows) - 0.5, -0.5)
     figure.savefig(path, dpi=100)
 
 

@@ -10,9 +10,11 @@ import matplotlib
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from PIL import Image
+from PIL import Image, ImageDraw
 from sklearn.metrics import roc_curve
 from torch import Tensor
+
+LABEL = 72, 14  # pixels that the names of a sheet's rows and columns take
 
 Cell = dict[str, Any]  # what one training leaves: category, seed, auroc, defects, scores, seconds, ...
 
@@ -96,13 +98,21 @@ def draw_histograms(cells: Sequence[Cell], path: Path) -> None:
     figure.savefig(path, dpi=100)
 
 
-def save_sheet(rows: Sequence[Sequence[Tensor]], path: Path, gap: int = 2) -> None:
-    """uint8 images [3, H, W] of one size (or masks [H, W]) as a grid."""
-    grid = [torch.stack([x.expand(3, -1, -1) * (1 if x.ndim == 3 else 255) for x in row]) for row in rows]
-    cells = torch.nn.functional.pad(torch.stack(grid), (0, gap, 0, gap), value=255)  # [R, C, 3, H, W]
-    r, c, _, h, w = cells.shape
-    sheet = cells.permute(0, 3, 1, 4, 2).reshape(r * h, c * w, 3)
-    Image.fromarray(sheet.numpy()).save(path)
+def save_sheet(rows: Sequence[tuple[str, Sequence[Tensor]]], path: Path, columns: Sequence[str] = (), gap: int = 2) -> None:
+    """Named rows of uint8 images [3, H, W] of one size, or masks [H, W], as a grid; names of columns above."""
+    h, w = rows[0][1][0].shape[-2:]
+    left, top = LABEL[0], LABEL[1] if columns else 0
+    sheet = Image.new("RGB", (left + len(rows[0][1]) * (w + gap), top + len(rows) * (h + gap)), "white")
+    draw = ImageDraw.Draw(sheet)
+    for j, name in enumerate(columns):
+        shown = next(name[:n] for n in range(len(name), -1, -1) if draw.textlength(name[:n]) < w)
+        draw.text((left + j * (w + gap), 1), shown, "black")
+    for i, (name, images) in enumerate(rows):
+        draw.text((2, top + i * (h + gap)), name.replace(" ", "\n"), "black")
+        for j, x in enumerate(images):
+            tile = x.expand(3, -1, -1) * (1 if x.ndim == 3 else 255)
+            sheet.paste(Image.fromarray(tile.permute(1, 2, 0).numpy()), (left + j * (w + gap), top + i * (h + gap)))
+    sheet.save(path)
 
 
 def overlay(image: Tensor, heat: Tensor) -> Tensor:

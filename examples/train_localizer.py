@@ -164,9 +164,8 @@ def run_cell(args: argparse.Namespace, category: Category, seed: int, folder: Pa
     cell |= {"seconds": round(time.perf_counter() - began, 1), "settings": settings}
     first = {sample.defect: i for i, sample in reversed(list(enumerate(samples)))}
     shown = sorted(first.values())[:8]
-    rank_zero_only(save_sheet)(
-        [list(test[shown]), list(masks[shown]), [overlay(test[i], maps[i]) for i in shown]], folder / "heatmaps.png"
-    )
+    rows = [("image", test[shown]), ("truth", masks[shown]), ("found", [overlay(test[i], maps[i]) for i in shown])]
+    rank_zero_only(save_sheet)(rows, folder / "heatmaps.png", [samples[i].defect or "good" for i in shown])
     write(folder / "result.json", cell)
     return cell
 

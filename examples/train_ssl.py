@@ -180,17 +180,22 @@ def save_heat_maps(detector: Detector, images: Tensor, samples: Sequence[Sample]
     first = {sample.defect: i for i, sample in reversed(list(enumerate(samples))) if sample.defect}
     if not first:
         return
-    shown = images[sorted(first.values())[:8]]
+    chosen = sorted(first.values())[:8]
+    shown = images[chosen]
     maps = LayerCAMExtractor(detector.cpu(), target=1, mean_std=None, input_size=size)(shown)
-    save_sheet([list(shown), [overlay(x, m) for x, m in zip(shown, maps.mean(1), strict=True)]], path)
+    heat = [overlay(x, m) for x, m in zip(shown, maps.mean(1), strict=True)]
+    save_sheet([("image", list(shown)), ("seen as negative", heat)], path, [samples[i].defect or "good" for i in chosen])
 
 
-def save_negatives(args: argparse.Namespace, category: Category, path: Path, columns: int = 8, rows: int = 4) -> None:
-    """Normal images in the first row, negatives of each below, one block of rows per kind."""
-    images, _ = decode(category.train[:columns], args.size, args.skip_unreadable)
-    torch.manual_seed(0)
+def save_negatives(args: argparse.Namespace, categories: Sequence[Category], columns: int = 8, rows: int = 4) -> None:
+    """A sheet per category: normal images in the first row, negatives of each below, one block of rows per kind."""
+    args.out.mkdir(parents=True, exist_ok=True)
     kinds = make_negatives_of(args)
-    save_sheet([list(images), *([negative(x) for x in images] for negative in kinds for _ in range(rows))], path)
+    for category in categories:
+        images, _ = decode(category.train[:columns], args.size, args.skip_unreadable)
+        torch.manual_seed(0)
+        made = [(type(kind).__name__, [kind(x) for x in images]) for kind in kinds for _ in range(rows)]
+        save_sheet([("normal", list(images)), *made], args.out / f"negatives-{category.name}.png")
 
 
 # ---- command line ------------------------------------------------------------------------------------------------------
@@ -239,8 +244,7 @@ def run(args: argparse.Namespace) -> list[Cell]:
     """All categories and seeds, then the table and the figures."""
     categories = categories_from(args)
     if args.augmentation != "none":
-        args.out.mkdir(parents=True, exist_ok=True)
-        rank_zero_only(save_negatives)(args, categories[0], args.out / "negatives.png")
+        rank_zero_only(save_negatives)(args, categories)
     cells = [run_cell(args, c, seed, args.out / f"{c.name}-seed{seed}") for c in categories for seed in args.seeds]
     report(args, cells)
     return cells

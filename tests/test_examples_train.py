@@ -63,7 +63,7 @@ def one(examples: Any, toy: Path, out: Path, *others: str) -> dict[str, Any]:
 
 def test_a_run_writes_tables_figures_and_results(examples: Any, toy: Path, tmp_path: Path) -> None:
     assert examples.train_ssl.main(options(toy, tmp_path, "--seeds", "0", "1")) == 0
-    names = {"table.md", "results.json", "roc.png", "histograms.png", "negatives.png"}
+    names = {"table.md", "results.json", "roc.png", "histograms.png", "negatives-cloth.png", "negatives-flange.png"}
     assert names <= {p.name for p in tmp_path.iterdir()}
     cell = tmp_path / "cloth-seed1"
     assert {p.name for p in cell.iterdir()} == {"checkpoint.ckpt", "heatmaps.png", "log", "result.json", "settings.json"}
@@ -74,8 +74,9 @@ def test_a_run_writes_tables_figures_and_results(examples: Any, toy: Path, tmp_p
     assert [row[0].strip() for row in rows] == ["category", "---", "cloth", "flange", "mean"]
     mean = np.mean([100 * r["auroc"] for r in results])
     assert float(rows[-1][3]) == pytest.approx(mean, abs=0.051)
-    with Image.open(tmp_path / "negatives.png") as sheet:
-        assert sheet.size == (8 * 66, 5 * 66)  # a row of normal images, four of negatives
+    left = examples.report.LABEL[0]
+    with Image.open(tmp_path / "negatives-flange.png") as sheet:
+        assert sheet.size == (left + 8 * 66, 5 * 66)  # a row of normal images, four of negatives
     steps = [line.split(",") for line in (cell / "log/version_0/metrics.csv").read_text().splitlines()]
     assert int(steps[-1][steps[0].index("step")]) == 3  # the last of four: steps are steps
 
@@ -286,7 +287,8 @@ def test_localizer_scores_pixels_and_draws_them(examples: Any, toy: Path, tmp_pa
     assert all(0 <= cell[name] <= 1 for name in ("pixel_auroc", "pixel_ap", "aupro", "auroc"))
     assert (tmp_path / "table.md").read_text().count("| flange |") == 4
     with Image.open(tmp_path / "flange-seed0/heatmaps.png") as sheet:
-        assert sheet.size == (6 * 66, 3 * 66)  # five defects and a good one: image, truth, heat
+        left, top = examples.report.LABEL
+        assert sheet.size == (left + 6 * 66, top + 3 * 66)  # five defects and a good one: image, truth, heat
 
 
 def test_pixel_scores(examples: Any) -> None:
