@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from cutpaste import CutPaste, CutPasteScar
+from data import DataError
 from torch import Tensor, nn
 from torchvision import tv_tensors
 from varied_swap import VariedSwap
@@ -48,28 +49,34 @@ def make_negatives(
         saliency: for `load_saliency`; the controls do not use it.
         saliency_size: the side of the saliency net's input.
         clusters, position: of the k-means of the saliency maps.
-        variation: rule, feather and jitter of VariedSwap.
-        swap: levels and scale of SaliencySwap. The controls have one level and take only the scale.
+        variation: rule, feather and jitter of VariedSwap, for the controls too.
+        swap: levels and scale of SaliencySwap. The controls see the same map at every level, so that they swap as often.
     """
     if augmentation not in AUGMENTATIONS:
         raise ValueError(f"`augmentation` must be one of {', '.join(AUGMENTATIONS)}, got {augmentation!r}")
-    blind = {name: value for name, value in swap.items() if name != "levels"}
+    several = swap.get("levels") == "all" or isinstance(swap.get("levels"), list)
+    blind = swap if several else {name: value for name, value in swap.items() if name != "levels"}
+    maps = 4 if several else 1
+
+    def make(source: Any, clustering: KMeans, **options: Any) -> Negative:
+        return (
+            VariedSwap(source, clustering, **variation, **options) if variation else SaliencySwap(source, clustering, **options)
+        )
 
     def guided() -> Negative:
-        sources = load_saliency(saliency, saliency_size), KMeans(clusters, position=position)
-        return VariedSwap(*sources, **variation, **swap) if variation else SaliencySwap(*sources, **swap)
+        return make(load_saliency(saliency, saliency_size), KMeans(clusters, position=position), **swap)
 
     makers: dict[str, list[Callable[[], Negative]]] = {
         "none": [],
-        "random-swap": [lambda: SaliencySwap(Anywhere(), **blind)],
-        "object-swap": [lambda: SaliencySwap(OtsuObject(), KMeans(2), **blind)],
+        "random-swap": [lambda: make(Anywhere(maps), KMeans(), **blind)],
+        "object-swap": [lambda: make(OtsuObject(maps), KMeans(2), **blind)],
         "saliency-swap": [guided],
         "cutpaste": [CutPaste],
         "scar": [CutPasteScar],
         "3way-cutpaste": [CutPaste, CutPasteScar],
         "3way-saliency": [guided, CutPasteScar],
     }
-    return [make() for make in makers[augmentation]]
+    return [maker() for maker in makers[augmentation]]
 
 
 def load_saliency(spec: str, size: int | None = None) -> Any:
@@ -86,25 +93,31 @@ def load_saliency(spec: str, size: int | None = None) -> Any:
 def load_factory(spec: str) -> Any:
     """What `module:factory` returns; the module is looked for on PYTHONPATH."""
     module, _, factory = spec.partition(":")
-    return getattr(importlib.import_module(module), factory)()
+    try:
+        found = getattr(importlib.import_module(module), factory)
+    except (ModuleNotFoundError, AttributeError) as error:
+        raise DataError(f"`module:factory` must name a function in a module on PYTHONPATH, got {spec!r}: {error}") from error
+    return found()
 
 
 class Anywhere:
-    """Every place is equally salient: the swap becomes blind. images [N, 3, H, W] -> maps [N, 1, 1, 1]."""
+    """Every place is equally salient: the swap becomes blind. images [N, 3, H, W] -> `levels` maps [N, L, 1, 1]."""
 
-    fingerprint = "anywhere-1"
+    def __init__(self, levels: int = 1) -> None:
+        self.levels, self.fingerprint = levels, f"anywhere-{levels}"
 
     def __call__(self, images: Tensor) -> Tensor:
-        return images.new_zeros(len(images), 1, 1, 1)
+        return images.new_zeros(len(images), self.levels, 1, 1)
 
 
 class OtsuObject:
     """The object by Otsu's threshold of brightness: of the two classes the one that the border shows less of.
 
-    images [N, 3, H, W] in [0, 1] -> maps [N, 1, H, W], 1 on the object; on any device.
+    images [N, 3, H, W] in [0, 1] -> `levels` equal maps [N, L, H, W], 1 on the object; on any device.
     """
 
-    fingerprint = "otsu-object-1"
+    def __init__(self, levels: int = 1) -> None:
+        self.levels, self.fingerprint = levels, f"otsu-object-{levels}"
 
     def __call__(self, images: Tensor) -> Tensor:
         weights = images.new_tensor([0.299, 0.587, 0.114])[:, None, None]
@@ -112,7 +125,7 @@ class OtsuObject:
         bright = grey > otsu_threshold(grey)[:, None, None]
         border = torch.cat((bright[:, 0], bright[:, -1], bright[:, :, 0], bright[:, :, -1]), 1)
         on_border = border.float().mean(1)[:, None, None]
-        return torch.where(on_border > 0.5, ~bright, bright)[:, None].float()
+        return torch.where(on_border > 0.5, ~bright, bright)[:, None].float().expand(-1, self.levels, -1, -1)
 
 
 def otsu_threshold(grey: Tensor) -> Tensor:

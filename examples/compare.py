@@ -23,6 +23,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ from data import Category, DataError, categories_from
 from matplotlib.figure import Figure
 from report import Cell, markdown, mean_and_deviation, percent, unique
 from scipy.stats import t as student_t
-from training import explained_errors, write
+from training import explained_errors, explanation, write
 
 CONDITIONS = ("none", "random-swap", "object-swap", "cutpaste", "scar", "saliency-swap")
 Key = tuple[str, str, int]  # condition, category, seed
@@ -42,7 +43,11 @@ Task = tuple[argparse.Namespace, Category, int, Path]
 
 def settings_of(condition: str, common: Sequence[str]) -> argparse.Namespace:
     """A condition's own options come last, so they win."""
-    return train_ssl.parse([*common, "--augmentation", *shlex.split(condition)])
+    own = shlex.split(condition)
+    shared = [option for option in own if option.split("=")[0] in ("--out", "--seeds")]
+    if shared:
+        raise DataError(f"`conditions` must leave {' and '.join(shared)} to the whole grid, got {condition!r}")
+    return train_ssl.parse([*common, "--augmentation", *own])
 
 
 def folder_name(condition: str) -> str:
@@ -58,7 +63,7 @@ def run_grid(tasks: dict[Key, Task], jobs: int) -> tuple[dict[Key, Cell], list[s
     for count, (key, outcome) in enumerate(outcomes(tasks, jobs), 1):
         name = f"{key[0]}, {key[1]}, seed {key[2]}"
         if isinstance(outcome, BaseException):
-            failures.append(f"{name}: {type(outcome).__name__}: {outcome}")
+            failures.append(f"{name}: {explanation(outcome) or f'{type(outcome).__name__}: {outcome}'}")
             print(f"[{count}/{len(tasks)}] {name}: failed", flush=True)
         else:
             cells[key] = outcome
@@ -77,10 +82,18 @@ def outcomes(tasks: dict[Key, Task], jobs: int) -> Iterator[tuple[Key, Cell | Ba
         return
     threads = max(1, (os.cpu_count() or 1) // jobs)  # more would only make the jobs wait for each other
     spawn = multiprocessing.get_context("spawn")  # threads of the net and the GPU do not survive a fork
+    lost = []
     with ProcessPoolExecutor(jobs, spawn, initializer=torch.set_num_threads, initargs=(threads,)) as pool:
         waiting = {pool.submit(run_task, task): key for key, task in tasks.items()}
         for future in as_completed(waiting):
-            yield waiting[future], future.exception() or future.result()
+            if isinstance(future.exception(), BrokenProcessPool):
+                lost.append(waiting[future])
+            else:
+                yield waiting[future], future.exception() or future.result()
+    for key in lost:  # a process that is killed takes along all that wait: each gets one of its own
+        with ProcessPoolExecutor(1, spawn, initializer=torch.set_num_threads, initargs=(threads,)) as pool:
+            future = pool.submit(run_task, tasks[key])
+            yield key, future.exception() or future.result()
 
 
 def run_task(task: Task) -> Cell:
@@ -176,7 +189,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--jobs", type=int, default=1, help="trainings at a time")
     args, others = parser.parse_known_args(argv)
     with explained_errors():
-        common = [*others, "--no-progress", "--no-heat-maps", "--out", str(args.out / "cells")]
+        if args.jobs < 1:
+            raise DataError(f"`jobs` must be 1 or more, got {args.jobs}")
+        common = [
+            *others,
+            "--seeds",
+            *map(str, args.seeds),
+            "--no-progress",
+            "--no-heat-maps",
+            "--out",
+            str(args.out / "cells"),
+        ]
         settings = {condition: settings_of(condition, common) for condition in args.conditions}
         categories = {condition: categories_from(own) for condition, own in settings.items()}
         cells, failures = run_grid(tasks_of(args, settings, categories), args.jobs)

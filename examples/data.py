@@ -1,4 +1,4 @@
-"""Reads anomaly-detection data: folders in MVTec AD's layout, VisA's `1cls.csv`, anomalib's `Folder`, and the toy set.
+"""Reads anomaly-detection data: MVTec AD's layout, VisA's `1cls.csv`, anomalib's `Folder`, magnetic tiles, the toy set.
 
 A `Category` names its files and has read none of them; `decode` reads all images of a list at once, as squares, so that
 whatever cannot be read is known before training begins. In memory an image of 256 px takes 0.2 MB.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import csv
 import warnings
+import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
@@ -39,12 +40,22 @@ class Category:
     train: list[Sample]  # all normal
     test: list[Sample]
 
+    def digest(self) -> str:
+        """Tells this list of files from any other: their names, sizes, kinds and masks, not where they lie."""
+        known = zlib.crc32(self.name.encode())
+        for sample in (*self.train, *self.test):
+            for path in (sample.path, sample.mask):
+                about = [*path.parts[-2:], path.stat().st_size if path.exists() else 0] if path else None
+                known = zlib.crc32(repr((about, sample.defect)).encode(), known)
+        return f"{len(self.train)} + {len(self.test)} images, {known:08x}"
+
 
 # ---- folders ---------------------------------------------------------------------------------------------------------
 
 
 def read_categories(folder: Path, names: Sequence[str] = ()) -> list[Category]:
-    """All categories of a folder, or those named: VisA where there is a 1cls.csv, else MVTec layout.
+    """All categories of a folder, or those named: VisA where there is a 1cls.csv, magnetic tiles where there is MT_Free,
+    else MVTec layout.
 
     The folder may be a category itself or hold one category per subfolder.
     """
@@ -53,9 +64,11 @@ def read_categories(folder: Path, names: Sequence[str] = ()) -> list[Category]:
     table = next((t for t in (folder / "1cls.csv", folder / "split_csv" / "1cls.csv") if t.is_file()), None)
     if table:
         return read_visa(table, folder, names)
+    if (folder / "MT_Free").is_dir():
+        return _named([read_magnetic_tiles(folder)], names)
     if (folder / "train").is_dir():
         return _named([read_mvtec(folder)], names)
-    found = [sub for sub in sorted(folder.iterdir()) if (sub / "train").is_dir()]
+    found = [sub for sub in _subfolders(folder) if (sub / "train").is_dir()]
     if not found:
         raise DataError(
             "`data` must hold train/good (MVTec layout), a folder per category with it, or VisA's 1cls.csv, "
@@ -75,7 +88,7 @@ def read_mvtec(folder: Path) -> Category:
     if not (folder / "test").is_dir():
         raise DataError(f"`data` must hold test/<defect> and test/good, got {str(folder)!r} with {_listing(folder)}")
     test: list[Sample] = []
-    for sub in sorted(p for p in (folder / "test").iterdir() if p.is_dir()):
+    for sub in _subfolders(folder / "test"):
         masks = _masks_by_stem(folder / "ground_truth" / sub.name)
         defect = None if sub.name == "good" else sub.name
         test += [Sample(path, defect, masks.get(path.stem)) for path in list_images(sub)]
@@ -127,18 +140,45 @@ def read_parts(
     return Category(root.resolve().name, train, test)
 
 
+def read_magnetic_tiles(folder: Path) -> Category:
+    """The magnetic-tile defects of Huang et al. as they are published: MT_<kind>/Imgs with <stem>.jpg and its mask <stem>.png.
+
+    There is no split: a seeded four fifths of the tiles without a defect are for training, as in `RESULTS.md`.
+    """
+    free = [Sample(path) for path in _photographs(folder / "MT_Free" / "Imgs")]
+    chosen = {int(i) for i in np.random.default_rng(0).permutation(len(free))[: len(free) * 4 // 5]}
+    test = [s for i, s in enumerate(free) if i not in chosen]
+    for sub in _subfolders(folder):
+        if sub.name.startswith("MT_") and sub.name != "MT_Free":
+            defect = sub.name.removeprefix("MT_").lower()
+            test += [Sample(path, defect, path.with_suffix(".png")) for path in _photographs(sub / "Imgs")]
+    return Category("mtd", [s for i, s in enumerate(free) if i in chosen], test)
+
+
+def _photographs(folder: Path) -> list[Path]:
+    return [path for path in list_images(folder) if path.suffix.lower() == ".jpg"]
+
+
 def list_images(folder: Path) -> list[Path]:
     """The images of one folder, sorted."""
     if not folder.is_dir():
         raise DataError(f"`data` must hold the folder {str(folder)!r}")
-    found = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES)
+    found = _images_in(folder)
     if not found:
         raise DataError(f"`data` must hold images ({' '.join(SUFFIXES)}) in every class, got none in {str(folder)!r}")
     return found
 
 
+def _images_in(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+
+
 def _masks_by_stem(folder: Path) -> dict[str, Path]:
-    return {p.stem.removesuffix("_mask"): p for p in list_images(folder)} if folder.is_dir() else {}
+    return {p.stem.removesuffix("_mask"): p for p in _images_in(folder)} if folder.is_dir() else {}
 
 
 def _named(categories: list[Category], names: Sequence[str]) -> list[Category]:
@@ -160,13 +200,15 @@ def _listing(folder: Path) -> str:
 # ---- pixels ----------------------------------------------------------------------------------------------------------
 
 
-def decode(samples: Sequence[Sample], size: int, skip_unreadable: bool = False) -> tuple[Tensor, list[Sample]]:
+def decode(
+    samples: Sequence[Sample], size: int, skip_unreadable: bool = False, white: float | None = None
+) -> tuple[Tensor, list[Sample]]:
     """All images as squares, uint8 [N, 3, size, size], and the samples that they belong to.
 
-    Images may differ in size and mode. Those that cannot be read are all named in one error, or, if they are to be
-    skipped, in one warning.
+    Images may differ in size and mode; `white` is for `read_image`. Those that cannot be read are all named in one
+    error, or, if they are to be skipped, in one warning.
     """
-    read = _attempt(lambda sample: read_image(sample.path, size), samples)
+    read = _attempt(lambda sample: read_image(sample.path, size, white), samples)
     bad = [f"{s.path} ({error})" for s, error in zip(samples, read, strict=True) if isinstance(error, Exception)]
     if bad and not skip_unreadable:
         raise DataError(
@@ -196,21 +238,32 @@ def decode_masks(samples: Sequence[Sample], size: int) -> Tensor:
     return torch.stack([mask for mask in read if isinstance(mask, Tensor)])
 
 
-def read_image(path: Path, size: int) -> Tensor:
-    """uint8 [3, size, size], squashed to a square with antialiasing; 16-bit greys are brought to 8 bits."""
+def read_image(path: Path, size: int, white: float | None = None) -> Tensor:
+    """uint8 [3, size, size], upright, squashed to a square with antialiasing.
+
+    Deep images, of 16 bits or floats, become 8 bits: `white`, by default 65535, becomes 255. Without it, an image is
+    refused if it would lose its greys that way: floats, and cameras of 12 bits or less in files of 16.
+    """
     with Image.open(path) as image:
-        if image.mode.startswith("I"):  # Pillow would clip 16 bits at 255
-            image = Image.fromarray((np.asarray(image).clip(0, 65535) // 257).astype(np.uint8))
-        image = image.convert("RGB").resize((size, size), Image.Resampling.BILINEAR)
+        if image.mode[0] in "IF":  # Pillow would clip at 255
+            deep = np.asarray(image, np.float64)
+            if white is None and (image.mode == "F" or deep.max() < 4096):
+                raise ValueError(
+                    f"deep greys up to {deep.max():g}: pass --white, the value of white (4095 for 12 bits, 1 for shares)"
+                )
+            image = Image.fromarray((deep / (white or 65535) * 255).clip(0, 255).astype(np.uint8))
+        image = ImageOps.exif_transpose(image).convert("RGB").resize((size, size), Image.Resampling.BILINEAR)
     return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
 
 
 def read_mask(path: Path, size: int) -> Tensor:
     """uint8 {0, 1} [size, size]: any value above 0 is a defect, so label maps do; resized to the nearest pixel."""
     with Image.open(path) as image:
-        image = image.convert("L") if image.mode in ("1", "LA", "RGBA", "RGB") else image  # a palette counts by index
-        defect = np.asarray(image) > 0
-    picture = Image.fromarray(defect.astype(np.uint8)).resize((size, size), Image.Resampling.NEAREST)
+        values = np.asarray(ImageOps.exif_transpose(image)) > 0  # a palette counts by index
+        colours = len(image.getbands()) - image.mode.endswith("A")
+    if values.ndim == 3:
+        values = values[..., :colours].any(-1) & values[..., colours:].all(-1)  # what is transparent is not there
+    picture = Image.fromarray(values.astype(np.uint8)).resize((size, size), Image.Resampling.NEAREST)
     return torch.from_numpy(np.array(picture))
 
 
@@ -237,6 +290,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--normal-test-dir", metavar="DIR", help="anomalib Folder: normal test images (default: a fifth)")
     group.add_argument("--mask-dir", nargs="+", default=[], metavar="DIR", help="anomalib Folder: masks of the defects")
     group.add_argument("--skip-unreadable", action="store_true", help="leave out images that cannot be read")
+    group.add_argument("--white", type=float, help="value of white in 16-bit and float images (default 65535)")
 
 
 def categories_from(args: argparse.Namespace) -> list[Category]:
@@ -244,7 +298,11 @@ def categories_from(args: argparse.Namespace) -> list[Category]:
     if args.data == "toy":
         from toy import write_toy
 
-        return read_categories(write_toy(Path(args.out).parent / f"toy-{args.size}", size=args.size), args.categories)
+        folder = Path(args.out).parent / f"toy-{args.size}"
+        try:
+            return read_categories(write_toy(folder, size=args.size), args.categories)
+        except FileExistsError as error:
+            raise DataError(str(error)) from error
     if args.normal_dir:
         root = Path(args.data)
         return _named(

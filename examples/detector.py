@@ -33,7 +33,9 @@ class Detector(nn.Module):
         self.register_buffer("mean", torch.tensor(mean)[:, None, None])
         self.register_buffer("std", torch.tensor(std)[:, None, None])
         with torch.no_grad():
-            width = self.eval().features(torch.zeros(1, 3, size, size)).shape[1]
+            probe = torch.zeros(1, 3, size, size)
+            without_classifier(self.backbone.eval(), probe)
+            width = self.features(probe).shape[1]
         self.train()
         self.head = projection_head(width, ways) if spec == PAPER else nn.Linear(width, ways)
         self.to(memory_format=torch.channels_last)
@@ -49,28 +51,35 @@ class Detector(nn.Module):
 
 
 def make_backbone(spec: str, weights: str | None) -> nn.Module:
-    """Images -> features: "tiny" (the package's saliency net), a torchvision model without its last linear layer, the
-    ResNet-18 from scratch of the CutPaste paper, or "module:factory" (its last linear layer is taken off as well)."""
+    """A net of images: "tiny" (the package's saliency net), a torchvision model, a ResNet-18 without weights for the recipe
+    of the CutPaste paper, or what "module:factory" returns."""
     if spec == "tiny":
         return TinyBackbone(pretrained=weights is not None)
     if ":" in spec:
-        return without_last_linear(load_factory(spec))
+        return load_factory(spec)
     if spec == PAPER:
-        return without_last_linear(torchvision.models.resnet18(weights=None))
+        return torchvision.models.resnet18(weights=None)
     try:
-        return without_last_linear(torchvision.models.get_model(spec, weights=weights))
+        return torchvision.models.get_model(spec, weights=weights)
     except (ValueError, OSError) as error:  # an unknown name, or no network
         raise DataError(
             f"`backbone` {spec!r} with weights {weights!r} cannot be had ({error}); see --backbone and --weights"
         ) from error
 
 
-def without_last_linear(net: nn.Module) -> nn.Module:
-    names = [name for name, module in net.named_modules() if isinstance(module, nn.Linear)]
-    if names:
-        parent, _, child = names[-1].rpartition(".")
+def without_classifier(net: nn.Module, images: Tensor) -> None:
+    """Takes off the linear layer whose output is the net's, so that its inputs become the features; others stay."""
+    returned: dict[str, Tensor] = {}
+    linear = [(name, module) for name, module in net.named_modules() if isinstance(module, nn.Linear)]
+    hooks = [
+        module.register_forward_hook(lambda _, __, out, name=name: returned.update({name: out})) for name, module in linear
+    ]
+    out = net(images)
+    for hook in hooks:
+        hook.remove()
+    for name in [name for name, value in returned.items() if value is out]:
+        parent, _, child = name.rpartition(".")
         setattr(net.get_submodule(parent), child, nn.Identity())
-    return net
 
 
 def projection_head(width: int, ways: int) -> nn.Sequential:
@@ -127,6 +136,8 @@ def score_features(scorer: str, train: Array, test: Array) -> Array:
     variance is added on the diagonal. "kde": negative log of a Gaussian kernel density on features of unit length, with
     the kernel exp(-10 r^2 / (D var)) of Sohn et al. (ICLR 2021).
     """
+    if len(train) < 2:
+        raise DataError(f"`data` must hold two normal training images or more to estimate a density, got {len(train)}")
     if scorer == "mahalanobis":
         return LedoitWolf().fit(train).mahalanobis(test)
     if scorer == "gde":

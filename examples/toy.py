@@ -119,7 +119,7 @@ def write_toy(
     if note.is_file() and json.loads(note.read_text()) == settings:
         return folder
     if folder.exists():
-        raise ValueError(f"`folder` must be new or hold this toy set, got {str(folder)!r}; remove it to draw it again")
+        raise FileExistsError(f"`folder` must be new or hold this toy set, got {str(folder)!r}; remove it to draw it again")
     print(f"drawing the toy set: {len(categories)} categories at {size} px into {folder}")
     folder.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=".toy-", dir=folder.parent))  # a set that was interrupted is none

@@ -35,6 +35,7 @@ from training import (
     COMMON_SETTINGS,
     add_machine,
     add_negatives,
+    check_common,
     cosine,
     epoch_loader,
     explained_errors,
@@ -99,10 +100,9 @@ class MaskedViews(Dataset[tuple[Tensor, Tensor]]):
 
 
 class Localizer(L.LightningModule):
-    def __init__(self, args: argparse.Namespace, seed: int, images: Tensor) -> None:
+    def __init__(self, args: argparse.Namespace, seed: int, images: Tensor, negatives: Sequence[Negative]) -> None:
         super().__init__()
-        self.args, self.seed, self.images = args, seed, images
-        self.negatives = make_negatives_of(args)
+        self.args, self.seed, self.images, self.negatives = args, seed, images, negatives
         self.net = EncoderDecoder()
 
     def train_dataloader(self) -> DataLoader[Any]:
@@ -126,7 +126,7 @@ def dice_loss(logits: Tensor, masks: Tensor) -> Tensor:
 
 
 @torch.inference_mode()
-def heat_maps(net: nn.Module, images: Tensor, device: Any, batch: int = 32) -> Tensor:
+def heat_maps(net: nn.Module, images: Tensor, device: Any, batch: int) -> Tensor:
     """float [N, H, W] in [0, 1]."""
     return torch.cat([net(part.to(device).float() / 255).sigmoid().cpu() for part in images.split(batch)])
 
@@ -144,20 +144,21 @@ def pixel_scores(maps: Tensor, masks: Tensor) -> dict[str, float | None]:
 
 def run_cell(args: argparse.Namespace, category: Category, seed: int, folder: Path) -> Cell:
     """One training and its scores, in `folder`."""
-    settings, cell = resume(args, COMMON_SETTINGS, folder)
+    settings, cell = resume(args, COMMON_SETTINGS, category, folder)
     if cell:
         return cell
     began = time.perf_counter()
-    images, _ = decode(category.train, args.size, args.skip_unreadable)
-    test, samples = decode(category.test, args.size, args.skip_unreadable)
+    images, _ = decode(category.train, args.size, args.skip_unreadable, args.white)
+    test, samples = decode(category.test, args.size, args.skip_unreadable, args.white)
     masks = decode_masks(samples, args.size)
+    negatives = make_negatives_of(args)  # before the seed is set: a net of the user's may draw its weights
     L.seed_everything(seed, verbose=False)
-    module, trainer = Localizer(args, seed, images), make_trainer(args, folder)
+    module, trainer = Localizer(args, seed, images, negatives), make_trainer(args, folder)
     if args.workers:
         precompute(module.negatives, images)
     fit(trainer, module, folder)
     device = trainer.strategy.root_device
-    maps = heat_maps(module.net.to(device).eval(), test, device)
+    maps = heat_maps(module.net.to(device).eval(), test, device, 2 * args.batch)
     highest = maps.flatten(1).topk(max(1, maps[0].numel() // 1000)).values.mean(1).double().numpy()
     cell = {"category": category.name, "seed": seed, "augmentation": args.augmentation, **pixel_scores(maps, masks)}
     cell |= {"auroc": area_under_roc(np.array([s.defect is not None for s in samples]), highest)}
@@ -171,7 +172,7 @@ def run_cell(args: argparse.Namespace, category: Category, seed: int, folder: Pa
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], allow_abbrev=False)
     add_arguments(parser)
     parser.add_argument("--out", type=Path, default=Path("runs/localizer"), help="folder (default runs/localizer)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], metavar="SEED")
@@ -187,6 +188,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.augmentation == "none":
         raise DataError("`augmentation` must make negatives to learn from, got 'none'")
+    check_common(args)
     return args
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import logging
 import time
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from augment import Negative, OtsuObject, augment_batch
-from data import Category, DataError, Sample, add_arguments, categories_from, decode
+from data import Category, Sample, add_arguments, categories_from, decode
 from detector import PAPER, SCORERS, Detector, area_under_roc, score_features
 from lightning.pytorch.utilities import rank_zero_only
 from report import Cell, draw_histograms, draw_roc, overlay, save_sheet, table
@@ -34,6 +35,7 @@ from training import (
     COMMON_SETTINGS,
     add_machine,
     add_negatives,
+    check_common,
     cosine,
     epoch_loader,
     explained_errors,
@@ -115,10 +117,10 @@ class SelfSupervised(L.LightningModule):
         return cosine(self.args, self.parameters())
 
 
-def train(args: argparse.Namespace, seed: int, images: Tensor, folder: Path) -> tuple[Detector, Any]:
+def train(args: argparse.Namespace, seed: int, images: Tensor, negatives: list[Negative], folder: Path) -> tuple[Detector, Any]:
     """The detector after the last step, and the device on which it lies."""
     L.seed_everything(seed, verbose=False)
-    module = SelfSupervised(args, seed, images, make_negatives_of(args))
+    module = SelfSupervised(args, seed, images, negatives)
     trainer = make_trainer(args, folder)
     if args.augmentation != "none":
         if args.workers and args.augment_on == "workers":
@@ -132,32 +134,36 @@ def train(args: argparse.Namespace, seed: int, images: Tensor, folder: Path) -> 
 
 
 @torch.inference_mode()
-def pooled_features(detector: Detector, images: Tensor, device: Any, batch: int = 64) -> np.ndarray:
+def pooled_features(detector: Detector, images: Tensor, device: Any, batch: int) -> np.ndarray:
     parts = [detector.features(part.to(device).float() / 255).float().cpu() for part in images.split(batch)]
     return torch.cat(parts).double().numpy()
 
 
 def run_cell(args: argparse.Namespace, category: Category, seed: int, folder: Path) -> Cell:
     """One training and its scores, in `folder`; a finished one is read, an interrupted one goes on."""
-    settings, cell = resume(args, SETTINGS, folder)
+    settings, cell = resume(args, SETTINGS, category, folder)
     if cell:
         return cell
     began = time.perf_counter()
-    images, _ = decode(category.train, args.size, args.skip_unreadable)
-    test, samples = decode(category.test, args.size, args.skip_unreadable)
-    detector, device = train(args, seed, images, folder)
-    normal, tested = (pooled_features(detector, x, device) for x in (images, test))
+    images, _ = decode(category.train, args.size, args.skip_unreadable, args.white)
+    test, samples = decode(category.test, args.size, args.skip_unreadable, args.white)
+    negatives = make_negatives_of(args)  # before the seed is set: a net of the user's may draw its weights
+    detector, device = train(args, seed, images, negatives, folder)
+    normal, tested = (pooled_features(detector, x, device, 2 * args.batch) for x in (images, test))
     scores = score_features(args.scorer, normal, tested)
     defects = [s.defect or "good" for s in samples]
     cell = {"category": category.name, "seed": seed, "augmentation": args.augmentation}
     cell["auroc"] = area_under_roc(np.array(defects) != "good", scores)
     cell |= {"seconds": round(time.perf_counter() - began, 1), "train_images": len(images)}
     cell |= {"settings": settings, "defects": defects, "scores": [float(f"{s:.6g}") for s in scores]}
-    if args.augmentation != "none":
-        cell |= statistics(args, images, seed)
-    if args.heat_maps and args.augmentation != "none":
-        save_heat_maps(detector, test, samples, args.size, folder / "heatmaps.png")
+    if negatives:
+        cell |= statistics(negatives[0], images, seed)
     write(folder / "result.json", cell)
+    if args.heat_maps and negatives:
+        try:
+            save_heat_maps(detector, test, samples, args.size, folder / "heatmaps.png")
+        except (TypeError, ValueError) as error:  # LayerCAM needs stages of convolutions
+            warnings.warn(f"no heat maps of this backbone: {error}; --no-heat-maps leaves them out", stacklevel=2)
     if cell["auroc"] is None:
         print(
             f"{category.name}: AUROC is undefined, all {len(samples)} test images are {'good' if 'good' in defects else 'bad'}"
@@ -165,9 +171,8 @@ def run_cell(args: argparse.Namespace, category: Category, seed: int, folder: Pa
     return cell
 
 
-def statistics(args: argparse.Namespace, images: Tensor, seed: int) -> dict[str, float]:
+def statistics(swap: Negative, images: Tensor, seed: int) -> dict[str, float]:
     """Where the swaps lie and whether they can be seen, of one swap per training image; nothing for CutPaste."""
-    swap = make_negatives_of(args)[0]
     if not isinstance(swap, SaliencySwap):
         return {}
     with own_randomness(0, seed):
@@ -192,7 +197,7 @@ def save_negatives(args: argparse.Namespace, categories: Sequence[Category], col
     args.out.mkdir(parents=True, exist_ok=True)
     kinds = make_negatives_of(args)
     for category in categories:
-        images, _ = decode(category.train[:columns], args.size, args.skip_unreadable)
+        images, _ = decode(category.train[:columns], args.size, args.skip_unreadable, args.white)
         torch.manual_seed(0)
         made = [(type(kind).__name__, [kind(x) for x in images]) for kind in kinds for _ in range(rows)]
         save_sheet([("normal", list(images)), *made], args.out / f"negatives-{category.name}.png")
@@ -202,11 +207,12 @@ def save_negatives(args: argparse.Namespace, categories: Sequence[Category], col
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], allow_abbrev=False)
     add_arguments(parser)
     parser.add_argument("--out", type=Path, default=Path("runs/ssl"), help="folder of the run (default runs/ssl)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], metavar="SEED")
     add_negatives(parser)
+    parser.add_argument("--augment-on", choices=("workers", "device"), default="workers", help="where negatives are made")
     group = parser.add_argument_group("network and optimiser")
     group.add_argument("--backbone", default="tiny", metavar="NET", help=f"tiny, a torchvision name, module:factory, {PAPER}")
     group.add_argument("--weights", default="DEFAULT", help="torchvision's weights, or none for random ones")
@@ -232,11 +238,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         if getattr(args, name) is None:
             setattr(args, name, value)
     args.weights = None if args.weights.lower() == "none" else args.weights
-    for name in ("steps", "batch", "size", "clusters", "devices"):
-        if getattr(args, name) < 1:
-            raise DataError(f"`{name}` must be 1 or more, got {getattr(args, name)}")
-    if args.size < 32:
-        raise DataError(f"`size` must be 32 or more, or the nets see nothing, got {args.size}")
+    check_common(args)
     return args
 
 

@@ -7,6 +7,7 @@ import contextlib
 import json
 import warnings
 from collections.abc import Iterator, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import lightning as L
 import numpy as np
 import torch
 from augment import AUGMENTATIONS, Negative, make_negatives
-from data import DataError
+from data import Category, DataError
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
@@ -25,9 +26,10 @@ from torch.utils.data import DataLoader, Sampler
 from cutswap_transforms import SaliencySwap
 
 EPOCH = 100  # steps between checkpoints
+LOGGERS: dict[str, Any] = {"csv": CSVLogger, "tensorboard": TensorBoardLogger}
 # What a training depends on; the other arguments only say where and how it runs.
 COMMON_SETTINGS = (
-    *("data", "skip_unreadable", "size", "steps", "batch", "optimizer", "lr", "weight_decay", "precision"),
+    *("skip_unreadable", "white", "size", "steps", "batch", "optimizer", "lr", "weight_decay", "precision"),
     *("augmentation", "saliency", "saliency_size", "levels", "clusters", "position", "scale", "rule", "feather", "jitter"),
 )
 
@@ -117,8 +119,11 @@ def _make_negatives_of(args: argparse.Namespace) -> list[Negative]:
 
 
 def make_trainer(args: argparse.Namespace, folder: Path) -> L.Trainer:
+    try:
+        logger = LOGGERS[args.logger](folder, name="log") if args.logger in LOGGERS else False
+    except ModuleNotFoundError as error:  # TensorBoard is not part of the extra
+        raise DataError(f"`logger` {args.logger!r} needs a package that is not installed: {error}") from error
     keep = ModelCheckpoint(folder, "checkpoint", save_on_train_epoch_end=True, enable_version_counter=False)
-    loggers = {"csv": CSVLogger, "tensorboard": TensorBoardLogger}
     return L.Trainer(
         max_steps=args.steps,
         max_epochs=-1,
@@ -127,7 +132,7 @@ def make_trainer(args: argparse.Namespace, folder: Path) -> L.Trainer:
         strategy=args.strategy,
         precision=args.precision,
         callbacks=[keep],
-        logger=loggers[args.logger](folder, name="log") if args.logger in loggers else False,
+        logger=logger,
         reload_dataloaders_every_n_epochs=1,  # each epoch has its own steps
         use_distributed_sampler=False,  # Draws does it, so that two devices see what one would see
         sync_batchnorm=args.accelerator != "cpu" and torch.cuda.is_available(),  # torch has it on GPUs alone
@@ -168,9 +173,9 @@ def write(path: Path, content: Any) -> None:
     draft.replace(path)
 
 
-def resume(args: argparse.Namespace, names: Sequence[str], folder: Path) -> tuple[dict[str, Any], Cell]:
-    """The settings of these names, and the result in `folder` if there is one; settings must be those found there."""
-    settings = json.loads(json.dumps({name: getattr(args, name) for name in names}))
+def resume(args: argparse.Namespace, names: Sequence[str], category: Category, folder: Path) -> tuple[dict[str, Any], Cell]:
+    """The settings of these names, and the result in `folder` if there is one; settings and data must be those found there."""
+    settings = json.loads(json.dumps({name: getattr(args, name) for name in names} | {"data": category.digest()}))
     note, done = folder / "settings.json", folder / "result.json"
     kept = any((folder / name).exists() for name in ("result.json", "checkpoint.ckpt"))  # else it never began
     there = json.loads(note.read_text()) if kept and note.exists() else settings
@@ -186,15 +191,23 @@ def explained_errors() -> Iterator[None]:
     """Faults of the user's data and a lack of memory end the program with one sentence."""
     try:
         yield
-    except DataError as error:
-        raise SystemExit(f"error: {error}") from None
-    except (MemoryError, RuntimeError) as error:
-        signs = ("out of memory", "can't allocate memory", "not enough memory")  # CUDA, Linux, Windows
-        if not isinstance(error, MemoryError) and not any(sign in str(error) for sign in signs):
+    except (DataError, MemoryError, RuntimeError) as error:
+        sentence = explanation(error)
+        if sentence is None:
             raise
-        raise SystemExit(
-            f"error: out of memory: lower --batch first, then --size; or --workers on the host ({error})"
-        ) from None
+        raise SystemExit(f"error: {sentence}") from None
+
+
+def explanation(error: BaseException) -> str | None:
+    """One sentence for faults of the user's data and for a lack of memory; None for what nobody foresaw."""
+    if isinstance(error, DataError):
+        return str(error)
+    if isinstance(error, BrokenProcessPool) or "killed by signal: Killed" in str(error):
+        return f"a process was killed, as by a system out of memory: lower --jobs or --workers ({error})"
+    signs = ("out of memory", "can't allocate memory", "not enough memory")  # CUDA, Linux, Windows
+    if isinstance(error, MemoryError) or any(sign in str(error) for sign in signs):
+        return f"out of memory: lower --batch first, then --size; or --workers and --jobs on the host ({error})"
+    return None
 
 
 # ---- command line ---------------------------------------------------------------------------------------------------
@@ -213,7 +226,6 @@ def add_negatives(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--rule", default="any", help="choice among eight pairs: near, far, alike, unlike, visible (ablation)")
     group.add_argument("--feather", type=int, default=0, metavar="PX", help="soften the seams (ablation)")
     group.add_argument("--jitter", type=float, default=0.0, help="of the patches' colours (ablation)")
-    group.add_argument("--augment-on", choices=("workers", "device"), default="workers", help="where negatives are made")
 
 
 def add_machine(parser: argparse.ArgumentParser) -> None:
@@ -223,8 +235,21 @@ def add_machine(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--devices", type=int, default=1)
     group.add_argument("--strategy", default="auto", help="ddp for several processes")
     group.add_argument("--precision", default="32-true", help="bf16-mixed on a GPU")
-    group.add_argument("--logger", choices=("csv", "tensorboard", "none"), default="csv")
+    group.add_argument("--logger", choices=(*LOGGERS, "none"), default="csv", help="tensorboard has to be installed")
     group.add_argument("--progress", action=argparse.BooleanOptionalAction, default=True)
+
+
+def check_common(args: argparse.Namespace) -> None:
+    """What argparse does not check."""
+    for name in ("steps", "batch", "clusters", "devices"):
+        if getattr(args, name) < 1:
+            raise DataError(f"`{name}` must be 1 or more, got {getattr(args, name)}")
+    if args.size < 32:
+        raise DataError(f"`size` must be 32 or more, or the nets see nothing, got {args.size}")
+    if min(args.seeds) < 0 or len(set(args.seeds)) < len(args.seeds):
+        raise DataError(f"`seeds` must be 0 or more, and differ, got {args.seeds}")
+    if args.white is not None and not args.white > 0:
+        raise DataError(f"`white` must be above 0, got {args.white}")
 
 
 def parse_levels(text: str) -> Any:

@@ -78,10 +78,13 @@ def distance(pairs: Tensor) -> float:
 
 
 def visible_change(image: Tensor, pairs: Tensor) -> float:
-    """Mean absolute change inside the boxes, in grey levels of 255."""
+    return mean_change(image, functional.swap_patches(image, pairs), pairs)
+
+
+def mean_change(image: Tensor, changed: Tensor, pairs: Tensor) -> float:
+    """Mean absolute difference inside the boxes, in grey levels of 255."""
     inside = functional.patch_mask(pairs, image.shape[-2:])[0, 0].bool()
-    swapped = functional.swap_patches(image, pairs)
-    return float((swapped.float() - image.float()).abs().mean(0)[inside].mean())
+    return float((changed.float() - image.float()).abs().mean(0)[inside].mean())
 
 
 RULES: dict[str, Callable[[Tensor, Tensor], float]] = {
@@ -94,7 +97,7 @@ RULES: dict[str, Callable[[Tensor, Tensor], float]] = {
 
 
 def describe_swaps(swap: SaliencySwap, images: Tensor, object_maps: Callable[[Tensor], Tensor]) -> dict[str, float]:
-    """Shares of patches that lie on the object (by their centres) and of swaps that change next to nothing.
+    """Shares of patches that lie on the object (by their centres) and of negatives that differ next to nothing.
 
     Args:
         images: uint8 [N, 3, H, W], one swap of each.
@@ -103,8 +106,9 @@ def describe_swaps(swap: SaliencySwap, images: Tensor, object_maps: Callable[[Te
     objects = object_maps(images.float() / 255)[:, 0] > 0.5
     hits, faint = [], []
     for image, where in zip(images, objects, strict=True):
-        pairs = swap.make_params([image])["pairs"]
+        params = swap.make_params([image])
+        pairs = params["pairs"]
         for _, *corners, h, w in pairs[0][pairs[0, :, 5] > 0].tolist():
             hits += [float(where[t + h // 2, left + w // 2]) for t, left in (corners[:2], corners[2:])]
-        faint.append(float(visible_change(image, pairs) < VISIBLE))
+        faint.append(float(mean_change(image, swap.transform(image, params), pairs) < VISIBLE))
     return {"on_object": sum(hits) / len(hits), "faint": sum(faint) / len(faint)}

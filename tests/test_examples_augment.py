@@ -59,6 +59,19 @@ def test_negatives_keep_the_image_and_follow_the_seed(augment: Any, name: str) -
         assert torch.equal(image, before) and not torch.equal(first, image)
 
 
+def test_variations_reach_the_controls(augment: Any, variations: Any) -> None:
+    image = scene(64, 64)
+    for name in ("random-swap", "object-swap", "saliency-swap"):
+        (plain,), (varied,) = (
+            augment.make_negatives(name, variation=v) for v in (None, {"rule": "any", "feather": 3, "jitter": 0.0})
+        )
+        assert isinstance(varied, variations.VariedSwap) and not isinstance(plain, variations.VariedSwap)
+        torch.manual_seed(0)
+        params = varied.make_params([image])
+        hard, soft = plain.transform(image, params), varied.transform(image, params)
+        assert variations.mean_change(image, soft, params["pairs"]) < variations.mean_change(image, hard, params["pairs"])
+
+
 def test_swaps_differ_in_place_and_not_in_size(augment: Any) -> None:
     image, _ = on_ground(True)
     swaps = [augment.make_negatives(name, "random")[0] for name in ("random-swap", "object-swap", "saliency-swap")]

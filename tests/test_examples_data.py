@@ -127,6 +127,46 @@ def test_anomalib_folder(data: Any, tmp_path: Path) -> None:
         data.read_parts(tmp_path, "good", ["crack"], masks=["a", "b"])
 
 
+def test_magnetic_tiles_as_they_are_published(data: Any, tmp_path: Path) -> None:
+    for i in range(10):
+        save(tmp_path / f"MT_Free/Imgs/{i}.jpg")
+        save_mask(tmp_path / f"MT_Free/Imgs/{i}.png", np.zeros((17, 11), np.uint8))
+    save(tmp_path / "MT_Blowhole/Imgs/7.jpg")
+    save_mask(tmp_path / "MT_Blowhole/Imgs/7.png", np.eye(17, 11, dtype=np.uint8) * 255)
+    (tiles,) = data.read_categories(tmp_path)
+    assert tiles.name == "mtd" and data.read_categories(tmp_path, ["mtd"]) == [tiles]
+    assert [len(tiles.train), [s.defect for s in tiles.test]] == [8, [None, None, "blowhole"]]
+    assert len({s.path for s in (*tiles.train, *tiles.test)}) == 11 and all(s.path.suffix == ".jpg" for s in tiles.test)
+    assert data.decode_masks(tiles.test, 8).flatten(1).amax(1).tolist() == [0, 0, 1]
+
+
+def test_digest_tells_data_apart_wherever_they_lie(data: Any, mvtec: Path, tmp_path: Path) -> None:
+    before = data.read_categories(mvtec)[0].digest()
+    (tmp_path / "deep").mkdir()
+    moved = mvtec.rename(tmp_path / "deep/cap")
+    (after,) = data.read_categories(moved)
+    assert before.startswith("2 + 3 images, ") and after.digest() == before
+    found = {before}
+    for change in (
+        lambda: [(moved / kind / "crack").rename(moved / kind / "dust") for kind in ("test", "ground_truth")],
+        lambda: save(moved / "train/good/2.png"),
+        lambda: save(moved / "train/good/2.png", 30, 40),
+        lambda: save_mask(moved / "ground_truth/dust/1_mask.png", np.eye(17, 11, dtype=np.uint8)),
+    ):
+        change()
+        found.add(data.read_categories(moved)[0].digest())
+    assert len(found) == 5
+
+
+def test_what_is_not_data_is_left_alone(data: Any, mvtec: Path) -> None:
+    (mvtec / "ground_truth/good").mkdir()
+    (mvtec / "ground_truth/nested/000").mkdir(parents=True)
+    (mvtec / "test/.ipynb_checkpoints").mkdir()
+    (mvtec / "test/crack/._0.png").write_bytes(b"a shadow of another system")
+    (category,) = data.read_categories(mvtec)
+    assert [s.path.name for s in category.test] == ["0.png", "1.png", "0.png"]
+
+
 def test_command_line_names_the_parts(data: Any, tmp_path: Path) -> None:
     for name in ("ok/0.png", "ok/1.png", "bad/0.png"):
         save(tmp_path / name)
@@ -197,6 +237,25 @@ def test_sixteen_bits_keep_their_greys(data: Any, tmp_path: Path) -> None:
     assert image[0, 0].tolist() == (ramp[0] // 257).tolist()
 
 
+@pytest.mark.parametrize(("kind", "top"), [(np.uint16, 4095), (np.float32, 1.0)], ids=["12 bits", "shares"])
+def test_deep_greys_that_would_be_lost_are_refused(data: Any, tmp_path: Path, kind: Any, top: float) -> None:
+    ramp = np.linspace(0, top, 16).astype(kind)[None].repeat(16, 0)
+    Image.fromarray(ramp).save(tmp_path / "deep.tif")
+    with pytest.raises(data.DataError, match=r"deep\.tif \(deep greys up to (4095|1): pass --white, the value of white"):
+        data.decode([data.Sample(tmp_path / "deep.tif")], 16)
+    images, _ = data.decode([data.Sample(tmp_path / "deep.tif")], 16, white=top)
+    assert images[0, 0, 0].tolist() == (ramp[0].astype(float) / top * 255).astype(int).tolist()
+
+
+def test_photographs_stand_upright(data: Any, tmp_path: Path) -> None:
+    picture = Image.fromarray(np.arange(256, dtype=np.uint8).reshape(16, 16))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn by a quarter to see it upright
+    picture.save(tmp_path / "turned.png", exif=exif)
+    found = data.read_image(tmp_path / "turned.png", 16)[0].numpy()
+    np.testing.assert_array_equal(found, np.rot90(np.asarray(picture), -1))
+
+
 def test_unreadable_images_are_all_named_and_skipped_on_request(data: Any, tmp_path: Path) -> None:
     whole, cut = save(tmp_path / "whole.png"), save(tmp_path / "cut.png", 64, 64)
     cut.write_bytes(cut.read_bytes()[:900])
@@ -216,7 +275,10 @@ def test_masks_are_binary_whatever_they_were(data: Any, tmp_path: Path) -> None:
     truth[2:5, 3:6] = 1
     label_map, rgb = truth * 3, np.repeat(truth[..., None] * 9, 3, 2)
     alpha = np.concatenate((rgb, np.full((10, 8, 1), 255, np.uint8)), 2)  # opaque everywhere, which is no defect
-    files = {"labels": label_map, "rgb": rgb, "rgba": alpha, "white": truth * 255}
+    clear = np.full((10, 8, 4), 255, np.uint8) * np.array([1, 1, 1, 0], np.uint8)  # white, seen where truth is
+    clear[..., 3] = truth * 255
+    red = np.stack((truth, truth * 0, truth * 0), 2)  # a luminance of 0.3
+    files = {"labels": label_map, "rgb": rgb, "rgba": alpha, "white": truth * 255, "clear": clear, "red": red}
     for name, values in files.items():
         found = data.read_mask(save_mask(tmp_path / f"{name}.png", values), 40)
         assert found.dtype == torch.uint8 and set(found.unique().tolist()) == {0, 1}, name
@@ -272,6 +334,6 @@ def test_toy_folder_reads_as_mvtec_and_is_drawn_once(data: Any, toy: Any, tmp_pa
     stamp = category.train[0].path.stat().st_mtime_ns
     toy.write_toy(tmp_path / "toy", **small)
     assert category.train[0].path.stat().st_mtime_ns == stamp
-    with pytest.raises(ValueError, match=r"`folder` must be new or hold this toy set, got '.*toy'; remove it"):
+    with pytest.raises(FileExistsError, match=r"`folder` must be new or hold this toy set, got '.*toy'; remove it"):
         toy.write_toy(tmp_path / "toy", **small | {"train": 3})
     assert sorted(p.name for p in tmp_path.iterdir()) == ["toy"]  # no draft is left

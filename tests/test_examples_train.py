@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -121,6 +123,15 @@ def test_a_folder_of_another_run_is_refused(examples: Any, toy: Path, tmp_path: 
         examples.train_ssl.main(options(toy, tmp_path, "--categories", "flange", "--augmentation", "none", "--lr", "0.5"))
 
 
+def test_a_result_is_not_taken_for_that_of_other_data(examples: Any, toy: Path, tmp_path: Path) -> None:
+    arguments = options(toy / "flange", tmp_path, "--augmentation", "none", "--normal-dir", "train/good")
+    assert examples.train_ssl.main([*arguments, "--abnormal-dir", "test/dent"]) == 0
+    with pytest.raises(
+        SystemExit, match=r"hold the same run, got .* with data: 6 \+ 3 images, .* there, 6 \+ 4 images, .* now"
+    ):
+        examples.train_ssl.main([*arguments, "--abnormal-dir", "test/dent", "test/chip"])
+
+
 def test_a_run_that_never_began_does_not_block_its_folder(examples: Any, toy: Path, tmp_path: Path) -> None:
     arguments = options(toy, tmp_path, "--categories", "flange", "--augmentation", "none", "--no-heat-maps")
     with pytest.raises(SystemExit, match=r"error: `backbone` 'resnet1' .*; see --backbone and --weights"):
@@ -134,6 +145,10 @@ def test_a_run_that_never_began_does_not_block_its_folder(examples: Any, toy: Pa
         (("--saliency", "resnet81"), "error: `model` must be .*resnet18"),
         (("--levels", "7"), r"error: `levels` must lie in \[-4, 3\]"),
         (("--size", "16"), "error: `size` must be 32 or more"),
+        (("--seeds", "-1"), r"error: `seeds` must be 0 or more, and differ, got \[-1\]"),
+        (("--white", "0"), "error: `white` must be above 0, got 0.0"),
+        (("--saliency", "no_module:net"), "error: `module:factory` must name a function .* got 'no_module:net': No module"),
+        (("--backbone", "toy:nothing"), "error: `module:factory` must .* got 'toy:nothing': .* no attribute 'nothing'"),
     ],
 )
 def test_mistakes_end_with_one_sentence(examples: Any, toy: Path, tmp_path: Path, option: Any, sentence: str) -> None:
@@ -189,6 +204,20 @@ def test_faults_end_with_a_sentence(examples: Any, toy: Path, tmp_path: Path, mo
     monkeypatch.setattr(examples.train_ssl.SelfSupervised, "training_step", exhausted)
     with pytest.raises(SystemExit, match="error: out of memory: lower --batch first, then --size"):
         examples.train_ssl.main(options(toy, tmp_path))
+
+
+def test_tensorboard_that_is_not_installed(examples: Any, toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(*_: Any, **__: Any) -> None:
+        raise ModuleNotFoundError("Neither `tensorboard` nor `tensorboardX` is available. Try `pip install`ing either.")
+
+    monkeypatch.setitem(examples.training.LOGGERS, "tensorboard", missing)
+    with pytest.raises(SystemExit, match="error: `logger` 'tensorboard' needs a package that is not installed: Neither"):
+        examples.train_ssl.main(options(toy, tmp_path, "--logger", "tensorboard"))
+
+
+def test_one_image_is_no_density(examples: Any) -> None:
+    with pytest.raises(ValueError, match="two normal training images or more to estimate a density, got 1"):
+        examples.detector.score_features("mahalanobis", np.zeros((1, 3)), np.zeros((2, 3)))
 
 
 def test_other_errors_keep_their_traceback(examples: Any) -> None:
@@ -247,6 +276,83 @@ def test_features_are_what_the_last_linear_layer_reads(examples: Any, name: str,
     assert detector(torch.rand(2, 3, 64, 64)).shape == (2, 2)
 
 
+class Gated(torch.nn.Module):
+    """A net of features: its linear layer is a gate, no classifier."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.gate = torch.nn.Conv2d(3, 8, 3), torch.nn.Linear(8, 8)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.conv(x)
+        return x * self.gate(x.mean((2, 3)))[..., None, None]
+
+
+def plain() -> torch.nn.Module:
+    conv = torch.nn.Sequential(torch.nn.Conv2d(3, 6, 3, 2), torch.nn.ReLU())
+    return torch.nn.Sequential(conv, torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(6, 5))
+
+
+def attention() -> torch.nn.Module:
+    """Without stages of convolutions; with weights of its own drawing."""
+    return torch.nn.Sequential(torch.nn.AvgPool2d(16), torch.nn.Flatten(), torch.nn.Linear(48, 6), torch.nn.Linear(6, 5))
+
+
+@pytest.fixture
+def factories(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "factories", SimpleNamespace(gated=Gated, plain=plain, attention=attention))  # type: ignore[arg-type]
+
+
+@pytest.mark.usefixtures("factories")
+def test_only_a_classifier_is_taken_off(examples: Any) -> None:
+    images = torch.rand(2, 3, 64, 64)
+    for name, width, left in (("gated", 8, 1), ("plain", 6, 0), ("attention", 6, 1)):
+        detector = examples.detector.Detector(f"factories:{name}", 2, None, 64).eval()
+        assert detector.features(images).shape == (2, width)
+        assert sum(isinstance(m, torch.nn.Linear) for m in detector.backbone.modules()) == left
+
+
+@pytest.mark.usefixtures("factories")
+def test_a_backbone_without_heat_maps_keeps_its_result(examples: Any, toy: Path, tmp_path: Path) -> None:
+    arguments = options(toy, tmp_path, "--categories", "flange", "--backbone", "factories:attention")
+    with pytest.warns(UserWarning, match=r"no heat maps of this backbone: .*; --no-heat-maps leaves them out"):
+        assert examples.train_ssl.main(arguments) == 0
+    assert (tmp_path / "flange-seed0/result.json").exists() and (tmp_path / "table.md").exists()
+
+
+@pytest.mark.usefixtures("factories")
+def test_initial_weights_do_not_depend_on_the_saliency_net(
+    examples: Any, toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heads = []
+    monkeypatch.setattr(
+        examples.train_ssl.SelfSupervised, "on_fit_start", lambda m: heads.append(m.detector.head.weight.clone()), raising=False
+    )
+    for saliency in ("tiny", "factories:plain"):
+        one(examples, toy, tmp_path / saliency, "--saliency", saliency, "--steps", "1")
+    assert torch.equal(*heads)
+
+
+@pytest.mark.parametrize("scorer", ["gde", "kde"])
+def test_a_run_with_other_scorers(examples: Any, toy: Path, tmp_path: Path, scorer: str) -> None:
+    plain = one(examples, toy, tmp_path / "plain", "--augmentation", "none")
+    other = one(examples, toy, tmp_path / scorer, "--augmentation", "none", "--scorer", scorer)
+    assert np.isfinite(other["scores"]).all() and other["scores"] != plain["scores"]
+
+
+def test_visa_through_a_trainer(examples: Any, toy: Path, tmp_path: Path) -> None:
+    lines = ["object,split,label,image,mask"]
+    for path in sorted((toy / "flange").glob("t*/*/*.png")):
+        split, kind = path.parts[-3:-1]
+        mask = "" if kind == "good" else f"flange/ground_truth/{kind}/{path.stem}_mask.png"
+        lines.append(f"flange,{split},{'anomaly' if mask else 'normal'},{path.relative_to(toy)},{mask}")
+    shutil.copytree(toy / "flange", tmp_path / "visa/flange")
+    (tmp_path / "visa/1cls.csv").write_text("\n".join(lines))
+    arguments = ("--augmentation", "none")
+    visa, mvtec = one(examples, tmp_path / "visa", tmp_path / "a", *arguments), one(examples, toy, tmp_path / "b", *arguments)
+    assert visa["auroc"] == mvtec["auroc"] and sorted(visa["scores"]) == sorted(mvtec["scores"])
+
+
 def test_scorers_are_what_their_names_say(examples: Any) -> None:
     rng = np.random.default_rng(0)
     mixing = rng.normal(size=(3, 3))
@@ -289,6 +395,23 @@ def test_localizer_scores_pixels_and_draws_them(examples: Any, toy: Path, tmp_pa
     with Image.open(tmp_path / "flange-seed0/heatmaps.png") as sheet:
         left, top = examples.report.LABEL
         assert sheet.size == (left + 6 * 66, top + 3 * 66)  # five defects and a good one: image, truth, heat
+
+
+def test_localizer_refuses_what_makes_no_training(examples: Any, toy: Path, tmp_path: Path) -> None:
+    for option, value in (("steps", "0"), ("batch", "0")):
+        with pytest.raises(SystemExit, match=f"error: `{option}` must be 1 or more, got 0"):
+            examples.train_localizer.main(options(toy, tmp_path, f"--{option}", value))
+
+
+def test_localizer_follows_its_seed_and_resumes(examples: Any, toy: Path, tmp_path: Path) -> None:
+    def run(name: str, *others: str) -> dict[str, Any]:
+        arguments = options(toy, tmp_path / name, "--categories", "flange", "--steps", "2", *others)
+        return examples.train_localizer.run(examples.train_localizer.parse(arguments))[0]
+
+    first, workers, other = run("a"), run("b", "--workers", "1"), run("c", "--seeds", "1")
+    assert {k: v for k, v in first.items() if k != "seconds"} == {k: v for k, v in workers.items() if k != "seconds"}
+    assert first["pixel_ap"] != other["pixel_ap"]
+    assert run("a") == first  # read, not trained
 
 
 def test_pixel_scores(examples: Any) -> None:
@@ -345,7 +468,7 @@ def test_grid_compares_in_pairs_and_resumes(
 
 def test_grid_keeps_what_did_not_fail(examples: Any, toy: Path, tmp_path: Path) -> None:
     conditions = ["none", "none --backbone no_such_module:net"]
-    with pytest.raises(SystemExit, match=r"2 trainings failed\nnone --backbone .*, flange, seed 0: ModuleNotFoundError"):
+    with pytest.raises(SystemExit, match=r"2 trainings failed\nnone --backbone .*, flange, seed 0: `module:factory` must"):
         examples.compare.main(grid(toy, tmp_path, "--conditions", *conditions, "--against", "none"))
     assert len(json.loads((tmp_path / "results.json").read_text())) == 2
 
@@ -354,6 +477,8 @@ def test_grid_keeps_what_did_not_fail(examples: Any, toy: Path, tmp_path: Path) 
     ("others", "message"),
     [
         (["--conditions", "none", "none "], r"`conditions` must differ and hold 'random-swap', got \['none', 'none '\]"),
+        (["--conditions", "none --seeds 5"], r"`conditions` must leave --seeds to the whole grid, got 'none --seeds 5'"),
+        (["--jobs", "0"], "`jobs` must be 1 or more, got 0"),
         (["--conditions", "none"], r"`conditions` must differ and hold 'random-swap', got \['none'\]; see --against"),
     ],
 )
@@ -373,6 +498,23 @@ def test_pairs_need_both_and_every_category(examples: Any) -> None:
     cells = {key: {"auroc": value} for key, value in scores.items()} | {("b", "x", 1): {"auroc": None}}
     assert examples.compare.paired(cells, "a", "b", "x") == pytest.approx([0.4])
     assert examples.compare.paired(cells, "a", "b", None) == pytest.approx([0.3])
+
+
+def killed(seconds: float) -> float:
+    """Stands in for a training that the system ends."""
+    if seconds < 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(seconds)
+    return seconds
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no such signal here")
+def test_a_killed_process_does_not_take_the_others_along(examples: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(examples.compare, "run_task", killed)
+    tasks = {name: seconds for name, seconds in (("a", 0.1), ("killed", -1.0), ("b", 0.1), ("c", 0.1))}
+    found = dict(examples.compare.outcomes(tasks, 2))
+    assert {key: value for key, value in found.items() if key != "killed"} == {"a": 0.1, "b": 0.1, "c": 0.1}
+    assert "a process was killed, as by a system out of memory: lower --jobs" in examples.training.explanation(found["killed"])
 
 
 @pytest.mark.slow
