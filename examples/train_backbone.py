@@ -2,10 +2,10 @@
 
     python examples/train_backbone.py --data caltech101 grocery --teacher my_module:factory --out runs/tiny
 
-The teacher is any callable that maps float images [N, 3, S, S] in [0, 1] to logits [N, 1000]; if it has a method
-`stages(images)`, its last two feature maps are distilled as well. It runs once: for every photograph `--views` random
-views are drawn, and the teacher's answers to them are kept on disk, so an epoch costs the student's time only.
-A fifth of the photographs (a seeded hash of their paths decides) is held out and never seen; the names of the folders
+The teacher is a module that maps float images [N, 3, S, S] in [0, 1] to logits [N, 1000], with a method `stages(images)` that
+returns its feature maps, fine to coarse, of which the last two are distilled as well. It runs once: for every photograph
+`--views` random views are drawn, and the teacher's answers to them are kept on disk, so an epoch costs the student's time
+only. A fifth of the photographs (a seeded hash of their paths decides) is held out and never seen; the names of the folders
 serve as labels of an auxiliary head that is thrown away. In a second phase, with batch norm folded, the LayerCAM maps of
 the student are brought to those of the teacher. Everything is seeded, and both the teacher's pass and the
 training go on where they were stopped. The result is `tiny.npz`: batch norm folded, float16, no pickle.
@@ -99,7 +99,12 @@ def load_factory(spec: str, args: list[str]) -> nn.Module:
     module, _, factory = spec.partition(":")
     if not factory:
         raise SystemExit(f"`--teacher` must be module:factory, got {spec!r}")
-    return getattr(importlib.import_module(module), factory)(*args)
+    teacher = getattr(importlib.import_module(module), factory)(*args)
+    if not hasattr(teacher, "stages"):
+        raise SystemExit(
+            f"`--teacher` must have a method stages(images) that returns feature maps, got {type(teacher).__name__}"
+        )
+    return teacher
 
 
 class TeacherCache:
@@ -142,8 +147,6 @@ def run_teacher(teacher, photos: list[Tensor], views: np.ndarray, cache: Teacher
         images = torch.stack([render_view(photos[i], views[i, view], args.teacher_size) for i in index])
         with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=args.bf16):
             images = (images.float() / 255).contiguous(memory_format=torch.channels_last)
-            if not hasattr(teacher, "stages"):
-                return teacher(images).float(), None, None
             stages = teacher.stages(images)
             logits = teacher.fc(stages[-1].mean((2, 3))) if hasattr(teacher, "fc") else teacher(images)
         return (
