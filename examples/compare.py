@@ -24,6 +24,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -82,8 +83,9 @@ def outcomes(tasks: dict[Key, Task], jobs: int) -> Iterator[tuple[Key, Cell | Ba
         return
     threads = max(1, (os.cpu_count() or 1) // jobs)  # more would only make the jobs wait for each other
     spawn = multiprocessing.get_context("spawn")  # threads of the net and the GPU do not survive a fork
+    processes = partial(ProcessPoolExecutor, mp_context=spawn, initializer=torch.set_num_threads, initargs=(threads,))
     lost = []
-    with ProcessPoolExecutor(jobs, spawn, initializer=torch.set_num_threads, initargs=(threads,)) as pool:
+    with processes(jobs) as pool:
         waiting = {pool.submit(run_task, task): key for key, task in tasks.items()}
         for future in as_completed(waiting):
             if isinstance(future.exception(), BrokenProcessPool):
@@ -91,7 +93,7 @@ def outcomes(tasks: dict[Key, Task], jobs: int) -> Iterator[tuple[Key, Cell | Ba
             else:
                 yield waiting[future], future.exception() or future.result()
     for key in lost:  # a process that is killed takes along all that wait: each gets one of its own
-        with ProcessPoolExecutor(1, spawn, initializer=torch.set_num_threads, initargs=(threads,)) as pool:
+        with processes(1) as pool:
             future = pool.submit(run_task, tasks[key])
             yield key, future.exception() or future.result()
 
@@ -191,15 +193,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     with explained_errors():
         if args.jobs < 1:
             raise DataError(f"`jobs` must be 1 or more, got {args.jobs}")
-        common = [
-            *others,
-            "--seeds",
-            *map(str, args.seeds),
-            "--no-progress",
-            "--no-heat-maps",
-            "--out",
-            str(args.out / "cells"),
-        ]
+        seeds, out = map(str, args.seeds), str(args.out / "cells")
+        common = [*others, "--seeds", *seeds, "--no-progress", "--no-heat-maps", "--out", out]
         settings = {condition: settings_of(condition, common) for condition in args.conditions}
         categories = {condition: categories_from(own) for condition, own in settings.items()}
         cells, failures = run_grid(tasks_of(args, settings, categories), args.jobs)
