@@ -72,6 +72,15 @@ def test_variations_reach_the_controls(augment: Any, variations: Any) -> None:
         assert variations.mean_change(image, soft, params["pairs"]) < variations.mean_change(image, hard, params["pairs"])
 
 
+@pytest.mark.parametrize(("levels", "swaps"), [("all", 4), ([0, 2], 2), ("random", 1), ("fused", 1)])
+def test_controls_swap_as_often_as_the_guided_swap(augment: Any, levels: Any, swaps: int) -> None:
+    image, _ = on_ground(True)
+    for name in ("random-swap", "object-swap", "saliency-swap"):
+        (swap,) = augment.make_negatives(name, levels=levels, scale=(0.002, 0.004))
+        torch.manual_seed(0)
+        assert int((swap.make_params([image])["pairs"][0, :, 5] > 0).sum()) == swaps
+
+
 def test_swaps_differ_in_place_and_not_in_size(augment: Any) -> None:
     image, _ = on_ground(True)
     swaps = [augment.make_negatives(name, "random")[0] for name in ("random-swap", "object-swap", "saliency-swap")]
