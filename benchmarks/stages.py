@@ -2,9 +2,9 @@
 
     python benchmarks/stages.py [--quick] [--rounds N] [--out FOLDER]
 
-The first half (prepare, forward, gradient, clustering, pack) is what a cache hit saves; hash and look-up are what it
-costs. The last table holds the floors: what hashing the bytes and copying the image takes by itself. "gradient" and
-"the rest" are differences, taken round by round. The stages are no public functions, so this script looks inside.
+The first half (prepare to pack) is what a cache hit saves; hash and look-up are what it costs. The last table holds
+the floors: what hashing the bytes and copying the image takes by itself. "gradient" and "the rest" are differences,
+taken round by round. The stages are no public functions, so this script looks inside.
 """
 
 from __future__ import annotations
@@ -23,19 +23,28 @@ from _report import Result, bar_plot, run_alone
 from torch import Tensor
 
 from cutswap_transforms import KMeans, LayerCAMExtractor, RegionCache, SaliencySwap, functional
-from cutswap_transforms._images import net_input
-from cutswap_transforms._region_cache import pack
-from cutswap_transforms.saliency import _tiny
+from cutswap_transforms._images import eight_bits, net_input, pil_array, pil_order
+from cutswap_transforms.draw import HEAD, NUMBERS, first_pairs
+from cutswap_transforms.regions.cells import cluster_cells, make_cells, pick_regions
+from cutswap_transforms.regions.entry import content_key, pack, unpack
+from cutswap_transforms.saliency import tiny
+
+GRID = SaliencySwap().grid
 
 
 def guidance_cases(images: Sequence[Tensor], mark: str) -> list[Case]:
     """Image -> regions, for batches [N, 3, H, W]: what a cache hit saves. Forward alone is timed to tell the gradient."""
-    cam, net, kmeans = LayerCAMExtractor(), _tiny.load("DEFAULT"), KMeans()
+    cam, net, kmeans = LayerCAMExtractor(), tiny.load("DEFAULT"), KMeans()
     levels = range(len(cam.layers))
     prepared = [cam._prepared(net_input(x)) for x in images]
     with torch.no_grad():
         maps = [net.maps(x, levels) for x in prepared]
-    regions = [functional.salient_regions(m, kmeans) for m in maps]
+    cells = [make_cells(m, x, GRID) for m, x in zip(maps, images, strict=True)]
+    labels = [cluster_cells(c, kmeans) for c in cells]
+    regions = [
+        pick_regions(c, *found).numpy().reshape(len(x), -1, GRID, GRID)
+        for c, found, x in zip(cells, labels, images, strict=True)
+    ]
 
     def without_grad(call: Callable[[Any], object]) -> Callable[[Any], object]:
         return torch.no_grad()(call)
@@ -44,8 +53,10 @@ def guidance_cases(images: Sequence[Tensor], mark: str) -> list[Case]:
         "prepare": (without_grad(lambda x: cam._prepared(net_input(x))), images),
         "forward": (without_grad(net.forward), prepared),
         "forward and gradient": (without_grad(lambda x: net.maps(x, levels)), prepared),
-        "clustering": (lambda m: functional.salient_regions(m, kmeans), maps),
-        "pack": (lambda r: pack([level.numpy() for level in r]), regions),
+        "cells": (lambda pair: make_cells(*pair, GRID), list(zip(maps, images, strict=True))),
+        "k-means": (lambda c: cluster_cells(c, kmeans), cells),
+        "region": (lambda pair: pick_regions(pair[0], *pair[1]), list(zip(cells, labels, strict=True))),
+        "pack": (pack, regions),
     }
     n = len(images[0])
     return [Case(name + mark, cycle(call, data), n, len(data)) for name, (call, data) in stages.items()]
@@ -54,14 +65,16 @@ def guidance_cases(images: Sequence[Tensor], mark: str) -> list[Case]:
 def swap_cases(images: Sequence[Tensor], shown: Sequence[Any], folder: str) -> list[Case]:
     """Regions -> swapped image, with what a cache hit costs, the whole, and the floors."""
     cached, uncached, marking = SaliencySwap(), SaliencySwap(cache=None), SaliencySwap(return_mask=True)
-    guidance = cached._of_guidance
-    entries = [guidance.entries(x, [0])[0] for x in images]
-    keys = [guidance._keys(x, [0])[0] for x in images]
+    finder = cached._finder
+    entries = [pack(finder(x))[0] for x in images]
+    keys = [content_key(finder.settings, pil_array(x)) for x in shown]
     disk = RegionCache(folder)
     disk.put(zip(keys, entries, strict=True))
-    on_disk = SaliencySwap(cache=disk)
+    disk.close()
+    on_disk = SaliencySwap(cache=RegionCache(folder))
     size = (images[0].shape[-2], images[0].shape[-1])
-    drawn = [torch.rand(2 + cached._swap_count(x) * 50).tolist() for x in images]
+    regions = [unpack(entry, GRID) for entry in entries]
+    drawn = [torch.rand(HEAD + NUMBERS).tolist() for _ in images]
     params = [cached.make_params([x]) for x in images]
     pairs = [p["pairs"] for p in params]
     raw = [x.numpy() for x in images]
@@ -70,11 +83,11 @@ def swap_cases(images: Sequence[Tensor], shown: Sequence[Any], folder: str) -> l
         return cycle(lambda row: call(*row), list(zip(*columns, strict=True)))
 
     calls = {
-        "hash, tensor": over(lambda x: guidance._keys(x, [0]), images),
-        "hash, PIL": over(lambda x: guidance._keys(x, [0]), shown),
-        "look-up, memory": over(cached.cache.get, keys),
-        "look-up, folder": over(disk.get, keys),
-        "sampling": over(lambda e, u: cached._draw(e, u, size), entries, drawn),
+        "hash, tensor": over(lambda x: content_key(finder.settings, pil_order(eight_bits(x))[0]), images),
+        "hash, PIL": over(lambda x: content_key(finder.settings, pil_array(x)), shown),
+        "look-up, memory": over(lambda k: unpack(finder.store.get(k), GRID), keys),
+        "look-up, folder": over(lambda k: unpack(on_disk.cache.get(k), GRID), keys),
+        "sampling": over(lambda r, u: first_pairs(r, u, None, size, cached.scale, cached.ratio), regions, drawn),
         "swap, tensor": over(functional.swap_patches, images, pairs),
         "swap, PIL": over(cached.transform, shown, params),
         "mask": over(lambda p: functional.patch_mask(p, size), pairs),
@@ -97,7 +110,7 @@ def gradient(timings: dict[str, Timing], mark: str) -> dict[str, Timing]:
     """The stages in the order of the data, the gradient as what forward and gradient take beyond forward."""
     both = timings.pop("forward and gradient" + mark)
     found = {name: t for name, t in timings.items() if name.endswith(mark)}
-    order = ["prepare", "forward", "gradient", "clustering", "pack"]
+    order = ["prepare", "forward", "gradient", "cells", "k-means", "region", "pack"]
     found["gradient" + mark] = difference("gradient" + mark, both, found["forward" + mark])
     return {name + mark: found[name + mark] for name in order}
 

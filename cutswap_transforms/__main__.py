@@ -11,24 +11,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image, ImageOps
-from torch import Tensor
-from torch.utils.data import Dataset
-from torchvision.transforms import v2
+from PIL import Image
 
 from . import LayerCAMExtractor, SaliencySwap
-from ._preview import contact_sheet
-
-SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
-
-
-UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)  # what Pillow raises for broken files
-
-
-class UserError(Exception):
-    """A mistake of the user's, told in one sentence and without a traceback."""
+from ._files import ImageFiles, UserError, find_images, load_image, suffixes
+from .preview.sheet import contact_sheet, spread
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -57,7 +45,7 @@ def _add_preview(commands: Any) -> None:
         "negative and its mask. Prints the sheet's path and how many images per second were augmented.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("images", nargs="+", type=Path, help=f"image files, or folders searched for {_suffixes()}")
+    parser.add_argument("images", nargs="+", type=Path, help=f"image files, or folders searched for {suffixes()}")
     parser.add_argument("--out", "--output", type=Path, default=Path("contact_sheet.png"), help="the picture to write")
     parser.add_argument(
         "--size", type=_at_least(32), default=256, help="shorter side, in pixels, of the images that are swapped"
@@ -73,7 +61,7 @@ def _add_preview(commands: Any) -> None:
 
 
 def preview(args: argparse.Namespace) -> None:
-    """Load, draw, save, measure, say."""
+    """Write the sheet; print its path and the throughput."""
     found = spread(find_images(args.images), args.limit)
     loaded = [(path, image) for path in found if (image := load_image(path, args.size)) is not None]
     if not loaded:
@@ -92,15 +80,17 @@ def preview(args: argparse.Namespace) -> None:
     except (OSError, ValueError) as error:  # Pillow: an unknown suffix is a ValueError
         raise UserError(f"`--out` must be a path that can be written, with an image suffix, got {args.out} ({error})") from None
     print(args.out)
-    rate = images_per_second(images, swap)
-    print(f"{rate:.0f} images per second (one at a time, {torch.get_num_threads()} threads, shorter side {args.size} px)")
+    rate = images_per_second(images, _swap(args, scale=tuple(args.scale), cache=None))
+    print(
+        f"{rate:.0f} images per second (one at a time, {torch.get_num_threads()} threads, no cache, short side {args.size} px)"
+    )
 
 
 def _add_guidance(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", default="tiny", help="tiny (embedded) or a torchvision classification model")
     parser.add_argument("--weights", default="DEFAULT", help="name of torchvision weights, path to a state_dict, or none")
     parser.add_argument("--clustering", default="kmeans", help="kmeans, sklearn or opencv")
-    parser.add_argument("--levels", type=_levels, default="random", help="random, all, fused or indices such as 0,2")
+    parser.add_argument("--levels", type=_levels, default="random", help="random, all or indices such as 0,2")
 
 
 def _swap(args: argparse.Namespace, **arguments: Any) -> SaliencySwap:
@@ -113,23 +103,13 @@ def _swap(args: argparse.Namespace, **arguments: Any) -> SaliencySwap:
 
 
 def images_per_second(images: Sequence[Image.Image], swap: SaliencySwap, seconds: float = 1.0) -> float:
-    """Augmented images per second over about `seconds`, decoded beforehand, one image per call.
-
-    Every call sees pixels of its own (the image, moved round by some columns), so that no cache answers for the net.
-    """
+    """Augmented images per second over about `seconds`, decoded beforehand, one image per call."""
     swap(images[0])  # warm-up
-    spent, done = 0.0, 0
-    while spent < seconds:
-        image = images[done % len(images)]
-        step = 1 + done // len(images) % image.width
-        moved = Image.new(image.mode, image.size)
-        moved.paste(image.crop((step, 0, image.width, image.height)), (0, 0))
-        moved.paste(image.crop((0, 0, step, image.height)), (image.width - step, 0))
-        start = time.perf_counter()
-        swap(moved)
-        spent += time.perf_counter() - start
+    begin, done = time.perf_counter(), 0
+    while time.perf_counter() - begin < seconds:
+        swap(images[done % len(images)])
         done += 1
-    return done / spent
+    return done / (time.perf_counter() - begin)
 
 
 # ---------------------------------------- precompute
@@ -144,7 +124,7 @@ def _add_precompute(commands: Any) -> None:
         "each process takes its share.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("images", nargs="+", type=Path, help=f"image files, or folders searched for {_suffixes()}")
+    parser.add_argument("images", nargs="+", type=Path, help=f"image files, or folders searched for {suffixes()}")
     parser.add_argument("--size", type=_at_least(2), required=True, help="the S of Resize(S)")
     parser.add_argument("--cache", type=Path, required=True, help="the folder to fill")
     parser.add_argument("--batch-size", type=_at_least(1), default=64, help="images per pass of the net")
@@ -155,7 +135,7 @@ def _add_precompute(commands: Any) -> None:
 
 
 def precompute(args: argparse.Namespace) -> None:
-    """List, compute what is missing, say."""
+    """Fill the cache; print how many images were computed and kept."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")  # the progress where tqdm is not installed
     files = find_images(args.images)
     swap = _swap(args, cache=args.cache)
@@ -169,89 +149,13 @@ def precompute(args: argparse.Namespace) -> None:
     print(f"{args.cache}: regions of {count} images computed in {time.perf_counter() - begin:.1f} s, {len(swap.cache)} kept")
 
 
-class ImageFiles(Dataset[Any]):
-    """RGB images of one shorter side; what cannot be read is noted and comes as an empty batch."""
-
-    def __init__(self, files: Sequence[Path], size: int) -> None:
-        self.files, self.resize = list(files), v2.Resize(size)
-
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def __getitem__(self, index: int) -> Image.Image | Tensor:
-        try:
-            with Image.open(self.files[index]) as file:
-                image = file.convert("RGB")
-        except UNREADABLE as error:
-            _note_skipped(self.files[index], error)
-            return torch.zeros(0, 3, 2, 2)
-        resized: Image.Image = self.resize(image)
-        return resized
-
-
-# ---------------------------------------- files
-
-
-def find_images(paths: Sequence[Path]) -> list[Path]:
-    """Files as they are named, folders searched in depth and sorted."""
-    found: list[Path] = []
-    for path in paths:
-        if path.is_dir():
-            found += sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
-        elif path.exists():
-            found.append(path)
-        else:
-            raise UserError(f"`images` must be files or folders that exist, got {path}")
-    if not found:
-        raise UserError(f"no images found in {', '.join(map(str, paths))}: looked for {_suffixes()}")
-    return found
-
-
-def spread(found: list[Path], limit: int) -> list[Path]:
-    """At most `limit` of them, evenly spaced, so that every part of a sorted folder is seen."""
-    count = min(limit, len(found))
-    return [found[i * len(found) // count] for i in range(count)]
-
-
-def load_image(path: Path, size: int) -> Image.Image | None:
-    """RGB, upright, shorter side `size`; None, and a note, if the file is no image."""
-    try:
-        with Image.open(path) as file:
-            image = _rgb(ImageOps.exif_transpose(file))
-    except UNREADABLE as error:
-        _note_skipped(path, error)
-        return None
-    scale = size / min(image.size)
-    return image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.LANCZOS)
-
-
-def _note_skipped(path: Path, error: Exception) -> None:
-    print(f"skipped {path}: not a readable image ({type(error).__name__})", file=sys.stderr)
-
-
-def _rgb(image: Image.Image) -> Image.Image:
-    """Any mode as RGB: 16 bits keep their high byte, wider numbers are stretched over their own range."""
-    if image.mode.startswith("I;16"):
-        return Image.fromarray((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)).convert("RGB")
-    if image.mode in ("I", "F"):
-        values = np.asarray(image, np.float64)
-        low, high = values.min(), values.max()
-        scaled = (values - low) * (255 / (high - low) if high > low else 0)
-        return Image.fromarray(scaled.astype(np.uint8)).convert("RGB")
-    return image.convert("RGBA").convert("RGB") if image.mode == "P" else image.convert("RGB")
-
-
 # ---------------------------------------- arguments
-
-
-def _suffixes() -> str:
-    return ", ".join(f"*{suffix}" for suffix in SUFFIXES)
 
 
 def _at_least(low: int) -> Any:
     def number(text: str) -> int:
         if not text.isdigit() or int(text) < low:
-            raise argparse.ArgumentTypeError(f"must be a whole number of at least {low}, got {text!r}")
+            raise argparse.ArgumentTypeError(f"must be an integer of at least {low}, got {text!r}")
         return int(text)
 
     return number

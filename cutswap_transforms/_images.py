@@ -1,7 +1,8 @@
-"""What counts as an image, and how the saliency net sees it: the value rules that every transform here shares."""
+"""What counts as an image, and the one conversion to what the method sees: uint8 [N, 3, H, W]."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ from torchvision import tv_tensors
 MeanStd = tuple[Sequence[float], Sequence[float]]
 
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
-# Bicubic resizing overshoots [0, 1] by less than this; what lies beyond was scaled to another range.
+# Bicubic resizing overshoots [0, 1] by less than this. What lies beyond has another range.
 OVERSHOOT = 0.25
 
 _REFUSED: dict[str, str] = {
@@ -23,6 +24,9 @@ _REFUSED: dict[str, str] = {
     "KeyPoints": "key points do not follow swapped pixels; apply the transform to the image alone",
     "Video": "frames would share one pair; pass the frames as a batch of images, tv_tensors.Image(video)",
 }
+
+
+# ---- samples ----------------------------------------------------------------------------------------------------------
 
 
 def is_image(leaf: Any) -> bool:
@@ -39,30 +43,19 @@ def image_size(leaf: Any) -> tuple[int, int]:
     return int(leaf.shape[-2]), int(leaf.shape[-1])
 
 
-def check_sample(flat_inputs: Sequence[Any]) -> None:
-    """Refuse samples that cannot be transformed consistently: one sample is one pixel grid with at least one image.
-
-    Raises:
-        TypeError: boxes, key points, videos or arrays in the sample, or no image in it.
-        ValueError: an image of wrong rank, or images of different sizes.
-    """
-    for leaf in flat_inputs:
-        _check_kind(leaf)
-    images = image_leaves(flat_inputs)
-    for image in images:
-        if isinstance(image, Tensor):
-            _check_shape(image.shape)
-    grids = {(*image_size(x), batch_size(x)) for x in images}
-    if len(grids) > 1:
-        raise ValueError(f"`sample` must hold images of one size, got (H, W, N) {sorted(grids)}; transform them one by one")
+def batch_size(leaf: Any) -> int:
+    """N of a batch [N, C, H, W]; 1 for a single image."""
+    return int(leaf.shape[0]) if isinstance(leaf, Tensor) and leaf.ndim == 4 else 1
 
 
 def image_leaves(flat_inputs: Sequence[Any]) -> list[Any]:
-    """The images of a sample by torchvision's rule: a plain tensor counts where nothing says that it is an image, and
-    then the first alone. The first image guides.
+    """The images of a sample by torchvision's rule; the first of them guides.
+
+    A plain tensor is an image only where the sample holds no PIL image and no `tv_tensors.Image`, and then only the
+    first plain tensor is one.
 
     Raises:
-        TypeError: there is none.
+        TypeError: the sample holds no image.
     """
     explicit = [x for x in flat_inputs if isinstance(x, (PIL.Image.Image, tv_tensors.Image))]
     images = explicit or [x for x in flat_inputs if is_image(x)][:1]
@@ -72,14 +65,27 @@ def image_leaves(flat_inputs: Sequence[Any]) -> list[Any]:
     return images
 
 
-def _check_shape(shape: Sequence[int]) -> None:
-    if len(shape) not in (3, 4):
-        raise ValueError(f"`image` must have shape [C, H, W] or [N, C, H, W], got {list(shape)}")
-    if shape[-1] in (1, 3, 4) and shape[-3] > 4:
-        raise ValueError(
-            f"`image` must have shape [C, H, W] or [N, C, H, W], got {list(shape)}, which looks like [H, W, C]; "
-            "use image.movedim(-1, -3)"
-        )
+def check_sample(flat_inputs: Sequence[Any]) -> None:
+    """Refuse a sample that cannot be transformed consistently: it must hold one pixel grid and at least one image.
+
+    Raises:
+        TypeError: boxes, key points, videos or arrays in the sample, or no image in it.
+        ValueError: an image of wrong rank, images of different sizes, or a mask of another size than the image.
+    """
+    for leaf in flat_inputs:
+        _check_kind(leaf)
+    images = image_leaves(flat_inputs)
+    for image in images:
+        if isinstance(image, Tensor):
+            _check_shape(image.shape)
+    if len(images) > 1:
+        grids = {(*image_size(x), batch_size(x)) for x in images}
+        if len(grids) > 1:
+            found = sorted(grids)
+            raise ValueError(f"`sample` must hold images of one size, got (H, W, N) {found}; transform them one by one")
+    for leaf in flat_inputs:
+        if isinstance(leaf, tv_tensors.Mask):
+            _check_mask(leaf, images[0])
 
 
 def _check_kind(leaf: Any) -> None:
@@ -93,13 +99,29 @@ def _check_kind(leaf: Any) -> None:
         raise TypeError(f"`sample` must not hold {name}: {_REFUSED[name]}")
 
 
-def batch_size(leaf: Any) -> int:
-    """N of a batch [N, C, H, W]; 1 for a single image."""
-    return int(leaf.shape[0]) if isinstance(leaf, Tensor) and leaf.ndim == 4 else 1
+def _check_shape(shape: Sequence[int]) -> None:
+    if len(shape) not in (3, 4):
+        raise ValueError(f"`image` must have shape [C, H, W] or [N, C, H, W], got {list(shape)}")
+    if shape[-1] in (1, 3, 4) and shape[-3] > 4:
+        raise ValueError(
+            f"`image` must have shape [C, H, W] or [N, C, H, W], got {list(shape)}, which looks like [H, W, C]; "
+            "use image.movedim(-1, -3)"
+        )
 
 
-def pil_array(image: PIL.Image.Image) -> npt.NDArray[Any]:
-    """The pixels that the net is shown of a PIL image: uint8 or uint16 [H, W, C], read-only.
+def _check_mask(mask: tv_tensors.Mask, image: Any) -> None:
+    if image_size(mask) != image_size(image):
+        raise ValueError(f"`sample` must hold masks of the image's size {image_size(image)}, got {list(mask.shape)}")
+    n = batch_size(image)
+    if n > 1 and (mask.ndim < 3 or mask.shape[0] != n):
+        raise ValueError(f"`sample` must hold a mask for each of the {n} images, got {list(mask.shape)}")
+
+
+# ---- pixels -----------------------------------------------------------------------------------------------------------
+
+
+def pil_array(image: PIL.Image.Image) -> npt.NDArray[np.uint8]:
+    """What the method sees of a PIL image: uint8 [H, W, 3], read-only.
 
     Raises:
         TypeError: PIL modes 1, I and F, which have no settled value range.
@@ -107,27 +129,18 @@ def pil_array(image: PIL.Image.Image) -> npt.NDArray[Any]:
     if image.mode in ("1", "I", "F"):
         way = "use image.convert('L')" if image.mode == "1" else "make it 'I;16' or a float tensor in [0, 1]"
         raise TypeError(f"`image` must be of a PIL mode with 8 or 16 bits, got mode {image.mode!r}; {way}")
-    if image.mode not in ("L", "RGB", "RGBA") and not image.mode.startswith("I;16"):
-        image = image.convert("RGB")
-    array = np.asarray(image)
     if image.mode.startswith("I;16"):
-        array = array.astype(np.uint16)  # native byte order
-    return array[..., None] if array.ndim == 2 else array
-
-
-def image_tensor(leaf: Any) -> Tensor:
-    """The pixels of an image leaf as a plain tensor [..., C, H, W]; shares memory with a tensor, copies a PIL image."""
-    if isinstance(leaf, Tensor):
-        return leaf.as_subclass(Tensor)
-    return torch.from_numpy(pil_array(leaf).copy()).permute(2, 0, 1)
+        high = (np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)
+        return np.repeat(high[..., None], 3, axis=2)
+    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
 
 
 def net_input(leaf: Any, normalized: MeanStd | None = None) -> Tensor:
-    """What a saliency net is shown of an image leaf or batch: [N, 3, H, W], uint8 as it is, all else float32 in [0, 1].
+    """An image leaf or batch as a saliency net takes it: [N, 3, H, W], 8 bits as uint8, floats as float32 in [0, 1].
 
-    uint16 is divided by 65535; floats must lie in [0, 1] up to the overshoot of bicubic resizing and are clamped. One
-    channel is repeated; of three and more the first three are seen. Values are not checked on an accelerator, because
-    that would wait for the device.
+    uint16 keeps its high byte. Floats must lie in [0, 1] up to the overshoot of bicubic resizing and are clamped. A
+    single channel is repeated; of more than three the first three are used. Values are not checked on an accelerator,
+    because that would wait for the device.
 
     Args:
         normalized: (mean, std) that float images were normalised with; it is undone first.
@@ -136,15 +149,16 @@ def net_input(leaf: Any, normalized: MeanStd | None = None) -> Tensor:
         TypeError: dtypes other than uint8, uint16 and floats.
         ValueError: non-finite pixels, floats outside of [-0.25, 1.25], two channels, other ranks.
     """
-    x = image_tensor(leaf)
+    if isinstance(leaf, PIL.Image.Image):
+        return torch.from_numpy(pil_array(leaf).copy()).permute(2, 0, 1)[None]
+    x: Tensor = leaf.as_subclass(Tensor).detach()
     if x.ndim not in (3, 4):
         raise ValueError(f"`image` must have shape [C, H, W] or [N, C, H, W], got {list(x.shape)}")
     x = x if x.ndim == 4 else x[None]
     if x.shape[1] == 2 or x.shape[1] == 0:
         raise ValueError(f"`image` must have 1 channel or at least 3, got {x.shape[1]} in shape {list(x.shape)}")
-    x = x.detach()
     if x.dtype == torch.uint16:
-        x = x.to(torch.float32) / 65535
+        x = (x.to(torch.int32) >> 8).to(torch.uint8)
     elif x.dtype in FLOATS:
         x = _clamped(_denormalized(x.to(torch.float32), normalized), normalized is not None)
     elif x.dtype != torch.uint8:
@@ -152,6 +166,40 @@ def net_input(leaf: Any, normalized: MeanStd | None = None) -> Tensor:
             f"`image` must be uint8, uint16 or floating point, got {x.dtype}; values 0..255 fit image.to(torch.uint8)"
         )
     return x.expand(-1, 3, -1, -1) if x.shape[1] == 1 else x[:, :3]
+
+
+def eight_bits(leaf: Any, normalized: MeanStd | None = None) -> Tensor:
+    """What the method sees of an image leaf or batch: uint8 [N, 3, H, W]. Arguments and errors as `net_input`.
+
+    Maps, colours and cache keys are functions of these values, so a float image and its 8-bit file are one image here.
+    """
+    x = net_input(leaf, normalized)
+    return x if x.dtype == torch.uint8 else (x * 255).round().to(torch.uint8)
+
+
+def pil_order(images: Tensor) -> npt.NDArray[np.uint8]:
+    """uint8 [N, 3, H, W] -> contiguous [N, H, W, 3]."""
+    array = images.numpy().transpose(0, 2, 3, 1)
+    # Plane by plane is four times as fast as ascontiguousarray.
+    return array if array.flags.c_contiguous else np.stack([images[:, c].numpy() for c in range(3)], -1)
+
+
+def check_mean_std(name: str, value: Any, channels: int | None = None) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """(mean, std) as tuples of numbers.
+
+    Raises:
+        TypeError: something else than two sequences of numbers.
+        ValueError: sequences of different or wrong length, non-finite numbers, or std <= 0.
+    """
+    try:
+        mean, std = (tuple(float(v) for v in part) for part in value)
+    except (TypeError, ValueError):
+        raise TypeError(f"`{name}` must be (mean, std), each a sequence of numbers, got {value!r}") from None
+    wrong = len(mean) != len(std) or not mean or (channels is not None and len(mean) != channels)
+    if wrong or not all(map(math.isfinite, mean + std)) or min(std) <= 0:
+        length = f"of {channels} values each" if channels else "of equal length"
+        raise ValueError(f"`{name}` must be (mean, std) {length}, finite, with std > 0, got {value!r}")
+    return mean, std
 
 
 def _denormalized(x: Tensor, normalized: MeanStd | None) -> Tensor:
@@ -166,7 +214,7 @@ def _denormalized(x: Tensor, normalized: MeanStd | None) -> Tensor:
 def _clamped(x: Tensor, denormalized: bool) -> Tensor:
     if x.device.type == "cpu" and x.numel():
         low, high = (float(v) for v in torch.aminmax(x))
-        if not (np.isfinite(low) and np.isfinite(high)):
+        if not (math.isfinite(low) and math.isfinite(high)):
             raise ValueError(f"`image` must have finite pixels, got values from {low} to {high}")
         if low < -OVERSHOOT or high > 1 + OVERSHOOT:
             way = (

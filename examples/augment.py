@@ -37,8 +37,7 @@ def make_negatives(
     saliency: str = "tiny",
     *,
     saliency_size: int | None = None,
-    clusters: int = 4,
-    position: bool = False,
+    kmeans: KMeans | None = None,
     variation: dict[str, Any] | None = None,
     **swap: Any,
 ) -> list[Negative]:
@@ -48,9 +47,9 @@ def make_negatives(
         augmentation: one of AUGMENTATIONS.
         saliency: for `load_saliency`; the controls do not use it.
         saliency_size: the side of the saliency net's input.
-        clusters, position: of the k-means of the saliency maps.
+        kmeans: clusters the cells of the guided swap; by default `KMeans()`.
         variation: rule, feather and jitter of VariedSwap, for the controls too.
-        swap: levels and scale of SaliencySwap. The controls see the same map at every level, so that they swap as often.
+        swap: levels, scale and grid of SaliencySwap. The controls see the same map at every level, so that they swap as often.
     """
     if augmentation not in AUGMENTATIONS:
         raise ValueError(f"`augmentation` must be one of {', '.join(AUGMENTATIONS)}, got {augmentation!r}")
@@ -58,18 +57,16 @@ def make_negatives(
     blind = swap if several else {name: value for name, value in swap.items() if name != "levels"}
     maps = 4 if several else 1
 
-    def make(source: Any, clustering: KMeans, **options: Any) -> Negative:
-        return (
-            VariedSwap(source, clustering, **variation, **options) if variation else SaliencySwap(source, clustering, **options)
-        )
+    def make(source: Any, **options: Any) -> Negative:
+        return VariedSwap(source, **variation, **options) if variation else SaliencySwap(source, **options)
 
     def guided() -> Negative:
-        return make(load_saliency(saliency, saliency_size), KMeans(clusters, position=position), **swap)
+        return make(load_saliency(saliency, saliency_size), clustering=kmeans or KMeans(), **swap)
 
     makers: dict[str, list[Callable[[], Negative]]] = {
         "none": [],
-        "random-swap": [lambda: make(Anywhere(maps), KMeans(), **blind)],
-        "object-swap": [lambda: make(OtsuObject(maps), KMeans(2), **blind)],
+        "random-swap": [lambda: make(Anywhere(maps), **blind)],
+        "object-swap": [lambda: make(OtsuObject(maps), **blind)],
         "saliency-swap": [guided],
         "cutpaste": [CutPaste],
         "scar": [CutPasteScar],

@@ -2,7 +2,7 @@
 
     python examples/compare.py --data toy --out runs/compare
     python examples/compare.py --data mvtec --categories pill --seeds 0 1 2 --jobs 2 --out runs/pill \\
-        --conditions none random-swap cutpaste saliency-swap "saliency-swap --levels fused" --against random-swap
+        --conditions none random-swap cutpaste saliency-swap "saliency-swap --levels all" --against random-swap
 
 A condition is an augmentation, with options of `train_ssl.py` for it alone where wanted; options that this program does
 not know itself go to all conditions. Finished trainings are kept: the same command goes on where it was stopped, and

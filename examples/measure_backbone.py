@@ -30,12 +30,12 @@ from train_backbone import MEAN, SIDE, STD, is_held_out, list_photographs, load_
 
 from cutswap_transforms import LayerCAMExtractor
 from cutswap_transforms.functional import normalize_maps
-from cutswap_transforms.saliency import _tiny
+from cutswap_transforms.saliency import tiny as tiny_net
 
 
 def pooled_tiny(weights: str | None):
     """Global average pool of the last stage, the features that the net's own head reads."""
-    net = _tiny.load(weights)
+    net = tiny_net.load(weights)
 
     def features(images: Tensor) -> Tensor:
         images = tvF.normalize(tvF.resize(images, [SIDE, SIDE], antialias=True).float() / 255, list(MEAN), list(STD))

@@ -23,14 +23,15 @@ from report import Cell
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
-from cutswap_transforms import SaliencySwap
+from cutswap_transforms import KMeans, SaliencySwap
 
 EPOCH = 100  # steps between checkpoints
 LOGGERS: dict[str, Any] = {"csv": CSVLogger, "tensorboard": TensorBoardLogger}
 # What a training depends on; the other arguments only say where and how it runs.
 COMMON_SETTINGS = (
     *("skip_unreadable", "white", "size", "steps", "batch", "optimizer", "lr", "weight_decay", "precision"),
-    *("augmentation", "saliency", "saliency_size", "levels", "clusters", "position", "scale", "rule", "feather", "jitter"),
+    *("augmentation", "saliency", "saliency_size", "levels", "grid", "clusters", "saliency_weight", "color"),
+    *("scale", "rule", "feather", "jitter"),
 )
 
 
@@ -107,11 +108,11 @@ def _make_negatives_of(args: argparse.Namespace) -> list[Negative]:
         args.augmentation,
         args.saliency,
         saliency_size=args.saliency_size,
-        clusters=args.clusters,
-        position=args.position,
+        kmeans=KMeans(args.clusters, saliency_weight=args.saliency_weight, color=args.color),
         variation=None if plain else {"rule": args.rule, "feather": args.feather, "jitter": args.jitter},
         levels=args.levels,
         scale=tuple(args.scale),
+        grid=args.grid,
     )
 
 
@@ -219,9 +220,11 @@ def add_negatives(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--augmentation", choices=AUGMENTATIONS, default="saliency-swap", metavar="NAME", help=names)
     group.add_argument("--saliency", default="tiny", metavar="NET", help="tiny, random, a torchvision name or module:factory")
     group.add_argument("--saliency-size", type=int, metavar="PX", help="the saliency net's input (default: the net's own)")
-    group.add_argument("--levels", type=parse_levels, default="random", help="random, all, fused, or indices as 0,2")
-    group.add_argument("--clusters", type=int, default=4, help="of the k-means (default 4)")
-    group.add_argument("--position", action="store_true", help="cluster by place as well as by saliency")
+    group.add_argument("--levels", type=parse_levels, default="random", help="random, all, or indices as 0,2")
+    group.add_argument("--grid", type=int, default=24, help="cells along each side of an image (default 24)")
+    group.add_argument("--clusters", type=int, default=3, help="of the k-means (default 3)")
+    group.add_argument("--saliency-weight", type=float, default=0.5, help="of saliency beside colour (default 0.5)")
+    group.add_argument("--color", action=argparse.BooleanOptionalAction, default=True, help="cluster by colour as well")
     group.add_argument("--scale", type=float, nargs=2, default=[0.002, 0.03], metavar=("LOW", "HIGH"), help="area of a patch")
     group.add_argument("--rule", default="any", help="choice among eight pairs: near, far, alike, unlike, visible (ablation)")
     group.add_argument("--feather", type=int, default=0, metavar="PX", help="soften the seams (ablation)")
@@ -253,9 +256,9 @@ def check_common(args: argparse.Namespace) -> None:
 
 
 def parse_levels(text: str) -> Any:
-    if text in ("random", "all", "fused"):
+    if text in ("random", "all"):
         return text
     try:
         return [int(part) for part in text.split(",")]
     except ValueError:
-        raise argparse.ArgumentTypeError(f"must be random, all, fused or indices as 0,2, got {text!r}") from None
+        raise argparse.ArgumentTypeError(f"must be random, all or indices as 0,2, got {text!r}") from None

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from ._layer_cam import LayerCAMExtractor
+from .layer_cam import LayerCAMExtractor
 
 __all__ = ["LayerCAMExtractor"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import os
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -17,9 +16,9 @@ from torch import Tensor, nn
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from .._images import check_sample, net_input
-from ..functional import normalize_maps
-from . import _tiny
+from .._images import check_mean_std, check_sample, eight_bits, net_input
+from . import tiny
+from .maps import normalize_maps, squashed
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -110,7 +109,7 @@ class LayerCAMExtractor(v2.Transform):
         _check_int("input_size", input_size, 32)
         if precision not in PRECISIONS:
             raise ValueError(f'`precision` must be "fp32" or "bf16", got {precision!r}')
-        self._mean_std = _resolve_mean_std(mean_std)
+        self._mean_std = _resolved_mean_std(mean_std)
         self._net, self.input_size = _resolve_net(model, weights, layers, target, input_size, PRECISIONS[precision])
         self.model = model if isinstance(model, str) else type(model).__name__
         self.weights = None if weights is None else str(weights)
@@ -164,12 +163,31 @@ class LayerCAMExtractor(v2.Transform):
             result = _stretched(torch.cat(maps, 1))  # [N, L, H, W]
         return result if isinstance(inpt, Tensor) and inpt.ndim == 4 else result[0]
 
+    def overlay(self, image: Any, level: int | None = None) -> PIL.Image.Image:
+        """The saliency map of a single image, coloured, over the grey image: all levels side by side, or one of them.
+
+        Raises:
+            ValueError: a batch, or a level out of range.
+        """
+        from ..preview.panels import heat_map, heat_maps, picture  # the drawing code is not needed for training
+
+        self.check_inputs([image])
+        x = eight_bits(image).cpu()
+        if len(x) != 1:
+            raise ValueError(f"`image` must be a single image, got a batch of {len(x)}")
+        maps, photo = self.native_maps(x), picture(x[0])
+        if level is None:
+            return heat_maps(photo, maps)
+        if not -len(maps) <= level < len(maps):
+            raise ValueError(f"`level` must lie in [{-len(maps)}, {len(maps) - 1}] for {len(maps)} levels, got {level}")
+        return heat_map(photo, maps[level])
+
     def _prepared(self, x: Tensor) -> Tensor:
         """uint8 or [0, 1] images [N, 3, H, W] -> normalised float32 [N, 3, s, s] in channels_last."""
         top = 1.0 if x.is_floating_point() else 255.0
         # 8-bit images are squashed alike in any layout, and faster as they are; floats would round in another order.
         x = x if x.dtype == torch.uint8 else x.contiguous(memory_format=torch.channels_last)
-        x = _squashed(x, self.input_size)
+        x = squashed(x, self.input_size)
         scale, shift = _scale_and_shift(*self._mean_std, top, x.device)
         return torch.addcmul(shift, x, scale).contiguous(memory_format=torch.channels_last)
 
@@ -189,16 +207,6 @@ def _stretched(maps: Tensor) -> Tensor:
     return (maps - low) / torch.where(high == low, 1.0, high - low)
 
 
-def _squashed(x: Tensor, size: int) -> Tensor:
-    """float32 [N, 3, s, s] on the scale of x, antialiased bilinear."""
-    if x.shape[-2:] == (size, size):
-        return x.float()
-    on_cpu = x.device.type == "cpu"
-    # The CPU has a fast kernel for uint8. Elsewhere the same rounding is done by hand, so that devices agree.
-    y = F.interpolate(x if on_cpu else x.float(), size=(size, size), mode="bilinear", antialias=True)
-    return y.float() if on_cpu or x.is_floating_point() else y.round()
-
-
 def _resolve_net(
     model: Any, weights: Any, layers: Any, target: int | None, size: int | None, dtype: torch.dtype
 ) -> tuple[Net, int]:
@@ -206,25 +214,18 @@ def _resolve_net(
         if weights is not None and not isinstance(weights, (str, os.PathLike)):
             raise TypeError(f'`weights` of "tiny" must be "DEFAULT", a path or None, got {weights!r}')
         weights = weights if weights is None else os.fspath(weights)
-        return _tiny.TinyCAM(weights, layers=layers, target=target, dtype=dtype), size or _tiny.INPUT_SIZE
-    from ._models import build_net  # tracing and the model zoo are not needed for "tiny"
+        return tiny.TinyCAM(weights, layers=layers, target=target, dtype=dtype), size or tiny.INPUT_SIZE
+    from .nets import build_net  # tracing and the model zoo are not needed for "tiny"
 
     return build_net(model, weights, layers, target, size, dtype)
 
 
-def _resolve_mean_std(mean_std: Any) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _resolved_mean_std(mean_std: Any) -> tuple[tuple[float, ...], tuple[float, ...]]:
     if mean_std is None:
         return (0.0,) * 3, (1.0,) * 3
     if isinstance(mean_std, str) and mean_std == "imagenet":
         return IMAGENET
-    way = '`mean_std` must be "imagenet", None or ((mean, mean, mean), (std, std, std))'
-    try:
-        mean, std = (tuple(float(v) for v in values) for values in mean_std)
-    except (TypeError, ValueError):
-        raise TypeError(f"{way}, got {mean_std!r}") from None
-    if len(mean) != 3 or len(std) != 3 or not all(map(math.isfinite, mean + std)) or min(std) <= 0:
-        raise ValueError(f"{way} with finite numbers and std > 0, got {mean_std!r}")
-    return mean, std
+    return check_mean_std("mean_std", mean_std, 3)
 
 
 def _check_int(name: str, value: Any, low: int) -> None:

@@ -1,8 +1,9 @@
-"""RegionCache: what is kept, under which key, and what happens when the disk, a process or the user goes wrong."""
+"""The caches: what is kept, under which key, and what happens when the disk, a process or the user goes wrong."""
 
 from __future__ import annotations
 
 import contextlib
+import gc
 import hashlib
 import logging
 import multiprocessing
@@ -16,6 +17,7 @@ import sys
 import threading
 import time
 import warnings
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -28,9 +30,11 @@ from images import as_kind, hot_quarter, scene
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
-from cutswap_transforms import RegionCache, SaliencySwap
+from cutswap_transforms import KMeans, LayerCAMExtractor, RegionCache, SaliencySwap
 from cutswap_transforms.__main__ import main
-from cutswap_transforms._region_cache import MemoryCache, content_key, count_levels, pack, unpack
+from cutswap_transforms._images import eight_bits, pil_order
+from cutswap_transforms.regions.entry import content_key, pack, unpack
+from cutswap_transforms.regions.memory import Memory
 
 SETTINGS = b"s" * 32
 
@@ -91,45 +95,50 @@ def in_child(work, uid=None):
 # ---- entries and keys ---------------------------------------------------------------------------------------------
 
 
-@given(st.lists(st.tuples(st.integers(1, 40), st.integers(1, 40)), min_size=1, max_size=5), st.integers(0, 10**6))
-def test_entries_give_back_the_cells_of_every_level(grids, seed):
-    rng = np.random.default_rng(seed)
-    regions = [rng.random((3, *grid)) < 0.3 for grid in grids]
-    for i, entry in enumerate(pack(regions)):
-        assert count_levels(entry) == len(grids)
-        assert len(entry) == 1 + sum(4 + (h * w + 7) // 8 for h, w in grids)
-        for level, (h, w) in enumerate(grids):
-            found = unpack(entry, level)
-            assert (found.height, found.width) == (h, w)
-            assert np.array_equal(found.cells, np.flatnonzero(regions[level][i]))
+def key_of(image, settings=SETTINGS):
+    """The key of an image leaf as the library makes it."""
+    return content_key(settings, pil_order(eight_bits(image))[0])
 
 
-def test_an_entry_of_resnet_size_takes_half_a_kilobyte():
-    assert len(pack([np.ones((1, side, side), bool) for side in (56, 28, 14, 7)])[0]) < 560
+@given(st.integers(1, 5), st.integers(2, 40), st.integers(0, 10**6))
+def test_entries_give_back_the_regions(levels, grid, seed):
+    regions = np.random.default_rng(seed).random((3, levels, grid, grid)) < 0.3
+    regions[:, :, 0, 0] = True
+    for entry, region in zip(pack(regions), regions, strict=True):
+        assert np.array_equal(unpack(entry, grid), region)
+        assert len(entry) == 2 + (levels * grid * grid + 7) // 8
+        wrong = [entry[:-1], entry + b"\0", entry[:2], b"", bytes((levels, grid + 1)) + entry[2:]]
+        assert [unpack(e, grid) for e in wrong] == [None] * 5
+        assert unpack(entry[:2] + bytes(len(entry) - 2), grid) is None, "a level without a cell"
 
 
-def test_keys_are_of_values_not_of_containers():
+def test_an_entry_of_four_levels_takes_less_than_three_hundred_bytes():
+    assert len(pack(np.ones((1, 4, 24, 24), bool))[0]) == 290
+
+
+def test_keys_are_of_8_bit_values_not_of_containers():
     image = scene()
-    same = [image, image.permute(1, 2, 0).contiguous().permute(2, 0, 1), image.clone()]
-    keys = {content_key(SETTINGS, x) for x in same}
+    same = [image, image.permute(1, 2, 0).contiguous().permute(2, 0, 1), image.clone(), image / 255, image.double() / 255]
+    same += [as_kind("PIL", image), (image.int() * 257).to(torch.uint16), torch.cat((image, image[:1]))]
+    keys = {key_of(x) for x in same}
     assert len(keys) == 1
-    other = [image.flip(0), image / 255, image.to(torch.uint16), image[:, :-1], image.reshape(3, 33, 40)]
-    keys |= {content_key(SETTINGS, x) for x in other}
-    keys |= {content_key(b"t" * 32, image), content_key(SETTINGS, image.to(torch.bfloat16))}
-    assert len(keys) == 8
+    assert key_of(image[:1]) == key_of(image[:1].expand(3, -1, -1)), "grey is grey"
+    other = [image.flip(0), image[:1], image[:, :-1], image.reshape(3, 33, 40)]
+    keys |= {key_of(x) for x in other} | {key_of(image, b"t" * 32)}
+    assert len(keys) == 6
 
 
-@pytest.mark.parametrize("shape", [(3, 7, 9), (1, 1, 3), (3, 161, 163), (2, 256, 128)])
+@pytest.mark.parametrize("shape", [(3, 7, 9), (3, 1, 1), (3, 161, 163), (3, 256, 128)])
 def test_every_changed_byte_changes_the_key(shape):
     """Also where all changes lie in the same byte of the 64-bit words, which alone a multilinear hash would confuse."""
     rng = np.random.default_rng(0)
     image = torch.from_numpy(rng.integers(0, 256, shape, dtype=np.uint8)).permute(1, 2, 0).contiguous().permute(2, 0, 1)
-    keys, flat = {content_key(SETTINGS, image)}, image.permute(1, 2, 0).reshape(-1)
+    keys, flat = {key_of(image)}, image.permute(1, 2, 0).reshape(-1)
     count = 1
     for place in {0, len(flat) // 2, len(flat) - 1, *range(7, len(flat), 8 * 97)}:
         for bit in range(8):
             flat[place] ^= 1 << bit
-            keys.add(content_key(SETTINGS, image))
+            keys.add(key_of(image))
             flat[place] ^= 1 << bit
             count += 1
     sevens = torch.arange(len(flat))[7::8]
@@ -137,15 +146,15 @@ def test_every_changed_byte_changes_the_key(shape):
         changed = flat.clone()
         two = sevens[torch.from_numpy(rng.permutation(len(sevens))[:2])]
         changed[two] = changed[two] + torch.from_numpy(rng.integers(1, 256, len(two), dtype=np.uint8))
-        keys.add(content_key(SETTINGS, changed.reshape(shape[1], shape[2], shape[0]).permute(2, 0, 1)))
+        keys.add(key_of(changed.reshape(shape[1], shape[2], shape[0]).permute(2, 0, 1)))
         count += 1
     assert len(keys) > 0.9 * count if len(flat) < 1000 else len(keys) == count  # few changes of a small image repeat
 
 
 def test_keys_stay_the_same_between_versions():
-    """A changed key would leave every cache behind without a word: raise the version in `_guidance` instead."""
+    """A changed key would leave every cache behind without a word: raise the version in `finder` instead."""
     image = torch.arange(3 * 60 * 70, dtype=torch.int32).remainder(251).to(torch.uint8).reshape(3, 60, 70)
-    assert content_key(SETTINGS, image).hex() == "7373737373737373fc09d72b54dc41e18834e5543b9aeb2c"
+    assert key_of(image).hex() == "7373737373737373f5b1671b4f4cb7d519d1b1ce61aa2a10"
 
 
 @pytest.mark.parametrize("kinds", [("PIL", "tensor"), ("Image", "PIL"), ("tensor", "Image")])
@@ -161,7 +170,6 @@ def test_a_pil_image_and_its_tensor_share_an_entry(tmp_path, kinds):
 def test_the_first_epoch_fills_and_the_second_reads(tmp_path, cache):
     made = {"memory": "memory", "folder": str(tmp_path / "c"), "object": RegionCache(tmp_path / "c")}[cache]
     source = Counting()
-    source.fingerprint = f"{cache} of {tmp_path}"
     swap, plain = SaliencySwap(source, cache=made), SaliencySwap(Counting(), cache=None)
     for epoch in range(3):
         for i in range(6):
@@ -173,7 +181,7 @@ def test_the_first_epoch_fills_and_the_second_reads(tmp_path, cache):
     assert source.seen == 6
 
 
-@pytest.mark.parametrize("levels", ["random", "all", "fused", 1])
+@pytest.mark.parametrize("levels", ["random", "all", 1])
 @pytest.mark.parametrize("saliency", ["tiny", hot_quarter])
 def test_hit_and_miss_draw_the_same(levels, saliency):
     batch = torch.stack([scene(seed=i) for i in range(5)])
@@ -187,25 +195,59 @@ def test_hit_and_miss_draw_the_same(levels, saliency):
 
 def test_every_setting_has_entries_of_its_own(tmp_path):
     cache = RegionCache(tmp_path / "c")
-    for arguments in ({}, {"levels": "fused"}, {"clustering": "sklearn"}, {"normalized": ((0.5,), (0.5,))}):
+    for arguments in ({}, {"grid": 16}, {"clustering": "sklearn"}, {"clustering": KMeans(4)}):
         SaliencySwap(cache=cache, **arguments)(scene())
     other = Counting()
     other.fingerprint = "another"
     for source in (Counting(), other):
         SaliencySwap(source, cache=cache)(scene())
     assert len(cache) == 6
-    SaliencySwap(cache=cache, levels="all", p=0.9, scale=(0.1, 0.2), mask="changed")(scene())
-    assert len(cache) == 6, "settings of the random half made another entry"
+    SaliencySwap(cache=cache, levels="all", p=0.9, scale=(0.1, 0.2), normalized=((0.5,), (0.5,)))(scene() / 127.5 - 1)
+    assert len(cache) == 6, "settings of the random half, or another range of the same pixels, made another entry"
+
+
+def test_only_the_exact_class_vouches_for_its_results(tmp_path):
+    class Extractor(LayerCAMExtractor):
+        def native_maps(self, images):
+            return list(hot_quarter(images).unbind(1))
+
+    class Clusters(KMeans):
+        def __call__(self, points):
+            return super().__call__(points).clamp(max=1)
+
+    class Told(Extractor):
+        fingerprint = "hot quarter, told"
+
+    for arguments in ({"saliency": Extractor()}, {"clustering": Clusters()}):
+        with pytest.raises(ValueError, match="without a string attribute `fingerprint`"):
+            SaliencySwap(**arguments, cache=tmp_path / "c")
+    SaliencySwap(Told(), cache=tmp_path / "c")
+    base, mine = SaliencySwap(levels=0), SaliencySwap(Extractor(), levels=0)
+    image = scene(64, 64)
+    before = base._finder(image)
+    assert not np.array_equal(mine._finder(image)[:, 0], before[:, 0]), "the subclass was given the regions of its base"
+    assert np.array_equal(base._finder(image), before)
 
 
 def test_the_memory_is_bounded_and_keeps_what_it_has():
-    memory = MemoryCache(10_000)
+    memory = Memory(10_000)
     memory.put(entry_of(i) for i in range(100))
     assert memory.size <= 10_000 and len(memory.entries) == 10_000 // (24 + 256 + 200)
     assert memory.get(entry_of(0)[0]) == entry_of(0)[1] and memory.get(entry_of(99)[0]) is None
 
 
-def test_sources_that_do_not_tell_are_kept_in_memory_only(tmp_path):
+def test_transforms_of_equal_settings_share_one_memory_and_take_it_along():
+    first, second, other = SaliencySwap(), SaliencySwap(levels="all", p=0.5), SaliencySwap(grid=16)
+    stores = [swap._finder.store for swap in (first, second, other)]
+    assert stores[0] is stores[1] is not stores[2]
+    for _ in range(148):  # dropped transforms with callables of their own leave nothing behind
+        SaliencySwap(lambda images: hot_quarter(images))(scene())
+    gone = weakref.ref(SaliencySwap(lambda images: hot_quarter(images))._finder.store)
+    gc.collect()
+    assert gone() is None
+
+
+def test_sources_without_a_fingerprint_are_kept_in_memory_only(tmp_path):
     with pytest.raises(
         ValueError, match=r"`cache` in a folder must know .* got `saliency` without a string attribute `fingerprint`"
     ):
@@ -225,12 +267,34 @@ def test_sources_that_do_not_tell_are_kept_in_memory_only(tmp_path):
     assert calls == [1, 1], "two transforms may hold different functions, one transform holds one"
 
 
-def test_wrong_kinds_of_cache_are_named():
-    with pytest.raises(TypeError, match="`cache` must be 'memory', a folder, a RegionCache or None, got int"):
-        SaliencySwap(hot_quarter, cache=3)
-    for typo in ("memry", "", "None"):
-        with pytest.raises(ValueError, match=f"`cache` must be 'memory', a folder, a RegionCache or None, got '{typo}'"):
-            SaliencySwap(Counting(), cache=typo)
+def test_a_source_returns_one_number_of_maps():
+    def growing(images):
+        return hot_quarter(images)[:, : 1 + int(images.shape[-1] > 40)]
+
+    swap = SaliencySwap(growing, levels="all")
+    swap(scene())
+    with pytest.raises(ValueError, match="`saliency` must return one number of maps for all images, got 2 after 1"):
+        swap(scene(40, 60))
+
+
+def test_a_folder_that_was_read_once_is_served_from_memory(tmp_path):
+    SaliencySwap(Counting(), cache=tmp_path / "c")(scene())
+    swap = SaliencySwap(Counting(), cache=tmp_path / "c")
+    swap(scene())
+    (tmp_path / "c" / "regions.sqlite").write_bytes(b"")
+    swap(scene())
+    assert (swap.cache.hits, swap.cache.misses) == (2, 0)
+
+
+def test_a_name_of_a_folder_is_taken_as_it_is_written(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("./memory", "my_memory", "mem", "None"):
+        swap = SaliencySwap(Counting(), cache=name)
+        swap(scene())
+        assert (tmp_path / name / "regions.sqlite").exists() and len(swap.cache) == 1
+    for wrong, got in ((3, "int"), ("", "''")):
+        with pytest.raises(TypeError, match=f"`cache` must be 'memory', a folder, a RegionCache or None, got {got}"):
+            SaliencySwap(hot_quarter, cache=wrong)
     with pytest.raises(TypeError, match="`folder` must be a path, got int"):
         RegionCache(3)
 
@@ -396,7 +460,8 @@ def test_a_truncated_file_gives_nothing_wrong(tmp_path, share):
         cache.put([entry_of(50)])
     assert all(f in (None, entry_of(i)[1]) for i, f in enumerate(found)) and None in found
     assert len(caught) <= 1
-    assert caught or cache.get(entry_of(50)[0]) == entry_of(50)[1], "neither said nor mended"
+    again = RegionCache(tmp_path / "c", read_only=True)
+    assert caught or again.get(entry_of(50)[0]) == entry_of(50)[1], "neither said nor mended"
 
 
 def test_flipped_bits_are_never_served(tmp_path):
@@ -425,8 +490,12 @@ def test_a_damaged_entry_is_computed_anew_and_mended(tmp_path):
         ((entry,),) = file.execute("SELECT entry FROM regions").fetchall()
         file.execute("UPDATE regions SET entry = ?", (entry[:-1] + bytes([entry[-1] ^ 1]),))
     swap(scene())
-    swap(scene())
-    assert source.seen == 2 and (swap.cache.hits, swap.cache.misses) == (1, 2)
+    assert source.seen == 1, "what was read once is in memory"
+    again = SaliencySwap(source, cache=tmp_path / "c")
+    again(scene())
+    again(scene())
+    assert source.seen == 2 and (again.cache.hits, again.cache.misses) == (1, 1)
+    assert SaliencySwap(source, cache=tmp_path / "c")(scene()) is not None and source.seen == 2
 
 
 def test_a_folder_that_cannot_be_written_is_read(tmp_path):
@@ -495,6 +564,7 @@ def test_a_full_disk(tmp_path):
         with one_warning("cannot be written"):
             for i in range(2000):
                 cache.put([entry_of(i)])
+        cache = RegionCache(tmp_path / "c", read_only=True)
         kept = [i for i in range(2000) if cache.get(entry_of(i)[0]) is not None]
         assert len(kept) > 20 and all(cache.get(entry_of(i)[0]) == entry_of(i)[1] for i in kept)
 
@@ -615,24 +685,36 @@ def test_precompute_moves_no_generator_and_takes_all_without_a_rank(tmp_path, mo
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_two_ranks_share_the_work(tmp_path):
+@pytest.mark.parametrize(
+    ("data", "expected"), [("Scenes(11)", [6, 5]), ("Subset(Scenes(11), range(4 * {rank}, 4 * {rank} + 4))", [4, 4])]
+)
+def test_two_ranks_share_the_work(tmp_path, data, expected):
+    """A data set that is a share already, as every rank's own Subset, loses nothing to a second division."""
     code = (
         "import sys; sys.path[:0] = sys.argv[2:]\n"
-        "from test_region_cache import Counting, Scenes\nfrom cutswap_transforms import SaliencySwap\n"
-        "print(SaliencySwap(Counting(), cache=sys.argv[1]).precompute(Scenes(11)))"
+        "from torch.utils.data import Subset\n"
+        "from test_cache import Counting, Scenes\nfrom cutswap_transforms import SaliencySwap\n"
+        "print(SaliencySwap(Counting(), cache=sys.argv[1]).precompute({data}))"
     )
     tests = str(Path(__file__).parent)
     running = [
         subprocess.Popen(
-            [sys.executable, "-c", code, str(tmp_path / "c"), tests, str(Path(tests).parent)],
+            [
+                sys.executable,
+                "-c",
+                code.replace("{data}", data).format(rank=rank),
+                str(tmp_path / "c"),
+                tests,
+                str(Path(tests).parent),
+            ],
             env={**os.environ, "RANK": str(rank), "WORLD_SIZE": "2"},
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
         )
         for rank in range(2)
     ]
-    assert [int(process.communicate(timeout=120)[0]) for process in running] == [6, 5]
-    assert len(RegionCache(tmp_path / "c")) == 11
+    assert [int(process.communicate(timeout=120)[0]) for process in running] == expected
+    assert len(RegionCache(tmp_path / "c")) == sum(expected)
 
 
 def test_progress_without_tqdm_is_a_log_line(tmp_path, monkeypatch, caplog):

@@ -10,9 +10,10 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from torchvision.transforms.v2 import functional as tvf
 
-from . import functional as F
-from ._saliency_swap import SaliencySwap
+from ..draw import PatchPair
+from ..saliency.maps import normalize_maps
 
+PAGE, GAP = (250, 250, 248), 8
 BOX_A, BOX_B = (255, 176, 0), (0, 205, 225)
 # From black over violet and orange to pale yellow: lightness grows evenly, so it also reads in grey.
 HEAT = (
@@ -52,7 +53,7 @@ def fitted(image: Image.Image, cell: int) -> Image.Image:
 def heat_map(photo: Image.Image, saliency: Tensor) -> Image.Image:
     """The map, smoothly enlarged and coloured, over the grey photo; hotter is more opaque."""
     full = torch.nn.functional.interpolate(saliency[:, None], (photo.height, photo.width), mode="bilinear")[:, 0]
-    levels = (F.normalize_maps(full).nan_to_num(0.0)[0] * 255).round().to(torch.uint8)
+    levels = (normalize_maps(full).nan_to_num(0.0)[0] * 255).round().to(torch.uint8)
     heat = Image.fromarray(levels.numpy())
     coloured = heat.copy()
     coloured.putpalette(_palette())
@@ -70,13 +71,19 @@ def _palette() -> list[int]:
     return flat
 
 
+def heat_maps(photo: Image.Image, maps: list[Tensor]) -> Image.Image:
+    """Heat maps of several levels [1, h, w] over one photo, side by side."""
+    strip = Image.new("RGB", (len(maps) * (photo.width + GAP) - GAP, photo.height), PAGE)
+    for k, saliency in enumerate(maps):
+        strip.paste(heat_map(photo, saliency), (k * (photo.width + GAP), 0))
+    return strip
+
+
 # ---------------------------------------- clusters
 
 
-def clusters(photo: Image.Image, maps: list[Tensor], swap: SaliencySwap, levels: list[int]) -> Image.Image:
-    """The clusters of the level that was swapped on; of several levels, a mosaic."""
-    shown = [F.fuse_maps(maps) if level < 0 else maps[level] for level in dict.fromkeys(levels)]
-    panels = [_level_clusters(photo, level, swap) for level in shown]
+def clusters(photo: Image.Image, panels: list[Image.Image]) -> Image.Image:
+    """The panels of the levels that were swapped on; several as a mosaic."""
     side = math.ceil(len(panels) ** 0.5)
     if side == 1:
         return panels[0]
@@ -89,14 +96,17 @@ def clusters(photo: Image.Image, maps: list[Tensor], swap: SaliencySwap, levels:
     return panel
 
 
-def _level_clusters(photo: Image.Image, saliency: Tensor, swap: SaliencySwap) -> Image.Image:
-    """Native cells over the grey photo: cool colours by rank of mean saliency, the salient region bright, outlined."""
-    labels = F.cluster_saliency(saliency, swap.clustering)
-    region = F.salient_region(saliency, labels)[0]
-    labels, values = labels[0], saliency[0]
+def level_clusters(photo: Image.Image, saliency: Tensor, labels: Tensor, region: Tensor) -> Image.Image:
+    """Cells over the grey photo: cool colours by rank of mean saliency, the salient region bright and outlined.
+
+    Args:
+        saliency: float [G, G].
+        labels: int64 [G, G], -1 = noise, which stays nearly black.
+        region: bool [G, G].
+    """
     found = [label for label in sorted(set(labels.flatten().tolist())) if label >= 0]
-    order = sorted(found, key=lambda label: float(values[labels == label].mean()))
-    cells = torch.full((*labels.shape, 3), 20, dtype=torch.uint8)  # noise stays nearly black
+    order = sorted(found, key=lambda label: float(saliency[labels == label].mean()))
+    cells = torch.full((*labels.shape, 3), 20, dtype=torch.uint8)
     for rank, label in enumerate(order):
         cells[labels == label] = torch.tensor(COOL[min(rank, len(COOL) - 1)], dtype=torch.uint8)
     cells[region] = torch.tensor(SALIENT, dtype=torch.uint8)
@@ -119,7 +129,7 @@ def _outlined(panel: Image.Image, inside: Image.Image) -> Image.Image:
 # ---------------------------------------- patch pair
 
 
-def boxes(photo: Image.Image, pairs: list[F.PatchPair], size: tuple[int, int]) -> Image.Image:
+def boxes(photo: Image.Image, pairs: list[PatchPair], size: tuple[int, int]) -> Image.Image:
     """Both patches of every pair, joined by an arrow with two heads."""
     fine = 3  # drawn large and reduced: Pillow's lines are not anti-aliased
     dimmed = Image.blend(photo, Image.new("RGB", photo.size, "black"), 0.25)

@@ -1,4 +1,4 @@
-"""SwapViews: an image and its negatives side by side, and the collate function that labels them."""
+"""What a training loop takes: SwapViews, an image and its negatives side by side, and the anomaly generator."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torchvision import tv_tensors
 
-from ._images import is_image
+from ._images import image_size, is_image
+from .swap import patch_mask
 
 
 class SwapViews(nn.Module):
@@ -73,6 +74,20 @@ class SwapViews(nn.Module):
         k, n = counts.pop(), len(samples)
         images = torch.stack([views[i].as_subclass(Tensor) for i in range(k) for views in samples])
         return images, torch.arange(k, device=images.device).repeat_interleave(n)
+
+
+class AnomalyGenerator(nn.Module):
+    """`x -> (augmented, mask)`: images [N, C, H, W] in, the same and a float mask [N, 1, H, W] out; or without N both."""
+
+    def __init__(self, swap: Any) -> None:
+        super().__init__()
+        self.swap = swap
+
+    def forward(self, img: Tensor) -> tuple[Tensor, Tensor]:
+        self.swap.check_inputs([img])
+        params = self.swap.make_params([img])
+        mask = patch_mask(params["pairs"], image_size(img)).to(torch.float32)
+        return self.swap.transform(img, params), mask if img.ndim == 4 else mask[0]
 
 
 def _copy(image: Any) -> Any:

@@ -28,8 +28,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..functional import layer_cam
-from ._checks import check_layers, check_target
+from .checks import check_layers, check_target
+from .maps import layer_cam
 
 Arrays = dict[str, npt.NDArray[Any]]
 Source = tuple[str, int, int] | None  # path, time of change and size of a weight file; None = random

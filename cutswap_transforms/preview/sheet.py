@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from PIL import Image, ImageDraw
 
-from . import functional as F
-from ._images import net_input
-from ._panels import boxes, clusters, fitted, font, heat_map, picture
-from ._saliency_swap import SaliencySwap
+from .._images import eight_bits
+from ..draw import PatchPair
+from ..regions.cells import cluster_cells, make_cells, pick_regions
+from ..saliency.source import native_maps
+from ..swap import patch_mask
+from .panels import GAP, PAGE, boxes, clusters, fitted, font, heat_map, level_clusters, picture
 
-PAGE, INK, FAINT = (250, 250, 248), (34, 36, 40), (120, 124, 130)
-MARGIN, GAP, ROW_TEXT = 24, 8, 29
+if TYPE_CHECKING:
+    from ..transform import SaliencySwap
+
+INK, FAINT = (34, 36, 40), (120, 124, 130)
+MARGIN, ROW_TEXT = 24, 29
+
+
+Item = TypeVar("Item")
 
 
 class Row(NamedTuple):
@@ -50,8 +58,8 @@ def contact_sheet(
         ValueError: no images, names of another number, a cell too small to read, or what `swap` refuses.
         TypeError: what `swap` refuses.
 
-    >>> import torch
-    >>> sheet = contact_sheet([torch.rand(3, 40, 60)], SaliencySwap(), cell=64)
+    >>> import torch, cutswap_transforms
+    >>> sheet = contact_sheet([torch.rand(3, 40, 60)], cutswap_transforms.SaliencySwap(), cell=64)
     >>> sheet.mode, sheet.width > 9 * 64
     ('RGB', True)
     """
@@ -69,6 +77,21 @@ def contact_sheet(
     return _page(rows, headings, _settings(swap) if caption is None else caption, cell)
 
 
+def spread(items: Sequence[Item], limit: int) -> list[Item]:
+    """At most `limit` of them, evenly spaced, so that every part of a sorted folder is shown.
+
+    Raises:
+        ValueError: a limit below 1.
+
+    >>> spread("abcdefgh", 3)
+    ['a', 'c', 'f']
+    """
+    if limit < 1:
+        raise ValueError(f"`rows` must be at least 1, got {limit}")
+    count = min(limit, len(items))
+    return [items[i * len(items) // count] for i in range(count)]
+
+
 # ---------------------------------------- one row
 
 
@@ -76,34 +99,35 @@ def _row(image: Any, swap: SaliencySwap, name: str, cell: int) -> tuple[Row, lis
     """The row of an image and the headings of its columns."""
     swap.check_inputs([image])
     params = swap.make_params([image])
-    seen = net_input(image, normalized=swap.normalized).cpu()
+    seen = eight_bits(image, swap.normalized).cpu()
     if len(seen) != 1:
         raise ValueError(f"`images` must be single images [C, H, W], got a batch of {len(seen)}")
-    maps = [m.detach().float().cpu() for m in swap.saliency.native_maps(seen)]
-    pairs = params["pairs"][0].cpu()
-    made = [F.PatchPair(*p) for p in pairs.tolist() if p[5] > 0]
-    size = (seen.shape[-2], seen.shape[-1])
-    negative = swap.transform(image, params)
-    negative = negative[0] if isinstance(negative, tuple) else negative
-    mask = params["mask"] if "mask" in params else F.patch_mask(params["pairs"], size)
+    size, grid = (seen.shape[-2], seen.shape[-1]), swap.grid
+    maps = native_maps(swap.saliency, seen)
+    cells = make_cells(maps, seen, grid)
+    labels, k = cluster_cells(cells, swap.clustering)
+    regions = pick_regions(cells, labels, k)
+    pairs = [PatchPair(*p) for p in params["pairs"][0].tolist()]
+    made = [p for p in pairs if p.height > 0]
+    mask = patch_mask(params["pairs"].cpu(), size)[0]
     photo = fitted(picture(seen[0]), cell)
-    cells = [
+    clustered = [
+        level_clusters(photo, *(x[0, p.level].reshape(grid, grid) for x in (cells.points[..., 0], labels, regions)))
+        for p in pairs
+    ]
+    panels = [
         photo,
         *(heat_map(photo, m) for m in maps),
-        clusters(photo, maps, swap, [int(p[0]) for p in pairs.tolist()]),
+        clusters(photo, clustered),
         boxes(photo, made, size),
-        fitted(picture(net_input(negative, normalized=swap.normalized)[0].cpu()), cell),
-        fitted(picture(mask[0].cpu().expand(3, -1, -1) * 255), cell),
+        fitted(picture(eight_bits(swap.transform(image, params), swap.normalized)[0].cpu()), cell),
+        fitted(picture(mask.expand(3, -1, -1) * 255), cell),
     ]
-    levels = [(f"level {i}", f"{m.shape[1]} x {m.shape[2]} cells") for i, m in enumerate(maps)]
-    chosen = ("clusters", "orange: most salient"), ("patch pair", "A and B change places")
+    levels = [(f"level {i}", f"{m.shape[1]} x {m.shape[2]} map") for i, m in enumerate(maps)]
+    chosen = (f"{grid} x {grid} cells", "orange: salient region"), ("patch pair", "A and B change places")
     headings = [("original", ""), *levels, *chosen, ("negative", ""), ("mask", "")]
-    swaps = ", ".join(f"{p.height} x {p.width} on {_level_name(p.level)}" for p in made) or "nothing"
-    return Row(cells, name, f"image {size[0]} x {size[1]}, swapped {swaps}"), headings
-
-
-def _level_name(level: int) -> str:
-    return f"level {level}" if level >= 0 else "fused levels"
+    swaps = ", ".join(f"{p.height} x {p.width} on level {p.level}" for p in made) or "nothing"
+    return Row(panels, name, f"image {size[0]} x {size[1]}, swapped {swaps}"), headings
 
 
 # ---------------------------------------- the page
@@ -158,6 +182,6 @@ def _clipped(name: str, width: float, size: int) -> str:
 
 
 def _settings(swap: SaliencySwap) -> str:
-    names = ("levels", "scale", "ratio", "p", "mask")
+    names = ("levels", "scale", "ratio", "p", "grid")
     parts = [f"saliency={swap.saliency!r}", f"clustering={swap.clustering!r}"]
     return ", ".join(parts + [f"{name}={getattr(swap, name)!r}" for name in names])

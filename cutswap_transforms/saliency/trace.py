@@ -23,8 +23,8 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from ..functional import layer_cam
-from ._stages import forward_hooks
+from .maps import layer_cam
+from .stages import forward_hooks
 
 CPU = torch.device("cpu")
 Maps = Callable[[Tensor], list[Tensor]]

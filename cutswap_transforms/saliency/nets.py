@@ -17,10 +17,10 @@ import torch
 import torchvision.models
 from torch import Tensor, nn
 
-from ._checks import check_layers, check_target, near
-from ._fold import fold_batch_norms
-from ._stages import Call, find_layers, record_calls
-from ._trace import CamArguments, TracedCAM, autograd_allowed, example
+from .checks import check_layers, check_target, near
+from .fold import fold_batch_norms
+from .stages import Call, find_layers, record_calls
+from .trace import CamArguments, TracedCAM, autograd_allowed, example
 
 CROP = 224
 FOLD_TOLERANCE = 1e-4  # of the largest logit

@@ -1,0 +1,239 @@
+"""The random half of the method: salient regions and uniform numbers -> patch pairs.
+
+The rules are written once, in `box`, `apart`, `halved`, `beside` and the functions around them. They work on numbers
+and on tensors: `on` is the small library of operations that go by other names there. Two drivers use them. `first_pairs`
+looks for the first pair that fits in one image, in plain Python, because sixty small tensor operations take ten times
+as long. `all_pairs` evaluates every attempt for a batch on any device and reads nothing back. Tests hold the two equal.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+CANDIDATES = 8
+NUMBERS = 2 + CANDIDATES * 6  # uniform numbers per pair: area, aspect, and (cell, y, x) twice per candidate
+HEAD = 2  # uniform numbers before them: p, level
+
+Range = tuple[float, float]
+
+
+class PatchPair(NamedTuple):
+    """One swap: two boxes of equal size in pixels, and the saliency level that they were drawn from.
+
+    `level` counts from fine to coarse. `height` 0 means that nothing is swapped.
+
+    >>> PatchPair(level=2, top_a=0, left_a=1, top_b=4, left_b=5, height=3, width=2).height
+    3
+    """
+
+    level: int
+    top_a: int
+    left_a: int
+    top_b: int
+    left_b: int
+    height: int
+    width: int
+
+
+SCALARS = SimpleNamespace(
+    exp=math.exp,
+    sqrt=math.sqrt,
+    floor=int,  # of numbers that are never negative
+    round=round,
+    clip=lambda x, low, high: low if x < low else high if x > high else x,
+    where=lambda condition, a, b: a if condition else b,
+)
+TENSORS = SimpleNamespace(
+    exp=torch.exp,
+    sqrt=torch.sqrt,
+    floor=lambda x: x.long(),
+    round=lambda x: x.round().long(),
+    clip=lambda x, low, high: x.clamp(min=low).minimum(high) if isinstance(high, Tensor) else x.clamp(low, high),
+    where=torch.where,
+)
+Size = tuple[int, int]  # (H, W) of the image
+Box = tuple[Any, Any, Any, Any]  # top, left, height, width: numbers or tensors
+
+
+# ---- the rules, for numbers and for tensors ---------------------------------------------------------------------------
+
+
+def patch_size(on: Any, area: Any, aspect: Any, image: Size, scale: Range, ratio: Range) -> tuple[Any, Any]:
+    """(height, width) from two uniform numbers, as RandomErasing draws them: the area is uniform in `scale` (a share of
+    the image), the aspect log-uniform in `ratio`. A side is at least 1 and at most that of the image."""
+    area = (scale[0] + area * (scale[1] - scale[0])) * (image[0] * image[1])
+    low, high = math.log(ratio[0]), math.log(ratio[1])
+    aspect = on.exp(low + aspect * (high - low))
+    h, w = on.sqrt(area * aspect), on.sqrt(area / aspect)
+    return on.round(on.clip(h, 1, image[0])), on.round(on.clip(w, 1, image[1]))
+
+
+def pixel(on: Any, cell: Any, down: Any, right: Any, grid: int, image: Size) -> tuple[Any, Any]:
+    """(y, x) at the given share of a cell's height and width."""
+    y = on.floor((cell // grid + down) * (image[0] / grid))
+    x = on.floor((cell % grid + right) * (image[1] / grid))
+    return on.clip(y, 0, image[0] - 1), on.clip(x, 0, image[1] - 1)
+
+
+def box(on: Any, centre: tuple[Any, Any], h: Any, w: Any, image: Size) -> Box:
+    """The box around a pixel, pushed into the image."""
+    return on.clip(centre[0] - h // 2, 0, image[0] - h), on.clip(centre[1] - w // 2, 0, image[1] - w), h, w
+
+
+def apart(a: Box, b: Box) -> Any:
+    """True where two boxes share no pixel."""
+    return (a[0] + a[2] <= b[0]) | (b[0] + b[2] <= a[0]) | (a[1] + a[3] <= b[1]) | (b[1] + b[3] <= a[1])
+
+
+def fits(a: Box, b: Box, taken: Sequence[Box]) -> Any:
+    """True where two boxes are apart from each other and from all that are taken."""
+    free = apart(a, b)
+    for other in taken:
+        free = free & apart(a, other) & apart(b, other)
+    return free
+
+
+def halved(on: Any, h: Any, w: Any) -> tuple[Any, Any]:
+    """The longer side halved (of equal sides the height), down to 1."""
+    tall = h >= w
+    return on.where(tall, on.clip(h // 2, 1, h), h), on.where(tall, w, on.clip(w // 2, 1, w))
+
+
+def beside(on: Any, y: Any, x: Any, image: Size) -> tuple[Any, Any]:
+    """A neighbour of a pixel: the last resort where one pixel was drawn twice."""
+    if image[1] > 1:
+        return y, on.where(x + 1 < image[1], x + 1, x - 1)
+    return on.where(y + 1 < image[0], y + 1, y - 1), x
+
+
+# ---- one image on the host --------------------------------------------------------------------------------------------
+
+
+def first_pairs(
+    regions: npt.NDArray[np.bool_], u: Sequence[float], levels: Sequence[int] | None, image: Size, scale: Range, ratio: Range
+) -> list[list[int]]:
+    """Rows as `PatchPair` for one image. Arguments as `all_pairs`, with regions [L, G, G] and u a list."""
+    count, grid = len(regions), regions.shape[-1]
+    levels = [min(int(u[1] * count), count - 1)] if levels is None else levels
+    rows: list[list[int]] = []
+    taken: list[Box] = []
+    for s, level in enumerate(levels):
+        v = u[HEAD + s * NUMBERS : HEAD + (s + 1) * NUMBERS]
+        h, w = patch_size(SCALARS, v[0], v[1], image, scale, ratio)
+        found = _first_pair(np.flatnonzero(regions[level]), grid, v[2:], h, w, image, taken)
+        if found is None:
+            rows.append([level, 0, 0, 0, 0, 0, 0])
+        else:
+            a, b = found
+            rows.append([level, a[0], a[1], *b])
+            taken += found
+    return rows
+
+
+def _first_pair(
+    cells: npt.NDArray[np.intp], grid: int, u: Sequence[float], h: int, w: int, image: Size, taken: Sequence[Box]
+) -> tuple[Box, Box] | None:
+    """The first pair of boxes that fits; None where there is none. `u` holds the numbers of the candidates."""
+    count = len(cells)
+
+    def drawn(i: int) -> tuple[int, int]:
+        cell = int(cells[min(int(u[i] * count), count - 1)])
+        y, x = pixel(SCALARS, cell, u[i + 1], u[i + 2], grid, image)
+        return y, x
+
+    pixels: list[tuple[tuple[int, int], tuple[int, int]]] = []
+    while True:
+        for k in range(CANDIDATES):
+            if k == len(pixels):  # drawn when needed: the first candidate nearly always fits
+                pixels.append((drawn(6 * k), drawn(6 * k + 3)))
+            a, b = box(SCALARS, pixels[k][0], h, w, image), box(SCALARS, pixels[k][1], h, w, image)
+            if fits(a, b, taken):
+                return a, b
+        if h == w == 1:
+            break
+        h, w = halved(SCALARS, h, w)
+    (y, x), last = pixels[-1]
+    if (y, x) == last:
+        a, b = (y, x, 1, 1), (*beside(SCALARS, y, x, image), 1, 1)
+        if fits(a, b, taken):
+            return a, b
+    return None
+
+
+# ---- a batch on any device --------------------------------------------------------------------------------------------
+
+
+def all_pairs(regions: Tensor, u: Tensor, levels: Sequence[int] | None, image_size: Size, scale: Range, ratio: Range) -> Tensor:
+    """The patch pairs of a batch, as a function of uniform numbers.
+
+    For each swap a size is drawn and eight candidate pairs: two cells of the region, with replacement, a uniform position
+    inside each, and the boxes around these pixels, pushed into the image. The first candidate wins whose boxes are apart
+    from each other and from those of earlier swaps. If none is, the longer side is halved and the same candidates are
+    tried again. At 1x1 a pixel that was drawn twice gets its neighbour as partner.
+
+    Args:
+        regions: bool [N, L, G, G], each with at least one true cell.
+        u: uniform numbers in [0, 1), [N, 2 + S * 50] for S swaps per image; the first column is not used.
+        levels: the S levels to swap on; None draws one per image, S = 1.
+        image_size: (H, W), at least two pixels.
+        scale: range of the patch area as a share of the image.
+        ratio: range of the aspect, height / width.
+
+    Returns:
+        int64 [N, S, 7], rows as `PatchPair`; height 0 where nothing fits beside the earlier swaps.
+
+    Raises:
+        ValueError: an image of fewer than two pixels.
+
+    >>> region = torch.eye(4, dtype=torch.bool).reshape(1, 1, 4, 4)
+    >>> all_pairs(region, torch.linspace(0, 0.98, 52)[None], None, (8, 8), (0.05, 0.1), (1.0, 1.0)).tolist()
+    [[[0, 2, 2, 2, 3, 1, 1]]]
+    """
+    if image_size[0] * image_size[1] < 2:
+        raise ValueError(f"`image` must have room for two disjoint patches, got (H, W) = {image_size}")
+    n, count, grid, _ = regions.shape
+    u = u.double()
+    images = torch.arange(n, device=u.device)
+    drawn = (u[:, 1] * count).long().clamp(max=count - 1)
+    chosen = [drawn] if levels is None else [torch.full_like(drawn, level) for level in levels]
+    rows: list[Tensor] = []
+    taken: list[Box] = []
+    for s, level in enumerate(chosen):
+        v = u[:, HEAD + s * NUMBERS : HEAD + (s + 1) * NUMBERS]
+        h, w = patch_size(TENSORS, v[:, 0], v[:, 1], image_size, scale, ratio)
+        found = _best_pair(regions[images, level].flatten(1), grid, v[:, 2:], h, w, image_size, taken)
+        rows.append(torch.cat((level[:, None], found), 1))
+        for top, left in ((found[:, 0], found[:, 1]), (found[:, 2], found[:, 3])):
+            taken.append(tuple(x[:, None, None] for x in (top, left, found[:, 4], found[:, 5])))  # type: ignore[arg-type]
+    return torch.stack(rows, 1)
+
+
+def _best_pair(region: Tensor, grid: int, u: Tensor, h: Tensor, w: Tensor, image: Size, taken: Sequence[Box]) -> Tensor:
+    """top_a, left_a, top_b, left_b, height, width [N, 6] of the first attempt that fits; zeros where none does."""
+    n, spots = len(u), u.reshape(len(u), CANDIDATES, 2, 3)
+    rank = region.cumsum(1)  # [N, G * G]: the running number of a true cell
+    total = rank[:, -1:, None]
+    wanted = (spots[..., 0] * total).long().minimum(total - 1)  # [N, K, 2]
+    cell = torch.searchsorted(rank, (wanted + 1).flatten(1)).reshape(wanted.shape)
+    y, x = pixel(TENSORS, cell, spots[..., 1], spots[..., 2], grid, image)
+    sizes = [(h, w)]
+    for _ in range(2 * max(image).bit_length()):  # enough to come down to 1x1
+        sizes.append(halved(TENSORS, *sizes[-1]))
+    tall, wide = (torch.stack(side, 1)[:, :, None] for side in zip(*sizes, strict=True))  # [N, T, 1]
+    a, b = (box(TENSORS, (y[:, None, :, j], x[:, None, :, j]), tall, wide, image) for j in (0, 1))  # [N, T, K]
+    again = (a[0][:, -1, -1] == b[0][:, -1, -1]) & (a[1][:, -1, -1] == b[1][:, -1, -1])
+    for side, other in zip(b, beside(TENSORS, a[0][:, -1, -1], a[1][:, -1, -1], image), strict=False):
+        side[:, -1, -1] = torch.where(again, other, side[:, -1, -1])
+    free = fits(a, b, taken).flatten(1)
+    first = free.to(torch.int8).argmax(1, keepdim=True)  # the first of equal maxima: least halving, then first candidate
+    parts = (a[0], a[1], b[0], b[1], tall.expand_as(a[0]), wide.expand_as(a[0]))
+    pair: Tensor = torch.cat([part.reshape(n, -1).gather(1, first) for part in parts], 1)
+    return pair.mul(free.any(1, keepdim=True))

@@ -1,0 +1,109 @@
+"""Clustering of the cells of an image: one contract for the default k-means and for backends of the user's.
+
+The contract is `points [P, D] -> labels [P]`: float32 points, integer labels, -1 for noise. The columns are saliency in
+[0, 1] and three opponent colours; a backend that wants saliency alone takes the first column.
+"""
+
+from __future__ import annotations
+
+import copy
+import difflib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .kmeans import KMeans
+from .libraries import OpenCVKMeans, SklearnKMeans, one_thread_in_workers
+
+_NAMES: dict[str, Callable[[], KMeans]] = {"kmeans": KMeans, "sklearn": SklearnKMeans, "opencv": OpenCVKMeans}
+BATCHED = (KMeans, SklearnKMeans, OpenCVKMeans)  # exactly these classes label [M, P, D]
+
+
+def resolve_clustering(clustering: Any) -> Any:
+    """The backend that the argument stands for: a name, a callable `points [P, D] -> labels [P]`, or an object with
+    `fit_predict`.
+
+    Raises:
+        TypeError: none of these.
+        ValueError: an unknown name.
+        ImportError: the extra of that name is missing.
+    """
+    if isinstance(clustering, str):
+        if clustering not in _NAMES:
+            near = difflib.get_close_matches(clustering, _NAMES)
+            hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
+            raise ValueError(f"`clustering` must be one of {', '.join(map(repr, _NAMES))}, got {clustering!r}{hint}")
+        return _NAMES[clustering]()
+    if isinstance(clustering, type):
+        name = clustering.__name__
+        raise TypeError(f"`clustering` must be an object, got the class {name}; pass {name}()")
+    if not callable(clustering) and not hasattr(clustering, "fit_predict"):
+        raise TypeError(f"`clustering` must be a name, a callable or an object with `fit_predict`, got {clustering!r}")
+    return clustering
+
+
+def label_cells(clustering: Any, points: Tensor) -> tuple[Tensor, int]:
+    """Labels int64 [M, P] of the points [M, P, D] of M maps, 0 to k - 1 or -1 for noise, and k.
+
+    A backend of the user's sees the finite points of one map at a time. An object with `fit_predict` gets NumPy points
+    and is never fitted itself: each map fits a copy.
+
+    Raises:
+        TypeError: labels that are not integers.
+        ValueError: not one label per point.
+    """
+    if type(clustering) in BATCHED:
+        return clustering(points), clustering.n_clusters
+    points = points.detach()
+    labels = torch.full(points.shape[:-1], -1, dtype=torch.int64, device=points.device)
+    most = 1
+    for row, label in zip(points, labels, strict=True):
+        keep = row.isfinite().all(-1)
+        if not keep.any():
+            continue
+        found = _labels_of(clustering, row[keep])
+        names, dense = torch.unique(found[found >= 0], return_inverse=True)  # users number clusters as they like
+        label[keep] = found.masked_scatter(found >= 0, dense).clamp(min=-1)
+        most = max(most, len(names))
+    return labels, most
+
+
+def _labels_of(clustering: Any, points: Tensor) -> Tensor:
+    if callable(clustering):
+        found = clustering(points)
+    else:
+        with one_thread_in_workers():
+            found = copy.deepcopy(clustering).fit_predict(points.cpu().numpy())
+    array = found if isinstance(found, Tensor) else np.asarray(found)
+    if not isinstance(array, Tensor) and array.dtype.kind not in "biu":
+        raise TypeError(f"`clustering` must return integer labels, got {array.dtype} from {clustering!r}")
+    labels = torch.as_tensor(array, device=points.device)
+    if labels.is_floating_point() or labels.is_complex():
+        raise TypeError(f"`clustering` must return integer labels, got {labels.dtype} from {clustering!r}")
+    if labels.shape != points.shape[:-1]:
+        shapes = f"shape {tuple(points.shape[:-1])}, got {tuple(labels.shape)}"
+        raise ValueError(f"`clustering` must return one label per point, {shapes} from {clustering!r}")
+    return labels.to(torch.int64)
+
+
+def top_cluster(saliency: Any, labels: Any, n_clusters: int) -> Any:
+    """The points of the cluster of highest mean saliency, of equal ones the first; none where all is noise.
+
+    Args:
+        saliency: float [M, P], an array of NumPy or torch; ignored where the label is -1.
+        labels: int64 [M, P] below `n_clusters`.
+
+    Returns:
+        bool [M, P].
+    """
+    xp: Any = torch if isinstance(labels, Tensor) else np
+    numbers = np.arange(n_clusters) if xp is np else torch.arange(n_clusters, device=labels.device)
+    member = labels[:, None, :] == numbers[:, None]  # [M, k, P]
+    sizes = member.sum(-1)
+    values = xp.where(labels >= 0, saliency, 0.0)
+    total = (member * values[:, None, :]).sum(-1)
+    means = xp.where(sizes > 0, total / sizes.clip(1), -float("inf"))
+    return (labels == means.argmax(-1)[:, None]) & (labels >= 0)

@@ -1,0 +1,147 @@
+"""The deterministic half of the method: an image's salient regions, computed or looked up.
+
+Everything here depends on the image and the settings alone and draws nothing, so it can be cached, batched and moved to
+a device. What is random comes after it, in `draw`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+import PIL.Image
+import torch
+from torch import Tensor
+
+from .._images import MeanStd, eight_bits, pil_array, pil_order
+from ..saliency.layer_cam import LayerCAMExtractor
+from ..saliency.source import native_maps, resolve_saliency
+from .cells import salient_regions
+from .clustering import BATCHED, resolve_clustering
+from .entry import Regions, content_key, pack, unpack
+from .memory import Memory, shared_memory
+from .store import RegionCache
+
+GRIDS = (2, 255)  # an entry of the cache holds the grid in one byte
+_VERSION = "regions-3"  # enters every key: raise it when the same settings come to give other regions
+
+
+class RegionFinder:
+    """`finder(image) -> regions`: bool [N, L, G, G], a NumPy array on the host and a Tensor on a device.
+
+    Args:
+        saliency, clustering, grid, cache, normalized: as in `SaliencySwap`.
+
+    Attributes:
+        cache: the argument, resolved: "memory", a `RegionCache` or None.
+        num_levels: L; None for a source of the user's that was not called yet.
+    """
+
+    def __init__(self, saliency: Any, clustering: Any, grid: int, cache: Any, normalized: MeanStd | None) -> None:
+        self.saliency, self.clustering = resolve_saliency(saliency), resolve_clustering(clustering)
+        self.grid, self.normalized = _checked_grid(grid), normalized
+        self.cache = _resolved_cache(cache)
+        if isinstance(self.cache, RegionCache) and self._described() is None:
+            raise ValueError(
+                f"`cache` in a folder must know what makes the regions, got {self._undescribed()} without a string "
+                "attribute `fingerprint`; give it one that changes whenever its results do, or pass cache='memory'"
+            )
+        known = type(self.saliency) is LayerCAMExtractor
+        self.num_levels: int | None = len(self.saliency.layers) if known else None  # type: ignore[attr-defined]
+        self._prepare()
+
+    def _prepare(self) -> None:
+        described = self._described()
+        # Sources without a fingerprint get a random key per process, so nothing that they make is ever mistaken.
+        self.settings = os.urandom(32) if described is None else hashlib.sha256(described.encode()).digest()
+        shared = shared_memory(self.settings) if self.cache == "memory" else self.cache
+        self.store = cast(Memory | RegionCache | None, shared)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in self.__dict__.items() if k not in ("settings", "store")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._prepare()
+
+    def __call__(self, image: Any, rows: Sequence[int] | None = None) -> Any:
+        """The regions of an image leaf or batch; on the host of the given rows of the batch alone."""
+        if isinstance(image, Tensor) and image.device.type != "cpu":
+            return self.compute(eight_bits(image, self.normalized))
+        if self.store is None or self.normalized is not None or isinstance(image, Tensor):
+            seen = eight_bits(image, self.normalized)
+            seen = seen if rows is None or len(rows) == len(seen) else seen[list(rows)]
+            return self.compute(seen).numpy() if self.store is None else self._looked_up(list(pil_order(seen)))
+        return self._looked_up([pil_array(cast(PIL.Image.Image, image))])
+
+    def compute(self, images: Tensor) -> Tensor:
+        """bool [N, L, G, G] for images uint8 [N, 3, H, W] on any device; nothing is looked up.
+
+        Raises:
+            ValueError: the source returns another number of maps than before.
+        """
+        maps = native_maps(self.saliency, images)
+        if self.num_levels not in (None, len(maps)):
+            raise ValueError(
+                f"`saliency` must return one number of maps for all images, got {len(maps)} after {self.num_levels}"
+            )
+        self.num_levels = len(maps)
+        return salient_regions(maps, images, self.clustering, self.grid)
+
+    def fill(self, keys: Sequence[bytes], images: Tensor) -> None:
+        """Compute the regions of images uint8 [N, 3, H, W] and store them under the keys."""
+        if self.store is not None:
+            self.store.put(zip(keys, pack(self.compute(images).cpu().numpy()), strict=True))
+
+    def _looked_up(self, arrays: Sequence[npt.NDArray[np.uint8]]) -> Regions:
+        """Regions of images uint8 [H, W, 3] of one size; what the store lacks is computed in one batch and stored."""
+        store = cast(Memory | RegionCache, self.store)
+        keys = [content_key(self.settings, a) for a in arrays]
+        entries = [store.get(key) for key in keys]
+        found = [None if entry is None else unpack(entry, self.grid) for entry in entries]
+        missing = [j for j, regions in enumerate(found) if regions is None]
+        if missing:
+            images = torch.from_numpy(np.stack([arrays[j] for j in missing])).permute(0, 3, 1, 2)
+            new = self.compute(images).numpy()
+            store.put(zip((keys[j] for j in missing), pack(new), strict=True))
+            for j, regions in zip(missing, new, strict=True):
+                found[j] = regions
+        elif self.num_levels is None and found:
+            self.num_levels = len(cast(Regions, found[0]))
+        return np.stack(cast(list[Regions], found)) if len(found) > 1 else cast(Regions, found[0])[None]
+
+    def _described(self) -> str | None:
+        parts = [_fingerprint(x) for x in (self.saliency, self.clustering)]
+        return repr((_VERSION, *parts, self.grid)) if all(isinstance(p, str) for p in parts) else None
+
+    def _undescribed(self) -> str:
+        named = {"`saliency`": self.saliency, "`clustering`": self.clustering}
+        return " and ".join(n for n, x in named.items() if not isinstance(_fingerprint(x), str))
+
+
+def _fingerprint(source: Any) -> Any:
+    """The attribute `fingerprint` of an object or of its very class. An inherited one does not count: it describes what
+    the base class computes, not what a subclass makes of it."""
+    own = "fingerprint" in getattr(source, "__dict__", {}) or "fingerprint" in vars(type(source))
+    return source.fingerprint if own or type(source) in BATCHED else None
+
+
+def _checked_grid(grid: Any) -> int:
+    if not isinstance(grid, int) or isinstance(grid, bool):
+        raise TypeError(f"`grid` must be an int, got {grid!r}")
+    if not GRIDS[0] <= grid <= GRIDS[1]:
+        raise ValueError(f"`grid` must lie in [{GRIDS[0]}, {GRIDS[1]}], got {grid}")
+    return grid
+
+
+def _resolved_cache(cache: Any) -> Any:
+    if cache is None or cache == "memory" or isinstance(cache, RegionCache):
+        return cache
+    if isinstance(cache, (str, os.PathLike)) and os.fspath(cache):
+        return RegionCache(cache)
+    got = repr(cache) if isinstance(cache, str) else type(cache).__name__
+    raise TypeError(f"`cache` must be 'memory', a folder, a RegionCache or None, got {got}")

@@ -1,0 +1,138 @@
+"""The default k-means: Lloyd's algorithm from a fixed start, all maps of a batch in one call.
+
+It draws no random numbers and stops after a fixed number of rounds. It is written once for two array libraries, `xp`:
+NumPy on the host, where the overhead of a call decides, and torch on a device, where nothing may be read back.
+"""
+
+from __future__ import annotations
+
+from dataclasses import KW_ONLY, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class KMeans:
+    """Lloyd's k-means of the cells, from a fixed start: no random numbers; same points, same labels.
+
+    It starts from the bands of saliency: the range of the first column is cut into `n_clusters` equal parts. A cluster
+    that has no points stays empty.
+
+    Args:
+        n_clusters: number of clusters, at least 1; some may stay empty.
+        saliency_weight: factor of the first column. The colours have the weight 1; more weight makes regions that
+            follow the saliency map, less makes regions that follow the colours.
+        color: False clusters by the first column alone.
+        n_iter: number of rounds, at least 1. On the host it stops as soon as no label changes, with the same result.
+
+    Raises:
+        TypeError: an argument of a wrong kind.
+        ValueError: `n_clusters` or `n_iter` below 1, `saliency_weight` not positive and finite.
+
+    >>> KMeans(2)(torch.tensor([[0.9], [0.1], [0.0], [0.8], [float("nan")]]))
+    tensor([ 1,  0,  0,  1, -1])
+    """
+
+    n_clusters: int = 3
+    _: KW_ONLY
+    saliency_weight: float = 0.5
+    color: bool = True
+    n_iter: int = 10
+
+    def __post_init__(self) -> None:
+        for name in ("n_clusters", "n_iter"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool):
+                raise TypeError(f"`{name}` must be an int, got {value!r}")
+            if value < 1:
+                raise ValueError(f"`{name}` must be at least 1, got {value}")
+        if not isinstance(self.color, bool):
+            raise TypeError(f"`color` must be True or False, got {self.color!r}")
+        if not isinstance(self.saliency_weight, (int, float)) or isinstance(self.saliency_weight, bool):
+            raise TypeError(f"`saliency_weight` must be a number, got {self.saliency_weight!r}")
+        if not 0 < self.saliency_weight < float("inf"):
+            raise ValueError(f"`saliency_weight` must be positive and finite, got {self.saliency_weight}")
+
+    @property
+    def fingerprint(self) -> str:
+        """All that the labels depend on. The version rises when the same arguments come to give other labels."""
+        return f"{self!r} v2"
+
+    def __call__(self, points: Tensor) -> Tensor:
+        """Label points [P, D] or, M sets at once, [M, P, D].
+
+        Returns:
+            int64 [P] or [M, P] on the device of the points: 0 to n_clusters - 1; -1 for a point that is not finite.
+
+        Raises:
+            TypeError: `points` is not a tensor of real numbers.
+            ValueError: another rank, or no column.
+        """
+        rows = _checked_points(points)
+        xp: Any = np if rows.device.type == "cpu" else torch
+        rows = rows if self.color else rows[..., :1]
+        if rows.numel() == 0:
+            return torch.zeros(points.shape[:-1], dtype=torch.int64, device=points.device)
+        x, finite, start = _start(xp, rows.numpy() if xp is np else rows, self.n_clusters)
+        x[..., 0] *= self.saliency_weight
+        labels = self._partition(xp, x, finite, start)
+        return (torch.from_numpy(labels) if xp is np else labels).reshape(points.shape[:-1])
+
+    def _partition(self, xp: Any, x: Any, finite: Any, start: Any) -> Any:
+        """Labels int64 [M, P] of points float64 [M, P, D] from the starting ones; all have -1 where not finite."""
+        return lloyd(xp, x, start, self.n_clusters, self.n_iter)
+
+
+def _checked_points(points: Tensor) -> Tensor:
+    if not isinstance(points, Tensor) or points.is_complex():
+        kind = points.dtype if isinstance(points, Tensor) else type(points).__name__
+        raise TypeError(f"`points` must be a real tensor, got {kind}")
+    if points.ndim not in (2, 3) or points.shape[-1] == 0:
+        raise ValueError(f"`points` must be [P, D] or [M, P, D] with D at least 1, got shape {tuple(points.shape)}")
+    rows = points.detach().to(torch.float32)
+    return rows if rows.ndim == 3 else rows[None]
+
+
+def _start(xp: Any, points: Any, n_clusters: int) -> tuple[Any, Any, Any]:
+    """Points as float64 with zeros where one is not finite, which are finite [M, P], and the band of saliency of each."""
+    x = xp.array(points, dtype=xp.float64) if xp is np else points.double()
+    finite = xp.isfinite(x.sum(-1))
+    x = xp.where(finite[..., None], x, 0.0)
+    values, inf = x[..., 0], float("inf")
+    low = xp.amin(xp.where(finite, values, inf), -1)[:, None]
+    span = xp.amax(xp.where(finite, values, -inf), -1)[:, None] - low
+    bands = (values - low) * (n_clusters / xp.where(span > 0, span, 1.0))
+    bands = xp.asarray(xp.where(finite, bands, -1.0), dtype=xp.int64)
+    return x, finite, bands.clip(-1, n_clusters - 1)
+
+
+def lloyd(xp: Any, x: Any, labels: Any, n_clusters: int, n_iter: int) -> Any:
+    """`n_iter` rounds of (means of the clusters, nearest mean) from `labels`.
+
+    A point that is equally near to two means counts for both, and ends in the lower one.
+
+    Args:
+        xp: numpy or torch, the library of the arrays.
+        x: float64 [M, P, D].
+        labels: int64 [M, P], -1 where a point belongs to no cluster, which stays so.
+    """
+    numbers = xp.arange(n_clusters) if xp is np else xp.arange(n_clusters, device=x.device)
+    kept = (labels >= 0)[:, None, :]
+    member = labels[:, None, :] == numbers[:, None]  # [M, k, P]
+    x = xp.concatenate((x, xp.ones_like(x[..., :1])), -1)  # a column of ones: one product gives sums and sizes
+    columns = xp.swapaxes(x, 1, 2)  # [M, D + 1, P]
+    columns = np.ascontiguousarray(columns) if xp is np else columns
+    for _ in range(n_iter):
+        sums = xp.asarray(member, dtype=xp.float64) @ x  # [M, k, D + 1]
+        sizes = sums[..., -1]
+        lines = sums / -sizes.clip(1)[..., None]
+        # Half the squared distance, less what is the same for all means: a linear function of the point.
+        lines[..., -1] = xp.where(sizes > 0, (lines[..., :-1] ** 2).sum(-1) * 0.5, float("inf"))
+        distance = lines @ columns  # [M, k, P]
+        before, member = member, (distance == xp.amin(distance, 1)[:, None]) & kept
+        if xp is np and np.array_equal(before, member):
+            break
+    return xp.where(kept[:, 0], xp.asarray(member, dtype=xp.int64).argmax(1), -1)

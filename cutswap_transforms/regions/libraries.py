@@ -1,0 +1,103 @@
+"""Adapters: the k-means of scikit-learn and of OpenCV behind the arguments and the start of the default one."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import sys
+import warnings
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import get_worker_info
+
+from .kmeans import KMeans
+
+
+class LibraryKMeans(KMeans):
+    """k-means of another library on the CPU, one map after the other, from the start of :class:`KMeans`."""
+
+    module, extra = "", ""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._library()  # a missing extra shows at construction, not in a loader worker
+
+    @property
+    def fingerprint(self) -> str:
+        return f"{super().fingerprint} {self.module} {self._library().__version__}"
+
+    def _library(self) -> Any:
+        try:
+            return importlib.import_module(self.module)
+        except ImportError as error:
+            raise ImportError(f'`clustering="{self.extra}"` needs {self.module}: {_INSTALL[self.extra]}') from error
+
+    def _partition(self, xp: Any, x: Any, finite: Any, start: Any) -> Any:
+        if xp is torch:
+            found = self._partition(np, x.cpu().numpy(), finite.cpu().numpy(), start.cpu().numpy())
+            return torch.from_numpy(found).to(x.device)
+        labels = start.copy()
+        for points, keep, label in zip(x, finite, labels, strict=True):
+            found, first = np.unique(label[keep], return_inverse=True)
+            if len(found) > 1:
+                centres = np.stack([points[keep][first == j].mean(0) for j in range(len(found))])
+                with one_thread_in_workers():
+                    label[keep] = self._fit(points[keep], first, centres)
+        return labels
+
+    def _fit(self, points: Any, start: Any, centres: Any) -> Any:
+        raise NotImplementedError
+
+
+class SklearnKMeans(LibraryKMeans):
+    """:class:`sklearn.cluster.KMeans` with one start, the means of the bands; it draws no random numbers."""
+
+    module, extra = "sklearn", "sklearn"
+
+    def _fit(self, points: Any, start: Any, centres: Any) -> Any:
+        kmeans = importlib.import_module("sklearn.cluster").KMeans(
+            len(centres), init=centres, n_init=1, max_iter=self.n_iter, tol=0, random_state=0
+        )
+        with warnings.catch_warnings():  # fewer distinct points than clusters: a result, not a fault
+            warnings.simplefilter("ignore", importlib.import_module("sklearn.exceptions").ConvergenceWarning)
+            return kmeans.fit_predict(points)
+
+
+class OpenCVKMeans(LibraryKMeans):
+    """:func:`cv2.kmeans` from the bands as starting labels, one attempt; it draws no random numbers."""
+
+    module, extra = "cv2", "opencv"
+
+    def _fit(self, points: Any, start: Any, centres: Any) -> Any:
+        cv2 = self._library()
+        # cv2 counts two rounds more than Lloyd: the first makes the centres, the last moves no label.
+        criteria = (cv2.TERM_CRITERIA_COUNT, self.n_iter + 2, 0.0)
+        initial, k = start.astype(np.int32)[:, None], len(centres)
+        # Its threads are left alone: to set their number in a forked worker may wait for threads that the fork lost.
+        found = cv2.kmeans(points.astype(np.float32), k, initial, criteria, 1, cv2.KMEANS_USE_INITIAL_LABELS)
+        return found[1][:, 0]
+
+
+_INSTALL = {
+    "sklearn": 'pip install "cutswap-transforms[sklearn]"',
+    "opencv": 'pip install "cutswap-transforms[opencv]", or "cutswap-transforms[opencv-headless]" beside packages that '
+    "bring the headless build",
+}
+
+
+def one_thread_in_workers() -> AbstractContextManager[Any]:
+    """Hold OpenMP and BLAS to one thread in a DataLoader worker: workers are parallel already, and GNU OpenMP may hang
+    in a forked child whose parent has used it."""
+    if get_worker_info() is None or "sklearn" not in sys.modules:
+        return nullcontext()
+    limit: AbstractContextManager[Any] = _thread_pools().limit(limits=1)
+    return limit
+
+
+@functools.cache
+def _thread_pools() -> Any:
+    """The search takes milliseconds, so it is done once per process; threadpoolctl comes with scikit-learn."""
+    return importlib.import_module("threadpoolctl").ThreadpoolController()

@@ -1,0 +1,131 @@
+"""Fill a cache ahead of the training: read, skip what is known, compute the rest in batches."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sized
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
+from torch.utils.data import DataLoader, Dataset, Subset
+
+from .._images import check_sample, eight_bits, image_leaves, pil_order
+from .entry import content_key
+from .finder import RegionFinder
+from .store import RegionCache
+
+_log = logging.getLogger("cutswap_transforms")
+_LOG_EVERY = 10.0  # seconds
+_WAITING = 4  # batches of images of unequal size
+
+Keyed = tuple[bytes, Tensor]  # an image uint8 [3, H, W] and its key
+
+
+def precompute(
+    finder: RegionFinder, dataset: Dataset[Any], batch_size: int, num_workers: int, device: torch.device | str | None
+) -> int:
+    """See `SaliencySwap.precompute`."""
+    store = finder.store
+    if store is None or (isinstance(store, RegionCache) and store.read_only):
+        raise ValueError(f"`cache` must be writable to be filled, got {finder.cache!r}; pass cache=FOLDER to SaliencySwap")
+    if not isinstance(dataset, Sized):
+        raise TypeError(f"`dataset` must be a map-style data set with a length, got {type(dataset).__name__}")
+    mine = _share_of_this_rank(dataset)
+    own = torch.Generator()  # the loader would draw a seed from the global generator
+    loader = DataLoader(mine, batch_size=batch_size, num_workers=num_workers, collate_fn=_Keys(finder), generator=own)
+    waiting: dict[tuple[int, ...], list[Keyed]] = defaultdict(list)
+    done = 0
+
+    def flush(group: list[Keyed]) -> int:
+        """Compute and store a group of images of one size, and empty it."""
+        keys, images = [key for key, _ in group], [image for _, image in group]
+        if group:
+            finder.fill(keys, torch.stack(images).to(device or "cpu"))
+        group.clear()
+        return len(keys)
+
+    for batch in _progress(loader, len(cast(Sized, mine))):
+        unknown = set(store.missing([key for key, _ in batch]))
+        for key, image in batch:
+            if key in unknown:
+                unknown.discard(key)  # the same image twice
+                group = waiting[tuple(image.shape)]
+                group.append((key, image))
+                done += flush(group) if len(group) == batch_size else 0
+        # Images of many sizes must not pile up in memory, nor stay unstored.
+        while sum(map(len, waiting.values())) > _WAITING * batch_size:
+            done += flush(max(waiting.values(), key=len))
+    return done + sum(flush(group) for group in waiting.values())
+
+
+class _Keys:
+    """Collate function: the guiding image of every sample and its key, made where the image was read."""
+
+    def __init__(self, finder: RegionFinder) -> None:
+        self.settings, self.normalized = finder.settings, finder.normalized
+
+    def __call__(self, samples: list[Any]) -> list[Keyed]:
+        found = []
+        for sample in samples:
+            leaves = tree_leaves(sample)
+            check_sample(leaves)
+            images = eight_bits(image_leaves(leaves)[0], self.normalized)
+            found += [(content_key(self.settings, a), x) for a, x in zip(pil_order(images), images, strict=True)]
+        return found
+
+
+def _share_of_this_rank(dataset: Any) -> Dataset[Any]:
+    """Every world-size-th sample from the rank on, by the process group or by torchrun's environment.
+
+    A `Subset` may be the share of this rank already, or the training half for all ranks. So its other samples follow:
+    they are read, but only computed if no other rank has stored them by then.
+    """
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
+    else:
+        given = "RANK" in os.environ and "WORLD_SIZE" in os.environ  # one of them alone does not say the share
+        rank, world = (int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])) if given else (0, 1)
+    if world == 1:
+        return cast(Dataset[Any], dataset)
+    order = [i for first in range(rank, rank + world) for i in range(first % world, len(dataset), world)]
+    return Subset(dataset, order if isinstance(dataset, Subset) else order[: len(range(rank, len(dataset), world))])
+
+
+def _progress(batches: Iterable[list[Keyed]], total: int) -> Iterator[list[Keyed]]:
+    """The batches, with tqdm's bar where it is installed, else with a log line every ten seconds."""
+    try:
+        bar = importlib.import_module("tqdm.auto").tqdm(total=total, desc="salient regions", unit="image")
+    except ImportError:
+        bar = _LogLines(total)
+    with bar:
+        for batch in batches:
+            yield batch
+            bar.update(len(batch))
+
+
+class _LogLines:
+    def __init__(self, total: int) -> None:
+        self.total, self.count, self.begin = total, 0, time.monotonic()
+        self.last = self.begin
+
+    def __enter__(self) -> _LogLines:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._log()
+
+    def update(self, count: int) -> None:
+        self.count += count
+        if time.monotonic() - self.last >= _LOG_EVERY:
+            self.last = time.monotonic()
+            self._log()
+
+    def _log(self) -> None:
+        rate = self.count / max(time.monotonic() - self.begin, 1e-9)
+        _log.info("salient regions: %d of %d images, %.0f images/s", self.count, self.total, rate)

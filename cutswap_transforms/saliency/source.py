@@ -1,0 +1,85 @@
+"""What a `saliency` argument may be, and the check of what it returns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol, cast
+
+import torch
+from torch import Tensor
+
+from .layer_cam import LayerCAMExtractor
+
+MOST_LEVELS = 255  # an entry of the cache counts them in one byte
+
+
+class SaliencySource(Protocol):
+    """An object with `native_maps`: images uint8 [N, 3, H, W] -> one map [N, h_l, w_l] per level, fine to coarse."""
+
+    def native_maps(self, images: Tensor, /) -> list[Tensor]: ...
+
+
+class CallableSaliency:
+    """A function as a source: images float32 [N, 3, H, W] in [0, 1] -> [N, L, h, w] or a list of [N, h_l, w_l]."""
+
+    def __init__(self, function: Callable[[Tensor], Any]) -> None:
+        self.function = function
+        if hasattr(function, "fingerprint"):
+            self.fingerprint = function.fingerprint
+
+    def native_maps(self, images: Tensor, /) -> Any:
+        found = self.function(images.float() / 255)
+        return list(found.unbind(1)) if isinstance(found, Tensor) and found.ndim == 4 else found
+
+    def __repr__(self) -> str:
+        return repr(self.function)
+
+
+def resolve_saliency(saliency: Any) -> SaliencySource:
+    """The source that the argument stands for: a model's name, an object with `native_maps` or a callable.
+
+    Raises:
+        TypeError: the argument is none of these.
+        ValueError: the name of no model.
+    """
+    if isinstance(saliency, str):
+        return LayerCAMExtractor(saliency)
+    if isinstance(saliency, type):
+        raise TypeError(f"`saliency` must be an object, got the class {saliency.__name__}; pass {saliency.__name__}()")
+    if hasattr(saliency, "native_maps"):
+        return cast(SaliencySource, saliency)
+    if callable(saliency):
+        return CallableSaliency(saliency)
+    raise TypeError(
+        "`saliency` must be a model's name, an object with native_maps or a callable images -> maps, "
+        f"got {type(saliency).__name__}"
+    )
+
+
+def native_maps(source: SaliencySource, images: Tensor) -> list[Tensor]:
+    """The maps of a source for images uint8 [N, 3, H, W], checked: float32 [N, h_l, w_l] on the images' device.
+
+    Raises:
+        ValueError: the source returned something else, or more than 255 maps per image.
+    """
+    # A foreign source may work in place; what it gets is not the user's memory.
+    shown = images if type(source) is LayerCAMExtractor else images.clone()
+    maps, n = cast(Any, source.native_maps(shown)), len(images)
+    listed = isinstance(maps, (list, tuple))
+    if not listed or not maps or not all(_is_map(m, n) for m in maps):
+        shapes = [_shape(m) for m in maps] if listed else _shape(maps)
+        raise ValueError(
+            f"`saliency` must return a tensor [N, L, h, w] or a list of tensors [N, h, w] for N = {n} images, "
+            f"got {shapes}; a classifier is wrapped as LayerCAMExtractor(model)"
+        )
+    if len(maps) > MOST_LEVELS:
+        raise ValueError(f"`saliency` must return at most {MOST_LEVELS} maps per image, got {len(maps)}")
+    return [m.detach().to(device=images.device, dtype=torch.float32) for m in maps]
+
+
+def _is_map(found: Any, n: int) -> bool:
+    return isinstance(found, Tensor) and found.ndim == 3 and found.shape[0] == n and found[0].numel() > 0
+
+
+def _shape(found: Any) -> Any:
+    return tuple(found.shape) if hasattr(found, "shape") else type(found).__name__

@@ -1,0 +1,129 @@
+"""The swap itself: patches change places in PIL images, tensors and batches on a device; masks say where."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import PIL.Image
+import torch
+from torch import Tensor
+from torchvision import tv_tensors
+
+from .draw import PatchPair
+
+
+def swap_patches(image: Tensor, pairs: Tensor) -> Tensor:
+    """Swap the two patches of every pair: a permutation of the pixels that undoes itself when applied again.
+
+    Args:
+        image: [C, H, W] or [N, C, H, W] (an [H, W] mask works too), any dtype and memory format.
+        pairs: int64 [N, S, 7], rows as `PatchPair`, N = 1 for a single image; boxes mutually disjoint.
+
+    Returns:
+        A new tensor of the same shape, dtype and device.
+
+    Raises:
+        ValueError: shapes that do not fit, or (on the CPU) boxes that reach beyond the image.
+
+    >>> swap_patches(torch.arange(4).reshape(1, 1, 4), torch.tensor([[[0, 0, 0, 0, 3, 1, 1]]]))
+    tensor([[[3, 1, 2, 0]]])
+    """
+    if pairs.ndim != 3 or pairs.shape[-1] != 7:
+        raise ValueError(f"`pairs` must have shape [N, S, 7], got {list(pairs.shape)}")
+    batch = image if image.ndim == 4 else image[None] if image.ndim == 3 else image[None, None]
+    if image.ndim not in (2, 3, 4) or batch.shape[0] != pairs.shape[0]:
+        raise ValueError(f"`image` must hold as many images as `pairs` ({pairs.shape[0]}), got shape {list(image.shape)}")
+    if batch.device.type != "cpu":
+        return _gathered(batch, pairs.to(batch.device)).reshape(image.shape)
+    out = batch.clone()
+    for i, rows in enumerate(pairs.tolist()):
+        for level, ta, la, tb, lb, h, w in rows:
+            if min(ta, la, tb, lb) < 0 or max(ta, tb) + h > batch.shape[2] or max(la, lb) + w > batch.shape[3]:
+                pair, size = PatchPair(level, ta, la, tb, lb, h, w), tuple(batch.shape[2:])
+                raise ValueError(f"`pairs` must lie inside the image, got {pair} for (H, W) = {size}")
+            if h:
+                out[i, :, ta : ta + h, la : la + w] = batch[i, :, tb : tb + h, lb : lb + w]
+                out[i, :, tb : tb + h, lb : lb + w] = batch[i, :, ta : ta + h, la : la + w]
+    return out.reshape(image.shape) if image.ndim == 2 else out if image.ndim == 4 else out[0]
+
+
+def swap_in_pil(image: PIL.Image.Image, pairs: list[list[int]]) -> PIL.Image.Image:
+    """The same for a PIL image of any mode, which keeps its mode, palette and info."""
+    out = image.copy()
+    for _, ta, la, tb, lb, h, w in pairs:
+        if h:
+            a, b = (la, ta, la + w, ta + h), (lb, tb, lb + w, tb + h)
+            patch = image.crop(a)
+            out.paste(image.crop(b), a)
+            out.paste(patch, b)
+    return out
+
+
+def swap_leaf(leaf: Any, pairs: Tensor) -> Any:
+    """The swap in an image leaf of a sample; type, dtype, device and PIL mode are kept."""
+    if isinstance(leaf, PIL.Image.Image):
+        return swap_in_pil(leaf, pairs[0].tolist())
+    out = swap_patches(leaf.as_subclass(Tensor), pairs)
+    return tv_tensors.wrap(out, like=leaf) if isinstance(leaf, tv_tensors.Image) else out
+
+
+def _gathered(batch: Tensor, pairs: Tensor) -> Tensor:
+    """The swap as one gather, for accelerators: no loop over images or pixels, nothing read back."""
+    n, c, height, width = batch.shape
+    y = torch.arange(height, device=batch.device)[None, :, None]
+    x = torch.arange(width, device=batch.device)[None, None, :]
+    source = (y * width + x).expand(n, -1, -1)  # [N, H, W]: where each pixel comes from
+    for s in range(pairs.shape[1]):
+        _, ta, la, tb, lb, h, w = (v[:, None, None] for v in pairs[:, s].unbind(1))
+        shift = (tb - ta) * width + (lb - la)
+        source = torch.where(_inside(y, x, ta, la, h, w), source + shift, source)
+        source = torch.where(_inside(y, x, tb, lb, h, w), source - shift, source)
+    index = source.reshape(n, 1, height * width).expand(-1, c, -1)
+    bits = batch.view(torch.int16) if batch.dtype == torch.uint16 else batch  # gather does not know uint16
+    return bits.reshape(n, c, height * width).gather(2, index).view(batch.dtype).reshape(batch.shape)
+
+
+def _inside(y: Tensor, x: Tensor, top: Tensor, left: Tensor, h: Tensor, w: Tensor) -> Tensor:
+    return (y >= top) & (y < top + h) & (x >= left) & (x < left + w)
+
+
+# ---- masks ------------------------------------------------------------------------------------------------------------
+
+
+def patch_mask(pairs: Tensor, image_size: tuple[int, int]) -> Tensor:
+    """The swapped area as a mask: 1 in both boxes of every pair, 0 elsewhere.
+
+    Args:
+        pairs: int64 [N, S, 7].
+        image_size: (H, W).
+
+    Returns:
+        uint8 [N, 1, H, W].
+
+    >>> patch_mask(torch.tensor([[[0, 0, 0, 0, 3, 1, 1]]]), (1, 4))
+    tensor([[[[1, 0, 0, 1]]]], dtype=torch.uint8)
+    """
+    height, width = image_size
+    if pairs.device.type != "cpu":
+        y = torch.arange(height, device=pairs.device)[:, None]
+        x = torch.arange(width, device=pairs.device)[None, :]
+        _, ta, la, tb, lb, h, w = (v[:, :, None, None] for v in pairs.unbind(2))
+        return (_inside(y, x, ta, la, h, w) | _inside(y, x, tb, lb, h, w)).any(1, keepdim=True).to(torch.uint8)
+    mask = torch.zeros(pairs.shape[0], 1, height, width, dtype=torch.uint8, device="cpu")
+    for i, rows in enumerate(pairs.tolist()):
+        for _, ta, la, tb, lb, h, w in rows:
+            mask[i, 0, ta : ta + h, la : la + w] = 1
+            mask[i, 0, tb : tb + h, lb : lb + w] = 1
+    return mask
+
+
+def mark_leaf(mask: tv_tensors.Mask, pairs: Tensor) -> tv_tensors.Mask:
+    """A mask leaf [..., H, W] of a sample with 1 in the swapped area; its other values stay."""
+    plain = mask.as_subclass(Tensor)
+    region = patch_mask(pairs.to(plain.device), (int(mask.shape[-2]), int(mask.shape[-1])))  # [N, 1, H, W]
+    if len(region) == 1 and plain.ndim < 4:
+        region = region[0, 0] if plain.ndim == 2 else region[0]
+    elif plain.ndim == 3:
+        region = region[:, 0]
+    out = torch.where(region.bool(), torch.ones((), dtype=plain.dtype, device=plain.device), plain)
+    return cast(tv_tensors.Mask, tv_tensors.wrap(out, like=mask))

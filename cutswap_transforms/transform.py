@@ -1,0 +1,312 @@
+"""SaliencySwap: an image becomes a negative by swapping two patches of its salient region."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from numbers import Integral, Real
+from typing import Any, cast
+
+import numpy as np
+import PIL.Image
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+
+from ._images import MeanStd, batch_size, check_mean_std, check_sample, image_leaves, image_size, is_image
+from .draw import HEAD, NUMBERS, all_pairs, first_pairs
+from .regions.finder import RegionFinder
+from .regions.precompute import precompute
+from .saliency.source import SaliencySource
+from .swap import mark_leaf, swap_leaf
+from .views import AnomalyGenerator
+
+
+class SaliencySwap(v2.Transform):
+    """Swap two patches of the salient region: a normal image becomes a synthetic anomaly that keeps its local appearance.
+
+    Each image is divided into cells of saliency and colour, one set per level of the saliency net. The cells are
+    clustered; the region of a level is the cluster of highest mean saliency. Two pixels of a region are drawn, and the
+    boxes around them are swapped. The pixels of the image are permuted, nothing is blended, and the same pairs applied
+    again restore it. Method: CutSwap (Qin, Gu, Yu, Zhang, arXiv 2311.18332); backbone, levels, cells, number of
+    clusters, sizes and sampling rule are choices of this library.
+
+    All randomness comes from one `torch.rand` per call on the global generator of the image's device. A batch
+    [N, C, H, W] gets N independent draws and equals a loop over its images.
+
+    Args:
+        saliency: a model's name for `LayerCAMExtractor` ("tiny" needs no download), an object with
+            `native_maps(images uint8 [N, 3, H, W]) -> list of [N, h_l, w_l]`, or a callable that takes float images
+            [N, 3, H, W] in [0, 1] and returns [N, L, h, w] or a list of [N, h_l, w_l]. A map of two values is a mask: it
+            is the region itself.
+        clustering: "kmeans", "sklearn", "opencv", a `KMeans`, a callable points [P, 4] -> labels [P], or an object with
+            `fit_predict`. The columns are saliency in [0, 1] and three opponent colours; the label -1 is noise.
+        levels: "random" (one level is drawn per image), "all" (one swap per level, boxes disjoint; levels that do not
+            fit are dropped), an index or indices (one swap each), fine to coarse.
+        scale: range of a patch's area as a fraction of the image; a size that finds no room for two disjoint patches in
+            the region is halved until it does.
+        ratio: range of a patch's aspect, height / width, drawn log-uniformly.
+        p: probability that an image is changed.
+        grid: number of cells along each side of the image, 2 to 255.
+        return_mask: return `(image, tv_tensors.Mask)` for one bare image or batch; uint8 [1, H, W] or [N, 1, H, W] in
+            {0, 1}.
+        cache: where the regions of images on the CPU are kept, by the values of the image: "memory" (this process, 16 MB
+            at most, shared by transforms of equal settings and gone with the last of them), a folder or `RegionCache`
+            (shared by workers and runs), or None. Put deterministic steps such as Resize before this transform and
+            random ones after it. A callable without a string attribute `fingerprint` is taken to be the same function
+            for the life of the transform: pass None if it changes.
+        normalized: (mean, std) if the transform stands after Normalize.
+
+    Images are PIL images or tensors [C, H, W] or [N, C, H, W], plain or `tv_tensors.Image`: uint8, uint16, or floating
+    point in [0, 1]. The method sees 8 bits of each; the swap moves the original pixels. In a sample (dict, tuple, ...)
+    all images get the same pairs, the first guides; of plain tensors only the first is an image, and none is where a
+    PIL image or `tv_tensors.Image` is (torchvision's rule). A `tv_tensors.Mask` gets 1 in the swapped area; everything
+    else passes through. Type, dtype, device and PIL mode are kept.
+
+    Raises:
+        TypeError: no image in the sample; boxes, key points, videos or arrays in it; unsupported dtypes.
+        ValueError: arguments out of range, images smaller than two disjoint patches or of unequal size, non-finite
+            pixels, floats outside of [-0.25, 1.25] without `normalized`.
+
+    >>> image = torch.arange(3 * 32 * 32).reshape(3, 32, 32).remainder(256).to(torch.uint8)
+    >>> swap = SaliencySwap()
+    >>> negative = swap(image)
+    >>> negative.shape, bool((negative.flatten().sort()[0] == image.flatten().sort()[0]).all())
+    (torch.Size([3, 32, 32]), True)
+    >>> params = swap.make_params([image])
+    >>> bool((swap.transform(swap.transform(image, params), params) == image).all())
+    True
+    """
+
+    def __init__(
+        self,
+        saliency: Any = "tiny",
+        clustering: Any = "kmeans",
+        *,
+        levels: str | int | Sequence[int] = "random",
+        scale: tuple[float, float] = (0.002, 0.03),
+        ratio: tuple[float, float] = (0.3, 3.3),
+        p: float = 1.0,
+        grid: int = 24,
+        return_mask: bool = False,
+        cache: Any = "memory",
+        normalized: MeanStd | None = None,
+    ) -> None:
+        super().__init__()
+        self.scale, self.ratio = _checked_range("scale", scale, 1.0), _checked_range("ratio", ratio, float("inf"))
+        self.levels, self.p, self.return_mask = _checked_levels(levels), _checked_probability(p), bool(return_mask)
+        self.normalized = None if normalized is None else check_mean_std("normalized", normalized)
+        # The finder is no nn.Module, so the net has no part in parameters(), state_dict() or train().
+        self._finder = RegionFinder(saliency, clustering, grid, cache, self.normalized)
+        if self._finder.num_levels is not None:
+            self._chosen_levels(self._finder.num_levels)  # an index out of range is an error now, where L is known
+
+    @property
+    def saliency(self) -> SaliencySource:
+        """The source of the maps: an object with `native_maps`."""
+        return self._finder.saliency
+
+    @property
+    def clustering(self) -> Any:
+        """The clustering backend, points [P, 4] -> labels [P]."""
+        return self._finder.clustering
+
+    @property
+    def grid(self) -> int:
+        """Cells along each side of the image."""
+        return self._finder.grid
+
+    @property
+    def cache(self) -> Any:
+        """ "memory", the `RegionCache`, or None."""
+        return self._finder.cache
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator]  # a compiled model breaks its graph here
+    def forward(self, *inputs: Any) -> Any:
+        if not self.return_mask:
+            return super().forward(*inputs)
+        if not (len(inputs) == 1 and is_image(inputs[0])):
+            kinds = ", ".join(type(x).__name__ for x in inputs)
+            raise TypeError(
+                f"`return_mask=True` takes one bare image or batch, got {kinds}; "
+                "in a sample, put a tv_tensors.Mask of zeros beside the image instead"
+            )
+        return super().forward(inputs[0], _empty_mask(inputs[0]))
+
+    def check_inputs(self, flat_inputs: list[Any]) -> None:
+        check_sample(flat_inputs)
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        """All that is random: pairs of patches for every image of the batch.
+
+        Args:
+            flat_inputs: leaves of the sample; the first image guides.
+
+        Returns:
+            "pairs": int64 [N, S, 7] on the image's device, rows as `functional.PatchPair`; height 0 = no swap. "size":
+            the (H, W) that they hold for.
+        """
+        image = image_leaves(flat_inputs)[0]
+        size, n = image_size(image), batch_size(image)
+        device = image.device if isinstance(image, Tensor) else torch.device("cpu")
+        if n == 0:
+            return {"pairs": torch.zeros(0, 1, 7, dtype=torch.int64, device=device), "size": size}
+        if size[0] * size[1] < 2:
+            raise ValueError(f"`image` must have room for two disjoint patches, got (H, W) = {size}")
+        count = self._swap_count(image)
+        u = torch.rand(n, HEAD + count * NUMBERS, dtype=torch.float32, device=device)
+        pairs = self._pairs_on_host(image, u, size, count) if device.type == "cpu" else self._pairs_on_device(image, u, size)
+        return {"pairs": pairs, "size": size}
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        """Apply `params` to one leaf: images are swapped, masks get 1 in the swapped area, others pass. Draws nothing.
+
+        Raises:
+            ValueError: params that were drawn for an image of another size.
+        """
+        pairs: Tensor = params["pairs"]
+        mask = isinstance(inpt, tv_tensors.Mask)
+        if not mask and not is_image(inpt):
+            return inpt
+        if image_size(inpt) != params.get("size", image_size(inpt)):
+            raise ValueError(f"`params` must be of an image of (H, W) = {image_size(inpt)}, got those of {params['size']}")
+        if pairs.device.type == "cpu" and not any(row[5] for rows in pairs.tolist() for row in rows):
+            return inpt  # p missed: the very object passes
+        return mark_leaf(inpt, pairs) if mask else swap_leaf(inpt, pairs)
+
+    def precompute(
+        self,
+        dataset: Dataset[Any],
+        batch_size: int = 64,
+        num_workers: int = 0,
+        device: torch.device | str | None = None,
+    ) -> int:
+        """Fill the cache with the regions of a data set's images, so that the first epoch is as fast as the others.
+
+        What is stored already is skipped, so an interrupted run continues where it stopped. Under `torchrun` (or in a
+        process group) each rank takes its share; of a `Subset`, which may be a share already, it then takes the rest.
+
+        Args:
+            dataset: a map-style data set that gives samples as they arrive at this transform: with the steps before it
+                applied, without the swap itself.
+            batch_size: images per pass of the net; images of unequal size are gathered by size.
+            num_workers: loader workers that read and decode.
+            device: where the net runs; by default the CPU.
+
+        Returns:
+            The number of images whose regions were computed.
+
+        Raises:
+            ValueError: `cache=None`, or a read-only cache.
+            TypeError: a data set without a length.
+        """
+        return precompute(self._finder, dataset, batch_size, num_workers, device)
+
+    def preview(self, images: Sequence[Any], rows: int = 8) -> PIL.Image.Image:
+        """A contact sheet of what this swap does: maps, clusters, boxes, negative and mask, one row per image.
+
+        Args:
+            images: single images as the swap takes them, PIL or tensor [C, H, W]; sizes may differ.
+            rows: how many are drawn at most, spread evenly over `images`.
+
+        Returns:
+            An RGB image, which Jupyter shows.
+
+        Raises:
+            ValueError: no images, or `rows` below 1.
+        """
+        from .preview.sheet import contact_sheet, spread  # the drawing code is not needed for training
+
+        return contact_sheet(spread(images, rows), self)
+
+    def as_anomaly_generator(self) -> AnomalyGenerator:
+        """The swap as a module `x -> (augmented, mask)`, mask float [N, 1, H, W]: anomalib's contract of generators."""
+        return AnomalyGenerator(self)
+
+    def extra_repr(self) -> str:
+        names = ("saliency", "clustering", "levels", "scale", "ratio", "p", "grid", "return_mask", "cache", "normalized")
+        return ", ".join(f"{name}={getattr(self, name)!r}" for name in names)
+
+    # ---- regions and uniform numbers -> patch pairs --------------------------------------------------------------------
+
+    def _swap_count(self, image: Any) -> int:
+        """S, the number of swaps per image. Every image of a call draws the numbers for S swaps."""
+        if self.levels != "all":
+            return 1 if isinstance(self.levels, str) else len(self.levels)
+        if self._finder.num_levels is None:  # the number of a callable's levels is known after its first call
+            self._finder(image, [0])
+        return cast(int, self._finder.num_levels)
+
+    def _chosen_levels(self, count: int) -> list[int] | None:
+        """Levels to swap on, fine to coarse; None where one is drawn per image."""
+        if self.levels == "random":
+            return None
+        if self.levels == "all":
+            return list(range(count))
+        for level in self.levels:
+            if not -count <= int(level) < count:
+                raise ValueError(f"`levels` must lie in [{-count}, {count - 1}] for {count} saliency maps, got {level}")
+        chosen = [int(level) % count for level in self.levels]
+        if len(set(chosen)) < len(chosen):
+            raise ValueError(f"`levels` must be distinct, got {self.levels}, of which two are one of {count} saliency maps")
+        return chosen
+
+    def _pairs_on_host(self, image: Any, u: Tensor, size: tuple[int, int], count: int) -> Tensor:
+        numbers = u.tolist()
+        hits = [i for i, row in enumerate(numbers) if row[0] < self.p]
+        rows = [[[0] * 7] * count] * len(numbers)
+        if hits:
+            regions = self._finder(image, hits)
+            levels = self._chosen_levels(regions.shape[1])
+            for i, region in zip(hits, regions, strict=True):
+                rows[i] = first_pairs(region, numbers[i], levels, size, self.scale, self.ratio)
+        return torch.from_numpy(np.array(rows, dtype=np.int64))  # a third of the time of torch.tensor
+
+    def _pairs_on_device(self, image: Tensor, u: Tensor, size: tuple[int, int]) -> Tensor:
+        regions: Tensor = torch.as_tensor(self._finder(image))
+        pairs = all_pairs(regions, u, self._chosen_levels(regions.shape[1]), size, self.scale, self.ratio)
+        return pairs * (u[:, 0] < self.p)[:, None, None]
+
+
+def _empty_mask(image: Any) -> tv_tensors.Mask:
+    """uint8 zeros [1, H, W], of a batch [N, 1, H, W], on the image's device."""
+    if isinstance(image, Tensor):
+        zeros = torch.zeros((*image.shape[:-3], 1, *image.shape[-2:]), dtype=torch.uint8, device=image.device)
+    else:
+        zeros = torch.zeros((1, image.height, image.width), dtype=torch.uint8, device="cpu")
+    return tv_tensors.Mask(zeros, device=zeros.device)
+
+
+# ---- arguments --------------------------------------------------------------------------------------------------------
+
+
+def _checked_range(name: str, value: Any, top: float) -> tuple[float, float]:
+    try:
+        low, high = (float(v) for v in value)
+    except (TypeError, ValueError):
+        raise TypeError(f"`{name}` must be two numbers (low, high), got {value!r}") from None
+    if not 0 < low <= high <= top or high == float("inf"):
+        bound = f"0 < low <= high <= {top:g}" if top < float("inf") else "0 < low <= high"
+        raise ValueError(f"`{name}` must be {bound}, got {value!r}")
+    return low, high
+
+
+def _checked_probability(p: Any) -> float:
+    if isinstance(p, bool) or not isinstance(p, Real):
+        raise TypeError(f"`p` must be a number in [0, 1], got {p!r}")
+    if not 0 <= float(p) <= 1:
+        raise ValueError(f"`p` must be a number in [0, 1], got {p!r}")
+    return float(p)
+
+
+def _checked_levels(levels: Any) -> str | tuple[int, ...]:
+    if isinstance(levels, str):
+        if levels not in ("random", "all"):
+            raise ValueError(f"`levels` must be 'random', 'all' or indices, got {levels!r}")
+        return levels
+    indices = (levels,) if isinstance(levels, Integral) else tuple(levels) if isinstance(levels, Sequence) else ()
+    whole = all(isinstance(i, Integral) and not isinstance(i, bool) for i in indices)
+    if not indices or not whole or len(set(indices)) < len(indices):
+        raise ValueError(f"`levels` must be 'random', 'all' or distinct indices, got {levels!r}")
+    return tuple(int(i) for i in indices)

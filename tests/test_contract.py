@@ -1,0 +1,288 @@
+"""What every transform and every option promises: inputs untouched, kinds kept, a batch equals a loop, twins, structure."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+from images import as_kind, hot_quarter, pil, pixels, scene, sorted_pixels
+from torchvision import transforms as v1
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+
+from cutswap_transforms import KMeans, LayerCAMExtractor, RegionCache, SaliencySwap, SwapViews
+
+MEAN_STD = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+KINDS = ["PIL", "Image", "tensor"]
+SWAPS = {
+    "default": {},
+    "callable": {"saliency": hot_quarter},
+    "resnet18": {"saliency": "resnet18-random", "p": 0.9},
+    "sklearn": {"clustering": "sklearn", "levels": 1},
+    "opencv": {"clustering": "opencv", "levels": -1},
+    "kmeans": {"clustering": KMeans(4, color=False, saliency_weight=1.0), "grid": 9},
+    "all levels": {"levels": "all", "scale": (0.002, 0.01), "p": 0.8},
+    "two levels": {"levels": (2, 0), "ratio": (1.0, 1.0)},
+    "no cache": {"cache": None, "p": 0.6, "grid": 32},
+    "folder": {"cache": "folder"},
+    "normalized": {"normalized": MEAN_STD},
+    "mask": {"return_mask": True, "p": 0.7},
+}
+EXTRACTORS = {
+    "tiny": {},
+    "tiny, bf16": {"precision": "bf16", "layers": ["stage2"]},
+    "tiny, target": {"target": 3, "mean_std": None},
+}
+
+
+@pytest.fixture(params=[*SWAPS, *EXTRACTORS])
+def transform(request, tmp_path):
+    if request.param in EXTRACTORS:
+        return LayerCAMExtractor(**EXTRACTORS[request.param])
+    arguments = dict(SWAPS[request.param])
+    if arguments.get("saliency") == "resnet18-random":
+        arguments["saliency"] = LayerCAMExtractor("resnet18", weights=None, input_size=64)
+    if arguments.get("cache") == "folder":
+        arguments["cache"] = RegionCache(tmp_path / "c")
+    return SaliencySwap(**arguments)
+
+
+def image_for(transform, kind, seed=0, channels=3):
+    image = scene(channels=channels, seed=seed)
+    if getattr(transform, "normalized", None):
+        image = v2.functional.normalize(image / 255, *MEAN_STD)
+    return as_kind("Image" if kind == "PIL" and image.is_floating_point() else kind, image)
+
+
+def seeded(transform, sample, seed=5):
+    torch.manual_seed(seed)
+    return transform(sample)
+
+
+def equal(a, b):
+    if isinstance(a, (tuple, list)):
+        return type(a) is type(b) and len(a) == len(b) and all(map(equal, a, b))
+    return type(a) is type(b) and torch.equal(pixels(a), pixels(b))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_inputs_are_untouched_kinds_kept_and_twins_alike(transform, kind):
+    image = image_for(transform, kind)
+    before = pixels(image).clone()
+    out = seeded(transform, image)
+    assert torch.equal(pixels(image), before), "the input was changed"
+    negative = out[0] if isinstance(out, tuple) else out
+    if isinstance(transform, LayerCAMExtractor):
+        assert type(out) is torch.Tensor and out.dtype == torch.float32 and out.shape == (len(transform.layers), 40, 33)
+        assert out.min() == 0 and out.max() == 1
+    else:
+        assert type(negative) is type(image) and torch.equal(sorted_pixels(negative), sorted_pixels(image))
+        kept = "mode" if kind == "PIL" and isinstance(image, PIL.Image.Image) else "dtype"
+        assert getattr(negative, kept) == getattr(image, kept)
+    for twin in (pickle.loads(pickle.dumps(transform)), copy.deepcopy(transform), transform):
+        assert equal(seeded(twin, image), out)
+    with torch.inference_mode():
+        assert equal(seeded(transform, image), out)
+
+
+def test_a_batch_equals_a_loop_over_singles(transform):
+    batch = torch.stack([image_for(transform, "tensor", seed=i) for i in range(6)])
+    together = seeded(transform, batch)
+    torch.manual_seed(5)
+    alone = [transform(image) for image in batch]
+    if isinstance(together, tuple):
+        masks = torch.stack([mask for _, mask in alone])
+        assert torch.equal(together[1], masks) and together[1].shape == (6, 1, 40, 33)
+        together, alone = together[0], [image for image, _ in alone]
+    assert together.shape[0] == 6 and together.shape[2:] == (40, 33)
+    if isinstance(transform, LayerCAMExtractor):  # convolutions round otherwise in batches of another size
+        torch.testing.assert_close(together, torch.stack(alone), rtol=0, atol=0.05 if transform.precision == "bf16" else 1e-3)
+    else:
+        assert torch.equal(together, torch.stack(alone))
+    empty = transform(batch[:0])
+    assert (empty[0] if isinstance(empty, tuple) else empty).shape[0] == 0
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("structure", [dict, list, tuple])
+@pytest.mark.parametrize("make", [SaliencySwap, LayerCAMExtractor])
+def test_the_structure_of_a_sample_is_kept(make, structure, kind, channels):
+    image = as_kind(kind, scene(channels=channels))
+    others = {"path": "a/b.png", "label": 3, "score": 0.5, "none": None, "flag": True, "array": np.arange(4), "x": object()}
+    if kind != "tensor":
+        others["target"] = torch.rand(5)
+    leaves = {"image": image, **others}
+    sample = leaves if structure is dict else structure(leaves.values())
+    out = make()(sample)
+    assert type(out) is structure
+    found = out if structure is dict else dict(zip(leaves, out, strict=True))
+    assert list(found) == list(leaves)
+    assert all(found[name] is leaf for name, leaf in others.items())
+    assert pixels(found["image"]).shape[-2:] == (40, 33)
+    assert make is LayerCAMExtractor or not torch.equal(pixels(found["image"]), pixels(image))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_both_generations_of_compose(kind):
+    image = as_kind(kind, scene(70, 64))
+    steps = [v1.ToTensor()] if kind == "PIL" else []
+    out = v1.Compose([v1.Resize(48), SaliencySwap(), v1.RandomHorizontalFlip(), *steps])(image)
+    assert tuple(out.shape) == (3, 52, 48)
+    out, label = v2.Compose([v2.Resize(48), SaliencySwap(), v2.ToImage(), v2.ToDtype(torch.float32, scale=True)])(image, 7)
+    assert label == 7 and out.dtype == torch.float32 and tuple(out.shape) == (3, 52, 48)
+
+
+@pytest.mark.parametrize("back_end", ["eager", "aot_eager"])
+@pytest.mark.parametrize("cache", [None, "memory"])
+def test_a_compiled_model_may_hold_a_swap(back_end, cache):
+    class Model(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.swap, self.head = SaliencySwap(cache=cache), torch.nn.Conv2d(3, 2, 3)
+
+        def forward(self, x):
+            return self.head(self.swap(x / 1.0)).mean()
+
+    model, images = Model(), torch.stack([scene(seed=i) for i in range(3)]) / 255
+    compiled = torch.compile(model, backend=back_end)
+    torch.testing.assert_close(seeded(compiled, images), seeded(model, images))
+
+
+# ---- errors -------------------------------------------------------------------------------------------------------------
+
+SAMPLES = [
+    (torch.rand(40, 33), ValueError, r"`image` must have shape \[C, H, W\] or \[N, C, H, W\], got \[40, 33\]"),
+    (torch.rand(1, 2, 3, 4, 5), ValueError, r"`image` must have shape .* got \[1, 2, 3, 4, 5\]"),
+    (torch.rand(40, 33, 3), ValueError, r"got \[40, 33, 3\], which looks like \[H, W, C\]; use image.movedim\(-1, -3\)"),
+    (
+        {"a": torch.rand(2, 3, 8, 8), "m": tv_tensors.Mask(torch.zeros(4, 8, 8))},
+        ValueError,
+        r"`sample` must hold a mask for each of the 2 images, got \[4, 8, 8\]",
+    ),
+    (torch.rand(2, 40, 33), ValueError, r"`image` must have 1 channel or at least 3, got 2"),
+    (torch.full((3, 8, 8), torch.nan), ValueError, r"`image` must have finite pixels, got values from nan"),
+    (
+        torch.full((3, 8, 8), 255.0),
+        ValueError,
+        r"`image` of floating point must lie in \[0, 1\], got values from 255 to 255; .*divide 0..255 by 255",
+    ),
+    (
+        torch.zeros(3, 8, 8, dtype=torch.int64),
+        TypeError,
+        r"`image` must be uint8, uint16 or floating point, got torch.int64; values 0..255 fit image.to\(torch.uint8\)",
+    ),
+    (
+        torch.zeros(3, 8, 8, dtype=torch.bool),
+        TypeError,
+        r"`image` must be uint8, uint16 or floating point, got torch.bool",
+    ),
+    (
+        PIL.Image.new("F", (8, 8)),
+        TypeError,
+        r"`image` must be of a PIL mode with 8 or 16 bits, got mode 'F'; make it 'I;16' or a float tensor",
+    ),
+    (PIL.Image.new("I", (8, 8)), TypeError, r"got mode 'I'"),
+    (PIL.Image.new("1", (8, 8)), TypeError, r"got mode '1'"),
+    (
+        np.zeros((8, 8, 3), np.uint8),
+        TypeError,
+        r"got numpy.ndarray of shape \(8, 8, 3\); put v2.ToImage\(\) first, and mind that OpenCV reads BGR",
+    ),
+    ({"label": 3}, TypeError, r"`sample` must hold an image .* got int"),
+    (
+        {"a": tv_tensors.Image(torch.rand(3, 8, 8)), "b": tv_tensors.Image(torch.rand(3, 8, 9))},
+        ValueError,
+        r"`sample` must hold images of one size, got \(H, W, N\) \[\(8, 8, 1\), \(8, 9, 1\)\]",
+    ),
+    (
+        {"a": torch.rand(3, 8, 8), "m": tv_tensors.Mask(torch.zeros(1, 4, 8))},
+        ValueError,
+        r"`sample` must hold masks of the image's size \(8, 8\), got \[1, 4, 8\]",
+    ),
+    (
+        (torch.rand(3, 8, 8), tv_tensors.BoundingBoxes([[0, 0, 2, 2]], format="XYXY", canvas_size=(8, 8))),
+        TypeError,
+        r"`sample` must not hold BoundingBoxes: boxes do not follow swapped pixels; apply the transform to the image alone",
+    ),
+    (
+        tv_tensors.Video(torch.rand(2, 3, 8, 8)),
+        TypeError,
+        r"`sample` must not hold Video: .* tv_tensors.Image\(video\)",
+    ),
+    ((torch.rand(3, 8, 8), np.zeros((8, 8))), TypeError, r"`image` must be a PIL image or a tensor, got numpy.ndarray"),
+    (
+        (torch.rand(3, 8, 8), tv_tensors.KeyPoints([[1.0, 2.0]], canvas_size=(8, 8))),
+        TypeError,
+        "`sample` must not hold KeyPoints: key points do not follow swapped pixels",
+    ),
+]
+
+
+@pytest.mark.parametrize("make", [SaliencySwap, LayerCAMExtractor])
+@pytest.mark.parametrize(("sample", "kind", "sentence"), SAMPLES, ids=range(len(SAMPLES)))
+def test_bad_samples_are_refused_with_the_way_out(make, sample, kind, sentence):
+    with pytest.raises(kind, match=sentence):
+        make()(sample)
+
+
+ARGUMENTS = [
+    ({"scale": (0.3, 0.1)}, ValueError, r"`scale` must be 0 < low <= high <= 1, got \(0.3, 0.1\)"),
+    ({"scale": (0.1, 1.1)}, ValueError, r"`scale` must be 0 < low <= high <= 1, got \(0.1, 1.1\)"),
+    ({"scale": 0.1}, TypeError, r"`scale` must be two numbers \(low, high\), got 0.1"),
+    ({"ratio": (0, 1)}, ValueError, r"`ratio` must be 0 < low <= high, got \(0, 1\)"),
+    ({"ratio": (1, float("nan"))}, ValueError, r"`ratio` must be 0 < low <= high, got \(1, nan\)"),
+    ({"p": 1.5}, ValueError, r"`p` must be a number in \[0, 1\], got 1.5"),
+    ({"p": "often"}, TypeError, r"`p` must be a number in \[0, 1\], got 'often'"),
+    ({"grid": 1}, ValueError, r"`grid` must lie in \[2, 255\], got 1"),
+    ({"grid": 24.0}, TypeError, r"`grid` must be an int, got 24.0"),
+    ({"levels": "some"}, ValueError, r"`levels` must be 'random', 'all' or indices, got 'some'"),
+    ({"levels": ()}, ValueError, r"`levels` must be 'random', 'all' or distinct indices, got \(\)"),
+    ({"levels": (1, 1)}, ValueError, r"`levels` must be .* distinct indices, got \(1, 1\)"),
+    ({"levels": 1.5}, ValueError, r"`levels` must be .* distinct indices, got 1.5"),
+    ({"saliency": "tiny", "levels": 4}, ValueError, r"`levels` must lie in \[-4, 3\] for 4 saliency maps, got 4"),
+    (
+        {"normalized": (0.5, 0.5)},
+        TypeError,
+        r"`normalized` must be \(mean, std\), each a sequence of numbers, got \(0.5, 0.5\)",
+    ),
+    ({"normalized": ((0.5,), (0.0,))}, ValueError, r"`normalized` must be \(mean, std\) of equal length, finite, with std > 0"),
+    ({"normalized": ((float("nan"),), (1.0,))}, ValueError, r"`normalized` must be .* finite, .*got \(\(nan,\), \(1.0,\)\)"),
+    ({"saliency": LayerCAMExtractor}, TypeError, r"`saliency` must be an object, got the class LayerCAMExtractor; pass"),
+    ({"saliency": "resnet81"}, ValueError, r"`model` .*'resnet81'.*resnet18"),
+    (
+        {"saliency": 3},
+        TypeError,
+        r"`saliency` must be a model's name, an object with native_maps or a callable .* got int",
+    ),
+    ({"clustering": "kmeens"}, ValueError, r"`clustering` .*'kmeens'.*kmeans"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "kind", "sentence"), ARGUMENTS, ids=range(len(ARGUMENTS)))
+def test_bad_arguments_are_refused_at_construction(arguments, kind, sentence):
+    with pytest.raises(kind, match=sentence):
+        SaliencySwap(**{"saliency": hot_quarter, **arguments})
+
+
+@pytest.mark.parametrize(
+    ("call", "kind", "sentence"),
+    [
+        (lambda: SwapViews(), TypeError, "`transforms` must be one or more callables image -> image, got none"),
+        (lambda: SwapViews(3), TypeError, r"`transforms` must be one or more callables image -> image, got \[3\]"),
+        (lambda: SwapViews(abs)("x"), TypeError, "`image` must be a PIL image or a tensor, got str"),
+        (lambda: SwapViews.collate([]), ValueError, "`batch` must hold samples with one number of views, got none"),
+        (
+            lambda: SwapViews.collate([(pil("L"), pil("L"))]),
+            TypeError,
+            r"`batch` must hold views as tensors, got Image; put v2.ToImage\(\)",
+        ),
+    ],
+)
+def test_views_say_what_is_wrong(call, kind, sentence):
+    with pytest.raises(kind, match=sentence):
+        call()
