@@ -41,14 +41,7 @@ from sample_studio import (
 
 def screws(rng: np.random.Generator, size: int, variant: int | None = None) -> Surface:
     """Wood screws and nuts, thrown on a brushed steel table."""
-    table = Surface.of(size, tinted(rng, (0.66, 0.67, 0.69), 0.01), metal=1, rough=0.75)
-    lean = rng.uniform(-0.5, 0.5)
-    _, _, v = table.frame(0.5, 0.5, lean, 2)
-    patch = smooth(-1, 1, noise(rng, size, (2, 6), 3))
-    brush = mixed(grooves(rng, v + 3 + 0.002 * noise(rng, size, (2, 2), 2), 240), grooves(rng, v + 3, 420), patch)
-    table.height += 0.00009 * brush + 0.0016 * noise(rng, size, (2, 2), 2)
-    table.albedo *= (1 + 0.06 * brush + 0.05 * noise(rng, size, (3, 3), 5))[..., None]
-    table.brush_y[...], table.brush_x[...] = 0.1 * np.cos(lean), -0.1 * np.sin(lean)
+    table = steel(rng, size)
     finish = pick(rng, [(0.88, 0.88, 0.89), (0.9, 0.76, 0.46), (0.84, 0.8, 0.74)], variant)
     taken: list[tuple[float, float]] = []
     for kind in ["screw"] * 4 + ["nut"] * 5:
@@ -66,6 +59,19 @@ def screws(rng: np.random.Generator, size: int, variant: int | None = None) -> S
             lay_screw(table, rng, y, x, angle, tinted(rng, finish, 0.01))
         else:
             lay_nut(table, y, x, angle, tinted(rng, (0.78, 0.78, 0.8), 0.01))
+    return table
+
+
+def steel(rng: np.random.Generator, size: int, variant: int | None = None) -> Surface:
+    """A brushed steel table with nothing on it."""
+    table = Surface.of(size, tinted(rng, (0.66, 0.67, 0.69), 0.01), metal=1, rough=0.75)
+    lean = rng.uniform(-0.5, 0.5)
+    _, _, v = table.frame(0.5, 0.5, lean, 2)
+    patch = smooth(-1, 1, noise(rng, size, (2, 6), 3))
+    brush = mixed(grooves(rng, v + 3 + 0.002 * noise(rng, size, (2, 2), 2), 240), grooves(rng, v + 3, 420), patch)
+    table.height += 0.00009 * brush + 0.0016 * noise(rng, size, (2, 2), 2)
+    table.albedo *= (1 + 0.06 * brush + 0.05 * noise(rng, size, (3, 3), 5))[..., None]
+    table.brush_y[...], table.brush_x[...] = 0.1 * np.cos(lean), -0.1 * np.sin(lean)
     return table
 
 
