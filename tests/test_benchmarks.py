@@ -327,3 +327,60 @@ def test_quoting_needs_the_two_marks(bench, tmp_path):
 def test_parser_knows_what_all_scripts_share(bench):
     args = bench.report.parser("One line.\n\nMore.").parse_args(["--quick", "--rounds", "3"])
     assert args == argparse.Namespace(out=BENCHMARKS / "results", quick=True, rounds=3)
+
+
+# ---- regions ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def regions(bench, monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    pytest.importorskip("proto_regions", reason="the regions with colour are not part of the library yet")
+    yield importlib.import_module("regions")
+    del sys.modules["regions"]
+
+
+def test_shares_are_counted_on_pixels_of_the_nearest_cell(regions):
+    masks = torch.zeros(2, 6, 9, dtype=torch.bool)
+    masks[:, :, :4] = True
+    region = torch.tensor([[[True, False, False]], [[False, True, False]]])  # cells of 3 columns
+    on, covered = regions.shares(region, masks)
+    assert on.tolist() == [1.0, 1 / 3] and covered.tolist() == [3 / 4, 1 / 4]
+    nothing, _ = regions.shares(torch.zeros_like(region), masks)
+    assert nothing.tolist() == [0.0, 0.0]
+
+
+def test_highest_values_are_scikit_learns_top_cluster(regions):
+    from sklearn.cluster import KMeans
+
+    values = np.random.default_rng(0).permutation(np.repeat([0.0, 1.0, 4.0, 9.0], 20) + np.linspace(0, 0.3, 80))
+    found = regions.highest_values(torch.from_numpy(values).reshape(1, 8, 10)).numpy().ravel()
+    fitted = KMeans(4, n_init=10, random_state=0).fit(values[:, None])
+    np.testing.assert_array_equal(found, fitted.labels_ == fitted.cluster_centers_.argmax())
+
+
+def test_object_masks_are_read_where_they_are_written_else_found(regions, tmp_path):
+    picture = np.full((32, 48, 3), 10, np.uint8)
+    picture[8:24, 12:36] = 200
+    stored = np.zeros((32, 48), np.uint8)
+    stored[:, :24] = 255
+    for name in ("train/good/0.png", "test/good/0.png"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        Image.fromarray(picture).save(tmp_path / name)
+    found = regions.photographed("x", tmp_path, 5, 32)
+    assert found.images.shape == (1, 3, 32, 32) and abs(found.masks.float().mean() - 0.25) < 0.06
+    (tmp_path / "object_mask" / "train" / "good").mkdir(parents=True)
+    Image.fromarray(stored).save(tmp_path / "object_mask" / "train" / "good" / "0.png")
+    assert regions.photographed("x", tmp_path, 5, 32).masks[0].float().mean(0).tolist() == [1.0] * 16 + [0.0] * 16
+
+
+def test_every_combination_has_its_row(regions, tmp_path, capsys):
+    arguments = ["--quick", "--out", str(tmp_path), "--grid", "8", "12", "--color", "--no-color"]
+    assert regions.main(arguments) == 0
+    shown = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| screws")]
+    assert len(shown) == 2 + 2 * 2 * 2 and sum("no colour" in line for line in shown) == 4
+    kept = json.loads((tmp_path / "regions.json").read_text(encoding="utf-8"))
+    assert all(0 <= f["value"] <= 1 for f in kept["figures"].values())
+    with pytest.raises(SystemExit):
+        regions.main(["--data", "nowhere"])
+    assert "must be NAME=FOLDER, got 'nowhere'" in capsys.readouterr().err

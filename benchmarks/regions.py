@@ -1,0 +1,176 @@
+"""How well the salient region matches the object: the share of the region on it, and the share of the object covered.
+
+    python benchmarks/regions.py [--data NAME=FOLDER ...] [--net MODULE:FACTORY ...] [--count N] [--quick] [--out FOLDER]
+    python benchmarks/regions.py --grid 16 24 32 --clusters 3 4 --saliency-weight 0.35 0.5 0.7 --color --no-color
+
+Always measured on the drawn scenes that have an object (of the board: its components), and on the normal training images of
+each FOLDER, a category in MVTec AD's layout. The object's mask is FOLDER/object_mask, as `examples/lay_on_ground.py` writes
+it, else what stands out from the plain ground. A region is enlarged to the image by the nearest cell, as the swap reads it.
+Beside the embedded net: Otsu's threshold of brightness; clusters of the saliency values of each level's own map, without
+colour; the embedded net with random weights; ImageNet nets on request. Every option of the second line may be given
+several values, and each combination gets a row.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from _harness import Figure, one_thread, quartiles
+from _images import example
+from _report import Result, finish, parser
+from proto_regions import KMeans, salient_regions
+from torch import Tensor
+
+from cutswap_transforms import LayerCAMExtractor
+
+SCENES = ("screws", "flange", "blister", "board")
+Finder = Callable[[Tensor], list[Tensor]]
+
+
+@dataclass(frozen=True)
+class Objects:
+    """Normal images, uint8 [N, 3, H, W], and where their object is, bool [N, H, W]."""
+
+    name: str
+    images: Tensor
+    masks: Tensor
+
+
+# ---- data ---------------------------------------------------------------------------------------------------------
+
+
+def drawn(name: str, count: int, size: int) -> Objects:
+    make_scene = example("make_samples").make_scene
+    pictures, masks = zip(*(make_scene(name, seed, size, return_mask=True) for seed in range(count)), strict=True)
+    return Objects(name, torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2), torch.from_numpy(np.stack(masks)) > 0)
+
+
+def photographed(name: str, folder: Path, count: int, size: int) -> Objects:
+    """At most `count` images of train/good, evenly spread."""
+    data, cut_out = example("data"), example("lay_on_ground").cut_out
+    samples = data.read_mvtec(folder).train
+    chosen = [samples[i] for i in np.linspace(0, len(samples) - 1, min(count, len(samples))).round().astype(int)]
+    images, chosen = data.decode(chosen, size)
+    known = folder / "object_mask"
+    if known.is_dir():
+        paths = [(known / s.path.relative_to(folder)).with_suffix(".png") for s in chosen]
+        masks = data.decode_masks([data.Sample(p, "object", p) for p in paths], size) > 0
+    else:
+        mattes = [cut_out(image.permute(1, 2, 0).numpy().astype(np.float32))[0] for image in images]
+        masks = torch.from_numpy(np.stack(mattes)) > 0.5
+    return Objects(name, images, masks)
+
+
+# ---- regions ------------------------------------------------------------------------------------------------------
+
+
+def highest_values(saliency: Tensor, clusters: int = 4) -> Tensor:
+    """Where [N, h, w] lies in the highest of `clusters` k-means clusters of its values: the method without appearance."""
+    flat = saliency.flatten(1)
+    centres = flat.quantile((torch.arange(clusters).to(flat) + 0.5) / clusters, 1).T  # [N, K], ascending
+    for _ in range(20):
+        labels = (flat[..., None] - centres[:, None]).abs().argmin(2)
+        member = F.one_hot(labels, clusters).to(flat.dtype)  # [N, P, K]
+        mean = (member * flat[..., None]).sum(1) / member.sum(1)
+        centres = torch.where(mean.isnan(), centres, mean)
+    return (labels == centres.argmax(1, keepdim=True)).view_as(saliency)
+
+
+def finders(args: argparse.Namespace) -> Iterator[tuple[str, Finder]]:
+    """The rows of the table: images -> one region per level, bool [N, h_l, w_l]."""
+    augment = example("augment")
+    otsu, tiny, untrained = augment.OtsuObject(), LayerCAMExtractor(), LayerCAMExtractor("tiny", weights=None)
+    yield "Otsu", lambda images: [otsu(images.float() / 255)[:, 0] > 0.5]
+    yield "tiny, values alone, 4 clusters", lambda images: [highest_values(m) for m in tiny.native_maps(images)]
+
+    def clustered(source: LayerCAMExtractor, clustering: KMeans, grid: int) -> Finder:
+        return lambda images: list(salient_regions(source.native_maps(images), images, clustering, grid).unbind(1))
+
+    sources = {"tiny": tiny, "random weights": untrained} | {net: augment.load_saliency(net) for net in args.net}
+    for grid, clusters, weight, color in itertools.product(args.grid, args.clusters, args.saliency_weight, args.color):
+        kmeans = KMeans(clusters, saliency_weight=weight, color=color)
+        settings = f"{clusters} clusters, weight {weight:g}, grid {grid}{'' if color else ', no colour'}"
+        for name, source in sources.items():
+            yield f"{name}, {settings}", clustered(source, kmeans, grid)
+
+
+def shares(region: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
+    """Per image the share of [N, h, w] that lies on the object, and the share of the object that it covers; float64 [N]."""
+    found = F.interpolate(region[:, None].float(), size=masks.shape[-2:], mode="nearest-exact")[:, 0] > 0.5
+    both = (found & masks).sum((1, 2)).double()
+    return both / found.sum((1, 2)).clamp(min=1), both / masks.sum((1, 2)).clamp(min=1)
+
+
+def score(finder: Finder, objects: Objects) -> tuple[Tensor, Tensor]:
+    """`shares` of each level, fine to coarse: twice [L, N]."""
+    batches = [
+        [torch.stack(shares(level, masks)) for level in finder(images)]
+        for images, masks in zip(objects.images.split(32), objects.masks.split(32), strict=True)
+    ]
+    on, covered = torch.stack([torch.cat(level, 1) for level in zip(*batches, strict=True)], 1)  # [2, L, N]
+    return on, covered
+
+
+# ---- all ----------------------------------------------------------------------------------------------------------
+
+
+def figure(per_image: Tensor) -> Figure:
+    return Figure(per_image.mean().item(), *quartiles(per_image.tolist()))
+
+
+def run(args: argparse.Namespace) -> Result:
+    count, size = (2, 64) if args.quick else (args.count, args.size)
+    result = Result("regions", {"images": count, "size": size, "net": args.net})
+    folders = [photographed(name, Path(folder), count, size) for name, folder in args.data]
+    rows = [["", "region", "fine to coarse", "worst on object", "best covered"]]
+    for objects in [*folders, *(drawn(name, count, size) for name in SCENES)]:
+        for name, finder in finders(args):
+            on, covered = score(finder, objects)
+            means, best = (on.mean(1), covered.mean(1)), int(covered.mean(1).argmax())
+            worst = int(means[0].argmin())
+            each = " ".join(f"{a:.2f}/{b:.2f}" for a, b in zip(*means, strict=True))
+            rows.append([objects.name, name, each, f"{means[0][worst]:.2f}", f"{means[1][best]:.2f}"])
+            result.figures[f"{objects.name}: {name}: worst on object"] = figure(on[worst])
+            result.figures[f"{objects.name}: {name}: best covered"] = figure(covered[best])
+    result.tables["Share of the region on the object / share of the object covered, means over the images"] = rows
+    return result
+
+
+def named_folder(text: str) -> tuple[str, str]:
+    name, separator, folder = text.partition("=")
+    if not (name and separator and folder):
+        raise argparse.ArgumentTypeError(f"must be NAME=FOLDER, got {text!r}")
+    return name, folder
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    found = parser(__doc__)
+    found.add_argument("--data", nargs="+", type=named_folder, default=[], metavar="NAME=FOLDER", help="MVTec layout")
+    found.add_argument("--net", nargs="+", default=[], metavar="MODULE:FACTORY", help="nets of images in [0, 1] beside `tiny`")
+    found.add_argument("--count", type=int, default=60, help="images per data set at most (default 60)")
+    found.add_argument("--size", type=int, default=256, help="side of the images (default 256)")
+    found.add_argument("--grid", nargs="+", type=int, default=[24], help="cells along a side (default 24)")
+    found.add_argument("--clusters", nargs="+", type=int, default=[3], help="of k-means (default 3)")
+    found.add_argument("--saliency-weight", nargs="+", type=float, default=[0.5], help="of k-means (default 0.5)")
+    found.add_argument("--color", action="append_const", const=True, help="cluster by colour too (default)")
+    found.add_argument("--no-color", dest="color", action="append_const", const=False, help="cluster by saliency alone")
+    args = found.parse_args(argv)
+    args.color = args.color or [True]
+    one_thread()
+    torch.manual_seed(0)
+    try:
+        return finish(run(args), args.out)
+    except example("data").DataError as error:
+        found.error(str(error))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
