@@ -63,7 +63,8 @@ def lay(image: Picture, ground: str, seed: int) -> tuple[Picture, Picture]:
     surface: Surface = GROUNDS[ground].surface(rng, side)
     surface.height += resized(rise, surface.height.shape)
     new = photograph(surface, rng)[:height, :width]
-    laid = image + (1 - matte)[..., None] * (new - old)  # the old ground goes from the mixed pixels too
+    here = matte[..., None]
+    laid = np.where(here > 0, image + (1 - here) * (new - old), new)  # the old ground goes from the mixed pixels too
     return (laid.clip(0, 255) + 0.5).astype(np.uint8), (matte > 0.5).astype(np.uint8) * 255
 
 
