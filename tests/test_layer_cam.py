@@ -184,19 +184,15 @@ def test_torchvision_models_by_name(name: str) -> None:
     sides = [m.shape[-1] for m in maps]
     assert sides == sorted(sides, reverse=True)
     assert len(set(sides)) == len(sides)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)  # what `weights=None` means
+        model = torchvision.models.get_model(name, **{"init_weights": False} if name == "googlenet" else {})
     # Where an activation lies within rounding of zero, a ReLU may open in one net and not in the other. That is rare.
-    pairs = zip(maps, by_hooks(seeded(name), zoo.layers, normalised(x)), strict=True)
+    pairs = zip(maps, by_hooks(model, zoo.layers, normalised(x)), strict=True)
     errors = torch.stack([(a.double() - b).flatten(1).norm(dim=1) / b.flatten(1).norm(dim=1) for a, b in pairs])
     assert errors.median() < 1e-5
     assert errors.max() < 2e-2
     assert_maps_close([m[1:2] for m in maps], zoo.native_maps(x[1:2]))  # the trace is for any batch size
-
-
-def seeded(name: str) -> nn.Module:
-    """The model that `weights=None` means, made by other means."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return torchvision.models.get_model(name, **{"init_weights": False} if name == "googlenet" else {})
 
 
 # What the maps do not depend on
@@ -267,19 +263,11 @@ def test_scale_of_the_score_does_not_matter(resnet: nn.Module, cam: LayerCAMExtr
         torch.testing.assert_close(scaled(batch()), cam(batch()), rtol=1e-4, atol=1e-5)
 
 
-class Flat(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv, self.head = nn.Conv2d(3, 4, 1), nn.Linear(4, 2)
-        for p in self.parameters():
-            nn.init.constant_(p, 2.0)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.conv(x).relu().mean((2, 3)))
-
-
 def test_flat_maps_are_zeros() -> None:
-    flat = cam_of(Flat(), layers="conv")
+    net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+    for p in net.parameters():
+        nn.init.constant_(p, 2.0)
+    flat = cam_of(net, layers="0")
     image = torch.full((3, 41, 37), 0.9)  # above the mean, so that what follows the ReLU is not zero
     native = flat.native_maps(image[None])[0]
     assert native.max() == native.min() > 0
@@ -482,6 +470,9 @@ def test_fingerprint_changes_with_all_that_changes_the_maps(resnet: nn.Module, c
 
 OWN = "the user's ResNet"
 LOGITS = r"`model` must map images .* to logits .* Conv2d returned \[1, 4, 62, 62\]"
+FAILED = r"`model` must map .* Conv2d failed at s = 64, which `input_size` sets"
+NEAR_LAYERS = r"`layers` must be names of modules of 'ResNet', got 'layer5'; near names are .*'layer1'"
+NO_MAPS = r"`layers` must be modules that return maps \[N, K, h, w\] .*'fc' returned \[1, 1000\]"
 TRANSFORMER = r"`layers` of '{}' cannot be found.* pass layers=\[\.\.\.\] .*convolutional"
 OTHER_ENUM = torchvision.models.VGG11_Weights.DEFAULT
 OWN_BRINGS_WEIGHTS = r"`weights` must stay \"DEFAULT\" with your own module, .* got None"
@@ -495,24 +486,12 @@ OWN_BRINGS_WEIGHTS = r"`weights` must stay \"DEFAULT\" with your own module, .* 
         ({"model": 3}, TypeError, r"`model` must be a name or an nn.Module, got 3"),
         ({"model": torchvision.models.resnet18}, TypeError, r"`model` must be a name or an nn.Module, got <function"),
         ({"model": nn.Conv2d(3, 4, 3), "input_size": SIZE}, ValueError, LOGITS),
-        (
-            {"model": nn.Conv2d(1, 4, 3), "input_size": SIZE},
-            ValueError,
-            r"`model` must map .* Conv2d failed at s = 64, which `input_size` sets",
-        ),
+        ({"model": nn.Conv2d(1, 4, 3), "input_size": SIZE}, ValueError, FAILED),
         ({"layers": ["stag1"]}, ValueError, r"`layers` must be .* 'tiny', got 'stag1'; near names are 'stage1'"),
         ({"layers": []}, ValueError, r"`layers` must name at least one module"),
         ({"layers": [1]}, TypeError, r"`layers` must be None or a sequence of module names, got \[1\]"),
-        (
-            {"model": OWN, "layers": ["layer5"]},
-            ValueError,
-            r"`layers` must be names of modules of 'ResNet', got 'layer5'; near names are .*'layer1'",
-        ),
-        (
-            {"model": OWN, "layers": ["fc"]},
-            ValueError,
-            r"`layers` must be modules that return maps \[N, K, h, w\] .*'fc' returned \[1, 1000\]",
-        ),
+        ({"model": OWN, "layers": ["layer5"]}, ValueError, NEAR_LAYERS),
+        ({"model": OWN, "layers": ["fc"]}, ValueError, NO_MAPS),
         ({"model": "vit_b_16", "weights": None}, ValueError, TRANSFORMER.format("vit_b_16")),
         ({"model": "swin_t", "weights": None}, ValueError, TRANSFORMER.format("swin_t")),
         ({"target": 1000}, ValueError, r"`target` must lie in \[0, 999\] for 1000 classes, got 1000"),
@@ -526,6 +505,9 @@ OWN_BRINGS_WEIGHTS = r"`weights` must stay \"DEFAULT\" with your own module, .* 
         ({"mean_std": "clip"}, TypeError, r"`mean_std` must be \"imagenet\", None or .*got 'clip'"),
         ({"mean_std": ((0.5,) * 3, (0.0,) * 3)}, ValueError, r"`mean_std` must be .* std > 0, got"),
         ({"mean_std": ((0.5,), (0.5,))}, ValueError, r"`mean_std` must be .*, got \(\(0.5,\)"),
+        ({"weights": "none.npz"}, FileNotFoundError, r"`weights` must be a file.*none\.npz"),
+        ({"weights": "IMAGENET1K_V1"}, ValueError, r"`weights` of \"tiny\" must be .* got 'IMAGENET1K_V1'"),
+        ({"weights": 3}, TypeError, r"`weights` of \"tiny\" must be .* got 3"),
         ({"model": OWN, "weights": None}, ValueError, OWN_BRINGS_WEIGHTS),
         ({"model": "resnet18", "weights": "IMAGENET1K_V9"}, ValueError, r"`weights` of 'resnet18' must be .*IMAGENET1K_V1"),
         ({"model": "resnet18", "weights": "no/such.pth"}, FileNotFoundError, r"`weights` must be a file .*'no/such.pth'"),
