@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import multiprocessing
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -13,11 +16,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from pytest import CaptureFixture, MonkeyPatch
 from scipy.stats import multivariate_normal
 
 from cutswap_transforms.saliency import _tiny
@@ -27,18 +32,10 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 
 @pytest.fixture(scope="module")
 def examples() -> Iterator[Any]:
-    with pytest.MonkeyPatch.context() as patch:
+    names = ("compare", "detector", "report", "toy", "train_localizer", "train_ssl", "training")
+    with MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(EXAMPLES))
-        import compare
-        import detector
-        import report
-        import toy
-        import train_localizer
-        import train_ssl
-        import training
-
-        modules = {m.__name__: m for m in (compare, detector, report, toy, train_localizer, train_ssl, training)}
-        yield SimpleNamespace(**modules)
+        yield SimpleNamespace(**{name: importlib.import_module(name) for name in names})
 
 
 @pytest.fixture(scope="module")
@@ -48,55 +45,57 @@ def toy(examples: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return examples.toy.write_toy(folder, size=64, train=8, good=4, per_defect=1, categories=("flange", "cloth"))
 
 
-def options(data: Path, out: Path, *others: str) -> list[str]:
-    fixed = ["--size", "64", "--steps", "4", "--batch", "2", "--no-progress", "--accelerator", "cpu"]
-    return ["--data", str(data), "--out", str(out), *fixed, *others]
+def options(data: Path, out: Path, others: str = "") -> list[str]:
+    fixed = "--size 64 --steps 4 --batch 2 --no-progress --accelerator cpu"
+    return ["--data", str(data), "--out", str(out), *shlex.split(f"{fixed} {others}")]
 
 
-def one(examples: Any, toy: Path, out: Path, *others: str) -> dict[str, Any]:
+def one(examples: Any, toy: Path, out: Path, others: str = "") -> dict[str, Any]:
     """The result of one training on flange."""
-    arguments = options(toy, out, "--categories", "flange", "--no-heat-maps", *others)
-    (cell,) = examples.train_ssl.run(examples.train_ssl.parse(arguments))
-    return cell
+    arguments = options(toy, out, f"--categories flange --no-heat-maps {others}")
+    return examples.train_ssl.run(examples.train_ssl.parse(arguments))[0]
+
+
+def results(out: Path) -> list[dict[str, Any]]:
+    return json.loads((out / "results.json").read_text())
+
+
+def trained(out: Path) -> dict[str, torch.Tensor]:
+    """The weights of the training on flange."""
+    return torch.load(out / "flange-seed0/checkpoint.ckpt", weights_only=True)["state_dict"]
 
 
 # ---- train_ssl.py ---------------------------------------------------------------------------------------------------
 
 
 def test_a_run_writes_tables_figures_and_results(examples: Any, toy: Path, tmp_path: Path) -> None:
-    assert examples.train_ssl.main(options(toy, tmp_path, "--seeds", "0", "1")) == 0
+    assert examples.train_ssl.main(options(toy, tmp_path, "--seeds 0 1")) == 0
     names = {"table.md", "results.json", "roc.png", "histograms.png", "negatives-cloth.png", "negatives-flange.png"}
     assert names <= {p.name for p in tmp_path.iterdir()}
     cell = tmp_path / "cloth-seed1"
     assert {p.name for p in cell.iterdir()} == {"checkpoint.ckpt", "heatmaps.png", "log", "result.json", "settings.json"}
-    results = json.loads((tmp_path / "results.json").read_text())
-    assert [(r["category"], r["seed"]) for r in results] == [("cloth", 0), ("cloth", 1), ("flange", 0), ("flange", 1)]
-    assert all(len(r["scores"]) == 9 and 0 <= r["auroc"] <= 1 for r in results)
+    cells = results(tmp_path)
+    assert [(r["category"], r["seed"]) for r in cells] == [("cloth", 0), ("cloth", 1), ("flange", 0), ("flange", 1)]
+    assert all(len(r["scores"]) == 9 and 0 <= r["auroc"] <= 1 for r in cells)
     rows = [line.split("|")[1:-1] for line in (tmp_path / "table.md").read_text().splitlines() if line.startswith("|")]
     assert [row[0].strip() for row in rows] == ["category", "---", "cloth", "flange", "mean"]
-    mean = np.mean([100 * r["auroc"] for r in results])
-    assert float(rows[-1][3]) == pytest.approx(mean, abs=0.051)
-    left = examples.report.LABEL[0]
+    assert float(rows[-1][3]) == pytest.approx(np.mean([100 * r["auroc"] for r in cells]), abs=0.051)
     with Image.open(tmp_path / "negatives-flange.png") as sheet:
-        assert sheet.size == (left + 8 * 66, 5 * 66)  # a row of normal images, four of negatives
+        assert sheet.size == (examples.report.LABEL[0] + 8 * 66, 5 * 66)  # a row of normal images, four of negatives
     steps = [line.split(",") for line in (cell / "log/version_0/metrics.csv").read_text().splitlines()]
     assert int(steps[-1][steps[0].index("step")]) == 3  # the last of four: steps are steps
 
 
 def test_the_same_seed_gives_the_same_scores_with_any_number_of_workers(examples: Any, toy: Path, tmp_path: Path) -> None:
-    alone, forked, other = (
-        one(examples, toy, tmp_path / name, *how)["scores"]
-        for name, how in (("a", ["--workers", "0"]), ("b", ["--workers", "2"]), ("c", ["--seeds", "1"]))
-    )
+    ways = ("--workers 0", "--workers 2", "--seeds 1")
+    alone, forked, other = (one(examples, toy, tmp_path / how, how)["scores"] for how in ways)
     assert alone == forked
     assert alone != other
 
 
-def test_an_interrupted_run_goes_on_to_the_same_end(
-    examples: Any, toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interrupted_run_goes_on_to_the_same_end(examples: Any, toy: Path, tmp_path: Path, monkeypatch: MonkeyPatch) -> None:
     monkeypatch.setattr(examples.training, "EPOCH", 2)
-    whole = one(examples, toy, tmp_path / "whole", "--steps", "6", "--workers", "1")
+    whole = one(examples, toy, tmp_path / "whole", "--steps 6 --workers 1")
     taken: list[int] = []
     step = examples.train_ssl.SelfSupervised.training_step
 
@@ -108,121 +107,97 @@ def test_an_interrupted_run_goes_on_to_the_same_end(
 
     monkeypatch.setattr(examples.train_ssl.SelfSupervised, "training_step", breaks_down)
     with pytest.raises(ConnectionError):
-        one(examples, toy, tmp_path / "cut", "--steps", "6")
-    resumed = one(examples, toy, tmp_path / "cut", "--steps", "6")
+        one(examples, toy, tmp_path / "cut", "--steps 6")
+    resumed = one(examples, toy, tmp_path / "cut", "--steps 6")
     assert taken == [0, 1, 2, 3, 2, 3, 4, 5]  # from the last checkpoint on
     assert resumed["scores"] == whole["scores"]
     (tmp_path / "cut/flange-seed0/result.json").unlink()
-    assert one(examples, toy, tmp_path / "cut", "--steps", "6")["scores"] == whole["scores"]
+    assert one(examples, toy, tmp_path / "cut", "--steps 6")["scores"] == whole["scores"]
     assert len(taken) == 8  # all steps were there
 
 
-def test_a_folder_of_another_run_is_refused(examples: Any, toy: Path, tmp_path: Path) -> None:
-    one(examples, toy, tmp_path, "--augmentation", "none")
-    with pytest.raises(SystemExit, match=r"new or hold the same run, got .* with lr: 0\.0001 there, 0\.5 now"):
-        examples.train_ssl.main(options(toy, tmp_path, "--categories", "flange", "--augmentation", "none", "--lr", "0.5"))
-
-
-def test_a_result_is_not_taken_for_that_of_other_data(examples: Any, toy: Path, tmp_path: Path) -> None:
-    arguments = options(toy / "flange", tmp_path, "--augmentation", "none", "--normal-dir", "train/good")
-    assert examples.train_ssl.main([*arguments, "--abnormal-dir", "test/dent"]) == 0
-    with pytest.raises(
-        SystemExit, match=r"hold the same run, got .* with data: 6 \+ 3 images, .* there, 6 \+ 4 images, .* now"
-    ):
-        examples.train_ssl.main([*arguments, "--abnormal-dir", "test/dent", "test/chip"])
-
-
-def test_a_run_that_never_began_does_not_block_its_folder(examples: Any, toy: Path, tmp_path: Path) -> None:
-    arguments = options(toy, tmp_path, "--categories", "flange", "--augmentation", "none", "--no-heat-maps")
+def test_a_folder_belongs_to_the_run_that_began_in_it(examples: Any, toy: Path, tmp_path: Path) -> None:
+    arguments = options(toy / "flange", tmp_path, "--augmentation none --normal-dir train/good --abnormal-dir test/dent")
     with pytest.raises(SystemExit, match=r"error: `backbone` 'resnet1' .*; see --backbone and --weights"):
-        examples.train_ssl.main([*arguments, "--backbone", "resnet1"])
-    assert examples.train_ssl.main([*arguments, "--backbone", "tiny"]) == 0
+        examples.train_ssl.main([*arguments, "--backbone", "resnet1"])  # this one never began
+    assert examples.train_ssl.main(arguments) == 0
+    with pytest.raises(SystemExit, match=r"new or hold the same run, got .* with lr: 0\.0001 there, 0\.5 now"):
+        examples.train_ssl.main([*arguments, "--lr", "0.5"])
+    other_data = r"hold the same run, got .* with data: 6 \+ 3 images, .* there, 6 \+ 4 images, .* now"
+    with pytest.raises(SystemExit, match=other_data):
+        examples.train_ssl.main([*arguments, "test/chip"])
 
 
 @pytest.mark.parametrize(
-    ("option", "sentence"),
+    ("program", "option", "sentence"),
     [
-        (("--saliency", "resnet81"), "error: `model` must be .*resnet18"),
-        (("--levels", "7"), r"error: `levels` must lie in \[-4, 3\]"),
-        (("--size", "16"), "error: `size` must be 32 or more"),
-        (("--seeds", "-1"), r"error: `seeds` must be 0 or more, and differ, got \[-1\]"),
-        (("--white", "0"), "error: `white` must be above 0, got 0.0"),
-        (("--saliency", "no_module:net"), "error: `module:factory` must name a function .* got 'no_module:net': No module"),
-        (("--backbone", "toy:nothing"), "error: `module:factory` must .* got 'toy:nothing': .* no attribute 'nothing'"),
+        ("train_ssl", "--saliency resnet81", "error: `model` must be .*resnet18"),
+        ("train_ssl", "--levels 7", r"error: `levels` must lie in \[-4, 3\]"),
+        ("train_ssl", "--size 16", "error: `size` must be 32 or more"),
+        ("train_ssl", "--seeds -1", r"error: `seeds` must be 0 or more, and differ, got \[-1\]"),
+        ("train_ssl", "--white 0", "error: `white` must be above 0, got 0.0"),
+        ("train_ssl", "--batch 0", "error: `batch` must be 1 or more, got 0"),
+        ("train_ssl", "--data nowhere", "error: `data` must be 'toy' or a folder, got 'nowhere'"),
+        ("train_ssl", "--saliency lost:net", "error: `module:factory` must name a function .* got 'lost:net': No module"),
+        ("train_ssl", "--backbone toy:no", "error: `module:factory` must .* got 'toy:no': .* no attribute 'no'"),
+        ("train_localizer", "--augmentation none", "error: `augmentation` must make negatives to learn from, got 'none'"),
+        ("train_localizer", "--steps 0", "error: `steps` must be 1 or more, got 0"),
+        ("train_localizer", "--batch 0", "error: `batch` must be 1 or more, got 0"),
+        ("compare", "--conditions none 'none '", r"`conditions` must differ and hold 'random-swap', got \['none', 'none '\]"),
+        ("compare", "--conditions none", r"`conditions` must differ and hold 'random-swap', got \['none'\]; see --against"),
+        ("compare", "--conditions 'none --seeds 5'", "`conditions` must leave --seeds to the whole grid, got 'none --seeds 5'"),
+        ("compare", "--jobs 0", "`jobs` must be 1 or more, got 0"),
     ],
 )
-def test_mistakes_end_with_one_sentence(examples: Any, toy: Path, tmp_path: Path, option: Any, sentence: str) -> None:
+def test_mistakes_end_with_one_sentence(examples: Any, toy: Path, program: str, option: str, sentence: str) -> None:
     with pytest.raises(SystemExit, match=sentence):
-        examples.train_ssl.main([*options(toy, tmp_path, "--categories", "flange"), *option])
+        getattr(examples, program).main(options(toy, toy.parent / "mistakes", f"--categories flange {option}"))
 
 
-def test_no_negatives_no_training(examples: Any, toy: Path, tmp_path: Path) -> None:
-    cell = one(examples, toy, tmp_path, "--augmentation", "none")
-    assert {p.name for p in (tmp_path / "flange-seed0").iterdir()} == {"result.json", "settings.json"}
-    again = one(examples, toy, tmp_path / "seed", "--augmentation", "none", "--seeds", "1")
-    assert cell["scores"] == again["scores"]  # a pretrained net has nothing random
+def test_only_known_faults_become_a_sentence(examples: Any, toy: Path, tmp_path: Path, monkeypatch: MonkeyPatch) -> None:
+    missing = ModuleNotFoundError("Neither `tensorboard` nor `tensorboardX` is available. Try `pip install`ing either.")
+    monkeypatch.setitem(examples.training.LOGGERS, "tensorboard", Mock(side_effect=missing))
+    with pytest.raises(SystemExit, match="error: `logger` 'tensorboard' needs a package that is not installed: Neither"):
+        examples.train_ssl.main(options(toy, tmp_path, "--logger tensorboard"))
+    exhausted = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+    monkeypatch.setattr(examples.train_ssl.F, "cross_entropy", Mock(side_effect=exhausted))
+    with pytest.raises(SystemExit, match="error: out of memory: lower --batch first, then --size"):
+        examples.train_ssl.main(options(toy, tmp_path))
+    with pytest.raises(RuntimeError, match="shapes"), examples.training.explained_errors():
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+
+def test_without_negatives_the_scorer_alone_decides(examples: Any, toy: Path, tmp_path: Path) -> None:
+    ways = ("--seeds 0", "--seeds 1", "--scorer gde", "--scorer kde")
+    scores = [one(examples, toy, tmp_path / how, f"--augmentation none {how}")["scores"] for how in ways]
+    assert scores[0] == scores[1]  # a pretrained net has nothing random
+    assert len(set(map(tuple, scores))) == 3 and np.isfinite(scores).all()
+    assert {p.name for p in (tmp_path / "--seeds 0/flange-seed0").iterdir()} == {"result.json", "settings.json"}  # no training
 
 
 def test_three_ways_on_the_device(examples: Any, toy: Path, tmp_path: Path) -> None:
-    how = ("--augmentation", "3way-saliency", "--augment-on", "device", "--levels", "all", "--steps", "2")
-    first, again = (one(examples, toy, tmp_path / name, *how) for name in "ab")
+    how = "--augmentation 3way-saliency --augment-on device --levels all --steps 2"
+    first, again = (one(examples, toy, tmp_path / name, how) for name in "ab")
     assert first["scores"] == again["scores"]
-    state = torch.load(tmp_path / "a/flange-seed0/checkpoint.ckpt", weights_only=True)["state_dict"]
-    assert state["detector.head.weight"].shape == (3, 192)
+    assert trained(tmp_path / "a")["detector.head.weight"].shape == (3, 192)
 
 
 def test_resnet_from_scratch_takes_the_papers_recipe(examples: Any, toy: Path, tmp_path: Path) -> None:
     args = examples.train_ssl.parse(["--data", "toy", "--backbone", "cutpaste-resnet18"])
     recipe = (args.optimizer, args.lr, args.weight_decay, args.size, args.batch, args.steps)
     assert recipe == ("sgd", 0.03, 3e-5, 256, 32, 10_000)
-    one(examples, toy, tmp_path, "--backbone", "cutpaste-resnet18", "--steps", "1", "--augmentation", "scar")
-    state = torch.load(tmp_path / "flange-seed0/checkpoint.ckpt", weights_only=True)["state_dict"]
-    linear = [v.shape for k, v in state.items() if k.startswith("detector.head") and v.ndim == 2]
+    one(examples, toy, tmp_path, "--backbone cutpaste-resnet18 --steps 1 --augmentation scar")
+    linear = [v.shape for k, v in trained(tmp_path).items() if k.startswith("detector.head") and v.ndim == 2]
     assert linear == [(512, 512)] * 8 + [(128, 512), (2, 128)]
 
 
-def test_a_single_test_class_has_no_auroc(examples: Any, toy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_single_test_class_has_no_auroc(examples: Any, toy: Path, tmp_path: Path, capsys: CaptureFixture[str]) -> None:
     shutil.copytree(toy / "flange", tmp_path / "flange")
     shutil.rmtree(tmp_path / "flange/test/good")
-    examples.train_ssl.main(options(tmp_path / "flange", tmp_path / "out", "--augmentation", "none"))
+    examples.train_ssl.main(options(tmp_path / "flange", tmp_path / "out", "--augmentation none"))
     assert "flange: AUROC is undefined, all 5 test images are bad" in capsys.readouterr().out
     assert "| flange | undefined | undefined | - |" in (tmp_path / "out/table.md").read_text()
-    assert json.loads((tmp_path / "out/results.json").read_text())[0]["auroc"] is None
-
-
-def test_faults_end_with_a_sentence(examples: Any, toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(SystemExit, match="error: `data` must be 'toy' or a folder, got 'nowhere'"):
-        examples.train_ssl.main(["--data", "nowhere"])
-    with pytest.raises(SystemExit, match="error: `batch` must be 1 or more, got 0"):
-        examples.train_ssl.main(["--data", str(toy), "--batch", "0"])
-    with pytest.raises(SystemExit, match="error: `augmentation` must make negatives to learn from, got 'none'"):
-        examples.train_localizer.main(["--data", str(toy), "--augmentation", "none"])
-
-    def exhausted(*_: Any) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
-
-    monkeypatch.setattr(examples.train_ssl.SelfSupervised, "training_step", exhausted)
-    with pytest.raises(SystemExit, match="error: out of memory: lower --batch first, then --size"):
-        examples.train_ssl.main(options(toy, tmp_path))
-
-
-def test_tensorboard_that_is_not_installed(examples: Any, toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def missing(*_: Any, **__: Any) -> None:
-        raise ModuleNotFoundError("Neither `tensorboard` nor `tensorboardX` is available. Try `pip install`ing either.")
-
-    monkeypatch.setitem(examples.training.LOGGERS, "tensorboard", missing)
-    with pytest.raises(SystemExit, match="error: `logger` 'tensorboard' needs a package that is not installed: Neither"):
-        examples.train_ssl.main(options(toy, tmp_path, "--logger", "tensorboard"))
-
-
-def test_one_image_is_no_density(examples: Any) -> None:
-    with pytest.raises(ValueError, match="two normal training images or more to estimate a density, got 1"):
-        examples.detector.score_features("mahalanobis", np.zeros((1, 3)), np.zeros((2, 3)))
-
-
-def test_other_errors_keep_their_traceback(examples: Any) -> None:
-    with pytest.raises(RuntimeError, match="shapes"), examples.training.explained_errors():
-        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+    assert results(tmp_path / "out")[0]["auroc"] is None
 
 
 def test_draws_do_not_depend_on_epochs_or_processes(examples: Any) -> None:
@@ -238,14 +213,23 @@ def test_draws_do_not_depend_on_epochs_or_processes(examples: Any) -> None:
 
 
 @pytest.mark.slow
-def test_two_processes_train_like_one(examples: Any, toy: Path, tmp_path: Path) -> None:
-    scores = []
-    for name, how in (("one", []), ("two", ["--devices", "2", "--strategy", "ddp"])):
-        arguments = options(toy, tmp_path / name, "--seeds", "0", "1", "--categories", "flange", "--batch", "4", *how)
-        command = [sys.executable, str(EXAMPLES / "train_ssl.py"), *arguments]
+@pytest.mark.parametrize(
+    ("program", "common", "how", "rtol"),
+    [
+        ("train_ssl", "--batch 4", "--devices 2 --strategy ddp", 1e-3),  # gradients averaged in another order
+        ("compare", "--conditions none random-swap", "--jobs 2", 1e-4),
+    ],
+)
+def test_two_processes_train_like_one(toy: Path, tmp_path: Path, program: str, common: str, how: str, rtol: float) -> None:
+    found = []
+    for name, others in (("one", common), ("two", f"{common} {how}")):
+        arguments = options(toy, tmp_path / name, f"--categories flange --seeds 0 1 {others}")
+        command = [sys.executable, str(EXAMPLES / f"{program}.py"), *arguments]
         subprocess.run(command, check=True, capture_output=True, timeout=280, env=os.environ | {"OMP_NUM_THREADS": "1"})
-        scores.append([c["scores"] for c in json.loads((tmp_path / name / "results.json").read_text())])
-    np.testing.assert_allclose(*scores, rtol=1e-3)  # the same batches, their gradients averaged in another order
+        found.append({(r.get("condition"), r["seed"]): r["scores"] for r in results(tmp_path / name)})
+    assert found[0].keys() == found[1].keys()
+    for key, scores in found[0].items():
+        np.testing.assert_allclose(scores, found[1][key], rtol=rtol)
 
 
 @pytest.mark.slow
@@ -267,13 +251,6 @@ def test_tiny_backbone_is_the_embedded_net(examples: Any) -> None:
     assert len(found) == len(wanted) == 4
     for ours, theirs in zip(found, wanted, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
-
-
-@pytest.mark.parametrize(("name", "width"), [("resnet18", 512), ("mobilenet_v3_small", 1024), ("cutpaste-resnet18", 512)])
-def test_features_are_what_the_last_linear_layer_reads(examples: Any, name: str, width: int) -> None:
-    detector = examples.detector.Detector(name, 2, None, 64).eval()
-    assert detector.features(torch.rand(2, 3, 64, 64)).shape == (2, width)
-    assert detector(torch.rand(2, 3, 64, 64)).shape == (2, 2)
 
 
 class Gated(torch.nn.Module):
@@ -299,58 +276,42 @@ def attention() -> torch.nn.Module:
 
 
 @pytest.fixture
-def factories(monkeypatch: pytest.MonkeyPatch) -> None:
+def factories(monkeypatch: MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "factories", SimpleNamespace(gated=Gated, plain=plain, attention=attention))  # type: ignore[arg-type]
 
 
+FEATURES = [("resnet18", 512, 0), ("mobilenet_v3_small", 1024, 1), ("cutpaste-resnet18", 512, 0)]
+FEATURES += [("factories:gated", 8, 1), ("factories:plain", 6, 0), ("factories:attention", 6, 1)]
+
+
+@pytest.mark.parametrize(("name", "width", "left"), FEATURES)
 @pytest.mark.usefixtures("factories")
-def test_only_a_classifier_is_taken_off(examples: Any) -> None:
-    images = torch.rand(2, 3, 64, 64)
-    for name, width, left in (("gated", 8, 1), ("plain", 6, 0), ("attention", 6, 1)):
-        detector = examples.detector.Detector(f"factories:{name}", 2, None, 64).eval()
-        assert detector.features(images).shape == (2, width)
-        assert sum(isinstance(m, torch.nn.Linear) for m in detector.backbone.modules()) == left
+def test_features_are_what_the_last_linear_layer_reads(examples: Any, name: str, width: int, left: int) -> None:
+    detector, images = examples.detector.Detector(name, 2, None, 64).eval(), torch.rand(2, 3, 64, 64)
+    assert detector.features(images).shape == (2, width)
+    assert detector(images).shape == (2, 2)
+    assert sum(isinstance(m, torch.nn.Linear) for m in detector.backbone.modules()) == left  # only a classifier is taken off
 
 
 @pytest.mark.usefixtures("factories")
 def test_a_backbone_without_heat_maps_keeps_its_result(examples: Any, toy: Path, tmp_path: Path) -> None:
-    arguments = options(toy, tmp_path, "--categories", "flange", "--backbone", "factories:attention")
+    arguments = options(toy, tmp_path, "--categories flange --backbone factories:attention")
     with pytest.warns(UserWarning, match=r"no heat maps of this backbone: .*; --no-heat-maps leaves them out"):
         assert examples.train_ssl.main(arguments) == 0
     assert (tmp_path / "flange-seed0/result.json").exists() and (tmp_path / "table.md").exists()
 
 
 @pytest.mark.usefixtures("factories")
-def test_initial_weights_do_not_depend_on_the_saliency_net(
-    examples: Any, toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_weights_begin_alike_for_any_saliency_net(examples: Any, toy: Path, tmp_path: Path, monkeypatch: MonkeyPatch) -> None:
     heads = []
-    monkeypatch.setattr(
-        examples.train_ssl.SelfSupervised, "on_fit_start", lambda m: heads.append(m.detector.head.weight.clone()), raising=False
-    )
-    for saliency in ("tiny", "factories:plain"):
-        one(examples, toy, tmp_path / saliency, "--saliency", saliency, "--steps", "1")
+
+    def on_fit_start(module: Any) -> None:
+        heads.append(module.detector.head.weight.clone())
+
+    monkeypatch.setattr(examples.train_ssl.SelfSupervised, "on_fit_start", on_fit_start, raising=False)
+    for net in ("tiny", "factories:plain"):
+        one(examples, toy, tmp_path / net, f"--saliency {net} --steps 1")
     assert torch.equal(*heads)
-
-
-@pytest.mark.parametrize("scorer", ["gde", "kde"])
-def test_a_run_with_other_scorers(examples: Any, toy: Path, tmp_path: Path, scorer: str) -> None:
-    plain = one(examples, toy, tmp_path / "plain", "--augmentation", "none")
-    other = one(examples, toy, tmp_path / scorer, "--augmentation", "none", "--scorer", scorer)
-    assert np.isfinite(other["scores"]).all() and other["scores"] != plain["scores"]
-
-
-def test_visa_through_a_trainer(examples: Any, toy: Path, tmp_path: Path) -> None:
-    lines = ["object,split,label,image,mask"]
-    for path in sorted((toy / "flange").glob("t*/*/*.png")):
-        split, kind = path.parts[-3:-1]
-        mask = "" if kind == "good" else f"flange/ground_truth/{kind}/{path.stem}_mask.png"
-        lines.append(f"flange,{split},{'anomaly' if mask else 'normal'},{path.relative_to(toy)},{mask}")
-    shutil.copytree(toy / "flange", tmp_path / "visa/flange")
-    (tmp_path / "visa/1cls.csv").write_text("\n".join(lines))
-    arguments = ("--augmentation", "none")
-    visa, mvtec = one(examples, tmp_path / "visa", tmp_path / "a", *arguments), one(examples, toy, tmp_path / "b", *arguments)
-    assert visa["auroc"] == mvtec["auroc"] and sorted(visa["scores"]) == sorted(mvtec["scores"])
 
 
 def test_scorers_are_what_their_names_say(examples: Any) -> None:
@@ -376,42 +337,33 @@ def test_scorers_are_what_their_names_say(examples: Any) -> None:
         score("lof", train, test)
 
 
-@pytest.mark.parametrize("scorer", ["mahalanobis", "gde", "kde"])
-def test_scorers_work_with_more_features_than_images(examples: Any, scorer: str) -> None:
+def test_scorers_take_more_features_than_images_but_not_one_image(examples: Any) -> None:
     rng = np.random.default_rng(0)
     train, near, far = rng.normal(size=(20, 50)), rng.normal(size=(8, 50)), rng.normal(size=(8, 50)) + 4
-    scores = examples.detector.score_features(scorer, train, np.concatenate((near, far)))
-    assert np.isfinite(scores).all() and scores[8:].min() > scores[:8].max()
+    for scorer in ("mahalanobis", "gde", "kde"):
+        scores = examples.detector.score_features(scorer, train, np.concatenate((near, far)))
+        assert np.isfinite(scores).all() and scores[8:].min() > scores[:8].max(), scorer
+    with pytest.raises(ValueError, match="two normal training images or more to estimate a density, got 1"):
+        examples.detector.score_features("mahalanobis", np.zeros((1, 3)), np.zeros((2, 3)))
 
 
 # ---- train_localizer.py ---------------------------------------------------------------------------------------------
 
 
-def test_localizer_scores_pixels_and_draws_them(examples: Any, toy: Path, tmp_path: Path) -> None:
-    assert examples.train_localizer.main(options(toy, tmp_path, "--categories", "flange")) == 0
-    (cell,) = json.loads((tmp_path / "results.json").read_text())
-    assert all(0 <= cell[name] <= 1 for name in ("pixel_auroc", "pixel_ap", "aupro", "auroc"))
-    assert (tmp_path / "table.md").read_text().count("| flange |") == 4
-    with Image.open(tmp_path / "flange-seed0/heatmaps.png") as sheet:
-        left, top = examples.report.LABEL
-        assert sheet.size == (left + 6 * 66, top + 3 * 66)  # five defects and a good one: image, truth, heat
+def test_localizer_scores_pixels_draws_them_follows_its_seed_and_resumes(examples: Any, toy: Path, tmp_path: Path) -> None:
+    def run(name: str, others: str = "") -> dict[str, Any]:
+        assert examples.train_localizer.main(options(toy, tmp_path / name, f"--categories flange {others}")) == 0
+        return results(tmp_path / name)[0]
 
-
-def test_localizer_refuses_what_makes_no_training(examples: Any, toy: Path, tmp_path: Path) -> None:
-    for option, value in (("steps", "0"), ("batch", "0")):
-        with pytest.raises(SystemExit, match=f"error: `{option}` must be 1 or more, got 0"):
-            examples.train_localizer.main(options(toy, tmp_path, f"--{option}", value))
-
-
-def test_localizer_follows_its_seed_and_resumes(examples: Any, toy: Path, tmp_path: Path) -> None:
-    def run(name: str, *others: str) -> dict[str, Any]:
-        arguments = options(toy, tmp_path / name, "--categories", "flange", "--steps", "2", *others)
-        return examples.train_localizer.run(examples.train_localizer.parse(arguments))[0]
-
-    first, workers, other = run("a"), run("b", "--workers", "1"), run("c", "--seeds", "1")
-    assert {k: v for k, v in first.items() if k != "seconds"} == {k: v for k, v in workers.items() if k != "seconds"}
+    first, workers, other = run("a"), run("b", "--workers 1"), run("c", "--seeds 1")
+    assert all(0 <= first[name] <= 1 for name in ("pixel_auroc", "pixel_ap", "aupro", "auroc"))
+    assert first | {"seconds": 0} == workers | {"seconds": 0}
     assert first["pixel_ap"] != other["pixel_ap"]
     assert run("a") == first  # read, not trained
+    assert (tmp_path / "a/table.md").read_text().count("| flange |") == 4
+    with Image.open(tmp_path / "a/flange-seed0/heatmaps.png") as sheet:
+        left, top = examples.report.LABEL
+        assert sheet.size == (left + 6 * 66, top + 3 * 66)  # five defects and a good one: image, truth, heat
 
 
 def test_pixel_scores(examples: Any) -> None:
@@ -439,19 +391,18 @@ def slow_aupro(maps: np.ndarray[Any, Any], masks: np.ndarray[Any, Any], limit: f
 # ---- compare.py -----------------------------------------------------------------------------------------------------
 
 
-def grid(toy: Path, out: Path, *others: str) -> list[str]:
-    return options(toy, out, "--categories", "flange", "--seeds", "0", "1", *others)
+def grid(examples: Any, toy: Path, out: Path, conditions: str) -> list[dict[str, Any]]:
+    others = f"--categories flange --seeds 0 1 --against none --conditions {conditions}"
+    assert examples.compare.main(options(toy, out, others)) == 0
+    return results(out)
 
 
-def test_grid_compares_in_pairs_and_resumes(
-    examples: Any, toy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    conditions = ["none", "random-swap", "saliency-swap --levels fused"]
-    assert examples.compare.main(grid(toy, tmp_path, "--conditions", *conditions, "--against", "none")) == 0
-    results = json.loads((tmp_path / "results.json").read_text())
-    assert [(r["condition"], r["seed"]) for r in results] == [(c, s) for s in (0, 1) for c in conditions]
-    assert results[2]["settings"]["levels"] == "fused" and results[1]["settings"]["levels"] == "random"
-    score = {(r["condition"], r["seed"]): r["auroc"] for r in results}
+def test_grid_compares_in_pairs_and_resumes(examples: Any, toy: Path, tmp_path: Path, capsys: CaptureFixture[str]) -> None:
+    conditions = ["none", "random-swap", "saliency-swap --levels all"]
+    cells = grid(examples, toy, tmp_path, shlex.join(conditions))
+    assert [(r["condition"], r["seed"]) for r in cells] == [(c, s) for s in (0, 1) for c in conditions]
+    assert cells[2]["settings"]["levels"] == "all" and cells[1]["settings"]["levels"] == "random"
+    score = {(r["condition"], r["seed"]): r["auroc"] for r in cells}
     change = [100 * (score["random-swap", s] - score["none", s]) for s in (0, 1)]
     half = 12.706 * abs(change[0] - change[1]) / 2  # Student's t with one degree of freedom
     mean = sum(change) / 2
@@ -461,43 +412,26 @@ def test_grid_compares_in_pairs_and_resumes(
     assert (tmp_path / "differences.png").exists()
     note = tmp_path / "random-swap/flange-seed0/result.json"
     stamp = note.stat().st_mtime_ns
-    examples.compare.main(grid(toy, tmp_path, "--conditions", "none", "random-swap", "scar", "--against", "none"))
+    grid(examples, toy, tmp_path, "none random-swap scar")
     assert note.stat().st_mtime_ns == stamp and (tmp_path / "scar/flange-seed1/result.json").exists()
     assert "[6/6] scar, flange, seed 1: " in capsys.readouterr().out
 
 
 def test_grid_keeps_what_did_not_fail(examples: Any, toy: Path, tmp_path: Path) -> None:
-    conditions = ["none", "none --backbone no_such_module:net"]
     with pytest.raises(SystemExit, match=r"2 trainings failed\nnone --backbone .*, flange, seed 0: `module:factory` must"):
-        examples.compare.main(grid(toy, tmp_path, "--conditions", *conditions, "--against", "none"))
-    assert len(json.loads((tmp_path / "results.json").read_text())) == 2
+        grid(examples, toy, tmp_path, "none 'none --backbone no_such_module:net'")
+    assert len(results(tmp_path)) == 2
 
 
-@pytest.mark.parametrize(
-    ("others", "message"),
-    [
-        (["--conditions", "none", "none "], r"`conditions` must differ and hold 'random-swap', got \['none', 'none '\]"),
-        (["--conditions", "none --seeds 5"], r"`conditions` must leave --seeds to the whole grid, got 'none --seeds 5'"),
-        (["--jobs", "0"], "`jobs` must be 1 or more, got 0"),
-        (["--conditions", "none"], r"`conditions` must differ and hold 'random-swap', got \['none'\]; see --against"),
-    ],
-)
-def test_conditions_that_are_wrong(examples: Any, toy: Path, tmp_path: Path, others: list[str], message: str) -> None:
-    with pytest.raises(SystemExit, match=message):
-        examples.compare.main(grid(toy, tmp_path, *others))
-
-
-def test_interval(examples: Any) -> None:
-    mean, low, high = examples.compare.interval([1.0, 2.0, 4.0])
-    assert (mean, low, high) == pytest.approx((7 / 3, 7 / 3 - 4.302653 * np.sqrt(7 / 9), 7 / 3 + 4.302653 * np.sqrt(7 / 9)))
-    assert np.isnan(examples.compare.interval([1.0])[1:]).all() and np.isnan(examples.compare.interval([])[0])
-
-
-def test_pairs_need_both_and_every_category(examples: Any) -> None:
+def test_differences_are_paired_and_their_interval_is_students(examples: Any) -> None:
     scores = {("a", "x", 0): 0.9, ("b", "x", 0): 0.5, ("a", "y", 0): 0.8, ("b", "y", 0): 0.6, ("a", "x", 1): 0.7}
     cells = {key: {"auroc": value} for key, value in scores.items()} | {("b", "x", 1): {"auroc": None}}
     assert examples.compare.paired(cells, "a", "b", "x") == pytest.approx([0.4])
-    assert examples.compare.paired(cells, "a", "b", None) == pytest.approx([0.3])
+    assert examples.compare.paired(cells, "a", "b", None) == pytest.approx([0.3])  # where both have every category
+    interval = examples.compare.interval
+    half = 4.302653 * np.sqrt(7 / 9)
+    assert interval([1.0, 2.0, 4.0]) == pytest.approx((7 / 3, 7 / 3 - half, 7 / 3 + half))
+    assert np.isnan(interval([1.0])[1:]).all() and np.isnan(interval([])[0])
 
 
 def killed(seconds: float) -> float:
@@ -509,23 +443,11 @@ def killed(seconds: float) -> float:
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no such signal here")
-def test_a_killed_process_does_not_take_the_others_along(examples: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_process_does_not_take_the_others_along(examples: Any, monkeypatch: MonkeyPatch) -> None:
     monkeypatch.setattr(examples.compare, "run_task", killed)
-    tasks = {name: seconds for name, seconds in (("a", 0.1), ("killed", -1.0), ("b", 0.1), ("c", 0.1))}
-    found = dict(examples.compare.outcomes(tasks, 2))
-    assert {key: value for key, value in found.items() if key != "killed"} == {"a": 0.1, "b": 0.1, "c": 0.1}
-    assert "a process was killed, as by a system out of memory: lower --jobs" in examples.training.explanation(found["killed"])
-
-
-@pytest.mark.slow
-def test_jobs_in_parallel_give_what_one_gives(examples: Any, toy: Path, tmp_path: Path) -> None:
-    found = []
-    for jobs in ("1", "2"):
-        arguments = grid(toy, tmp_path / jobs, "--conditions", "none", "random-swap", "--jobs", jobs)
-        command = [sys.executable, str(EXAMPLES / "compare.py"), *arguments]
-        subprocess.run(command, check=True, capture_output=True, timeout=280)
-        results = json.loads((tmp_path / jobs / "results.json").read_text())
-        found.append({(r["condition"], r["seed"]): r["scores"] for r in results})
-    assert found[0].keys() == found[1].keys()
-    for key in found[0]:
-        np.testing.assert_allclose(found[0][key], found[1][key], rtol=1e-4)
+    fork = multiprocessing.get_context("fork")  # a spawned process would import all of this file, for seconds
+    monkeypatch.setattr(multiprocessing, "get_context", lambda _: fork)
+    found = dict(examples.compare.outcomes({"a": 0.1, "killed": -1.0, "b": 0.1, "c": 0.1}, 2))
+    fault = examples.training.explanation(found.pop("killed"))
+    assert found == {"a": 0.1, "b": 0.1, "c": 0.1}
+    assert "a process was killed, as by a system out of memory: lower --jobs" in fault
