@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator
+import importlib
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,41 +22,39 @@ rng = np.random.default_rng(0)
 def data() -> Iterator[Any]:
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(EXAMPLES))
-        import data
-
-        yield data
+        yield importlib.import_module("data")
 
 
 @pytest.fixture(scope="module")
-def toy() -> Iterator[Any]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(EXAMPLES))
-        import toy
-
-        yield toy
+def toy(data: Any) -> Any:
+    return importlib.import_module("toy")
 
 
-def save(path: Path, height: int = 17, width: int = 11, mode: str = "RGB") -> Path:
+def noise(height: int = 17, width: int = 11) -> np.ndarray[Any, Any]:
+    return rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def save(path: Path, picture: Any = None) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    noise = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
-    Image.fromarray(noise).convert(mode).save(path)
+    picture = noise() if picture is None else picture
+    (picture if isinstance(picture, Image.Image) else Image.fromarray(picture)).save(path)
     return path
 
 
-def save_mask(path: Path, values: np.ndarray[Any, Any]) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(values).save(path)
-    return path
+DEFECT = np.eye(17, 11, dtype=np.uint8)
 
 
 @pytest.fixture
 def mvtec(tmp_path: Path) -> Path:
-    """cap: two normal images, one good and two cracked test images, of which one has a mask."""
+    """cap: two normal images, one good and two cracked test images, of which one has a mask; and what is not data."""
     folder = tmp_path / "cap"
     for name in ("train/good/0.png", "train/good/1.jpg", "test/good/0.png", "test/crack/0.png", "test/crack/1.png"):
         save(folder / name)
-    save_mask(folder / "ground_truth/crack/0_mask.png", np.eye(17, 11, dtype=np.uint8) * 255)
+    save(folder / "ground_truth/crack/0_mask.png", DEFECT * 255)
     (folder / "train/good/Thumbs.db").write_bytes(b"no image")
+    (folder / "test/crack/._0.png").write_bytes(b"a shadow of another system")
+    for name in ("ground_truth/good", "ground_truth/nested/000", "test/.ipynb_checkpoints"):
+        (folder / name).mkdir(parents=True)
     return folder
 
 
@@ -64,12 +64,9 @@ def mvtec(tmp_path: Path) -> Path:
 def test_mvtec_layout(data: Any, mvtec: Path) -> None:
     (category,) = data.read_categories(mvtec)
     assert category.name == "cap"
-    assert [s.path.name for s in category.train] == ["0.png", "1.jpg"]  # not the file that is no image
-    assert [(s.defect, s.path.stem, s.mask is not None) for s in category.test] == [
-        ("crack", "0", True),
-        ("crack", "1", False),
-        (None, "0", False),
-    ]
+    assert [s.path.name for s in category.train] == ["0.png", "1.jpg"]
+    found = [(s.defect, s.path.name, s.mask is not None) for s in category.test]
+    assert found == [("crack", "0.png", True), ("crack", "1.png", False), (None, "0.png", False)]
 
 
 def test_folder_of_categories_and_a_choice_of_them(data: Any, mvtec: Path) -> None:
@@ -95,44 +92,34 @@ def test_visa(data: Any, tmp_path: Path) -> None:
     assert data.read_categories(tmp_path, ["pcb1"]) == [pcb]
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("a,b\n1,2\n", "`1cls.csv` must have rows with the columns image, label, mask, object, split, got"),
-        ("object,split,label,image,mask\nx,train,normal,a,\n", "list training and test images .* got none .* for 'x'"),
-        ("object,split,label,image,mask\nx,train,anomaly,a,\nx,test,normal,b,\n", "normal images only .* for 'x'"),
-    ],
-)
-def test_visa_table_that_is_wrong(data: Any, tmp_path: Path, text: str, message: str) -> None:
-    (tmp_path / "1cls.csv").write_text(text)
-    with pytest.raises(data.DataError, match=message):
-        data.read_categories(tmp_path)
-
-
 def test_anomalib_folder(data: Any, tmp_path: Path) -> None:
     for i in range(10):
         save(tmp_path / f"good/{i:02d}.png")
     save(tmp_path / "crack/00.jpg")
-    save_mask(tmp_path / "mask/crack/00.png", np.eye(17, 11, dtype=np.uint8))
+    save(tmp_path / "mask/crack/00.png", DEFECT)
     split = data.read_parts(tmp_path, "good", ["crack"], masks=["mask/crack"])
     assert [len(split.train), len(split.test)] == [8, 3]  # every fifth normal image is held out, none is in both
     assert not {s.path for s in split.train} & {s.path for s in split.test}
     assert [(s.defect, s.mask) for s in split.test][-1] == ("crack", tmp_path / "mask/crack/00.png")
+    parser = argparse.ArgumentParser()
+    data.add_arguments(parser)
+    args = parser.parse_args(["--data", str(tmp_path), "--normal-dir", "good", "--abnormal-dir", "crack"])
+    (category,) = data.categories_from(args)
+    assert [len(category.train), [s.defect for s in category.test]] == [8, [None, None, "crack"]]
     save(tmp_path / "good_test/00.png")
     named = data.read_parts(tmp_path, "good", ["crack"], "good_test")
     assert [len(named.train), len(named.test)] == [10, 2]
-    with pytest.raises(
-        data.DataError, match=r"`mask_dir` must name one folder or one for each of \['crack'\], got \['a', 'b'\]"
-    ):
+    one_each = r"`mask_dir` must name one folder or one for each of \['crack'\], got \['a', 'b'\]"
+    with pytest.raises(data.DataError, match=one_each):
         data.read_parts(tmp_path, "good", ["crack"], masks=["a", "b"])
 
 
 def test_magnetic_tiles_as_they_are_published(data: Any, tmp_path: Path) -> None:
     for i in range(10):
         save(tmp_path / f"MT_Free/Imgs/{i}.jpg")
-        save_mask(tmp_path / f"MT_Free/Imgs/{i}.png", np.zeros((17, 11), np.uint8))
+        save(tmp_path / f"MT_Free/Imgs/{i}.png", DEFECT * 0)
     save(tmp_path / "MT_Blowhole/Imgs/7.jpg")
-    save_mask(tmp_path / "MT_Blowhole/Imgs/7.png", np.eye(17, 11, dtype=np.uint8) * 255)
+    save(tmp_path / "MT_Blowhole/Imgs/7.png", DEFECT * 255)
     (tiles,) = data.read_categories(tmp_path)
     assert tiles.name == "mtd" and data.read_categories(tmp_path, ["mtd"]) == [tiles]
     assert [len(tiles.train), [s.defect for s in tiles.test]] == [8, [None, None, "blowhole"]]
@@ -150,101 +137,66 @@ def test_digest_tells_data_apart_wherever_they_lie(data: Any, mvtec: Path, tmp_p
     for change in (
         lambda: [(moved / kind / "crack").rename(moved / kind / "dust") for kind in ("test", "ground_truth")],
         lambda: save(moved / "train/good/2.png"),
-        lambda: save(moved / "train/good/2.png", 30, 40),
-        lambda: save_mask(moved / "ground_truth/dust/1_mask.png", np.eye(17, 11, dtype=np.uint8)),
+        lambda: save(moved / "train/good/2.png", noise(30, 40)),
+        lambda: save(moved / "ground_truth/dust/1_mask.png", DEFECT),
     ):
         change()
         found.add(data.read_categories(moved)[0].digest())
     assert len(found) == 5
 
 
-def test_what_is_not_data_is_left_alone(data: Any, mvtec: Path) -> None:
-    (mvtec / "ground_truth/good").mkdir()
-    (mvtec / "ground_truth/nested/000").mkdir(parents=True)
-    (mvtec / "test/.ipynb_checkpoints").mkdir()
-    (mvtec / "test/crack/._0.png").write_bytes(b"a shadow of another system")
-    (category,) = data.read_categories(mvtec)
-    assert [s.path.name for s in category.test] == ["0.png", "1.png", "0.png"]
-
-
-def test_command_line_names_the_parts(data: Any, tmp_path: Path) -> None:
-    for name in ("ok/0.png", "ok/1.png", "bad/0.png"):
-        save(tmp_path / name)
-    parser = argparse.ArgumentParser()
-    data.add_arguments(parser)
-    args = parser.parse_args(["--data", str(tmp_path), "--normal-dir", "ok", "--abnormal-dir", "bad"])
-    (category,) = data.categories_from(args)
-    assert [len(category.train), [s.defect for s in category.test]] == [1, [None, "bad"]]
-
-
-# ---- layouts that are wrong -----------------------------------------------------------------------------------------
-
-
-def remove(name: str) -> Callable[[Path], None]:
-    def act(folder: Path) -> None:
-        for path in sorted((folder / name).rglob("*"), reverse=True):
-            path.unlink() if path.is_file() else path.rmdir()
-        (folder / name).rmdir()
-
-    return act
-
-
-def empty(name: str) -> Callable[[Path], None]:
-    def act(folder: Path) -> None:
-        for path in (folder / name).iterdir():
-            path.unlink()
-
-    return act
+TABLE = "object,split,label,image,mask\n"
 
 
 @pytest.mark.parametrize(
-    ("harm", "message"),
+    ("name", "content", "message"),
     [
-        (remove("train/good"), "`data` must hold the normal images in train/good, got .*train' with nothing in it"),
-        (remove("train"), "must hold train/good .* or VisA's 1cls.csv, got .* with ground_truth, test; for anomalib"),
-        (remove("test"), "must hold test/<defect> and test/good, got .* with ground_truth, train"),
-        (empty("train/good"), "must hold images .* in every class, got none in .*train/good"),
-        (empty("test/crack"), "must hold images .* in every class, got none in .*test/crack"),
+        ("", None, r"`data` must be 'toy' or a folder, got '.*/cap', which is none"),
+        ("train/good", None, "`data` must hold the normal images in train/good, got .*train' with nothing in it"),
+        ("train", None, "must hold train/good .* or VisA's 1cls.csv, got .* with ground_truth, test; for anomalib"),
+        ("test", None, "must hold test/<defect> and test/good, got .* with ground_truth, train"),
+        ("train/good", "empty", "must hold images .* in every class, got none in .*train/good"),
+        ("test/crack", "empty", "must hold images .* in every class, got none in .*test/crack"),
+        ("1cls.csv", "a,b\n1,2\n", "`1cls.csv` must have rows with the columns image, label, mask, object, split, got"),
+        ("1cls.csv", f"{TABLE}x,train,normal,a,\n", "list training and test images .* got none .* for 'x'"),
+        ("1cls.csv", f"{TABLE}x,train,anomaly,a,\nx,test,normal,b,\n", "normal images only .* for 'x'"),
     ],
-    ids=["no train/good", "no train", "no test", "empty train/good", "empty class"],
 )
-def test_folder_that_is_wrong(data: Any, mvtec: Path, harm: Callable[[Path], None], message: str) -> None:
-    harm(mvtec)
+def test_layout_that_is_wrong(data: Any, mvtec: Path, name: str, content: str | None, message: str) -> None:
+    shutil.rmtree(mvtec / name, ignore_errors=True)
+    if content == "empty":
+        (mvtec / name).mkdir()
+    elif content:
+        (mvtec / name).write_text(content)
     with pytest.raises(data.DataError, match=message):
         data.read_categories(mvtec)
-
-
-def test_folder_that_is_not_there(data: Any, tmp_path: Path) -> None:
-    with pytest.raises(data.DataError, match=r"`data` must be 'toy' or a folder, got '.*/nowhere', which is none"):
-        data.read_categories(tmp_path / "nowhere")
 
 
 # ---- pixels ---------------------------------------------------------------------------------------------------------
 
 
 def test_images_of_every_size_and_mode_become_equal_squares(data: Any, tmp_path: Path) -> None:
-    kinds = ["RGB", "L", "RGBA", "P", "1", "CMYK"]
-    paths = [save(tmp_path / f"{i}.{'tif' if m == 'CMYK' else 'png'}", 9 + i, 20, m) for i, m in enumerate(kinds)]
+    pictures = {mode: Image.fromarray(noise(9 + i, 20)).convert(mode) for i, mode in enumerate(("RGB", "L", "RGBA", "P", "1"))}
+    paths = [save(tmp_path / f"{mode}.png", picture) for mode, picture in pictures.items()]
+    paths.append(save(tmp_path / "CMYK.tif", Image.fromarray(noise(14, 20)).convert("CMYK")))
     images, samples = data.decode([data.Sample(p) for p in paths], 12)
     assert images.shape == (6, 3, 12, 12) and images.dtype == torch.uint8 and len(samples) == 6
     assert all(image.float().std() > 5 for image in images)
 
 
-def test_sixteen_bits_keep_their_greys(data: Any, tmp_path: Path) -> None:
-    ramp = np.linspace(0, 65535, 16).astype(np.uint16)[None].repeat(16, 0)
-    Image.fromarray(ramp).save(tmp_path / "deep.png")
-    image = data.read_image(tmp_path / "deep.png", 16)
-    assert image[0, 0].tolist() == (ramp[0] // 257).tolist()
+DEEP = [("deep.png", np.uint16, 65535), ("deep.tif", np.uint16, 4095), ("deep.tif", np.float32, 1.0)]
 
 
-@pytest.mark.parametrize(("kind", "top"), [(np.uint16, 4095), (np.float32, 1.0)], ids=["12 bits", "shares"])
-def test_deep_greys_that_would_be_lost_are_refused(data: Any, tmp_path: Path, kind: Any, top: float) -> None:
+@pytest.mark.parametrize(("name", "kind", "top"), DEEP)
+def test_deep_greys_are_kept_or_refused(data: Any, tmp_path: Path, name: str, kind: Any, top: float) -> None:
     ramp = np.linspace(0, top, 16).astype(kind)[None].repeat(16, 0)
-    Image.fromarray(ramp).save(tmp_path / "deep.tif")
-    with pytest.raises(data.DataError, match=r"deep\.tif \(deep greys up to (4095|1): pass --white, the value of white"):
-        data.decode([data.Sample(tmp_path / "deep.tif")], 16)
-    images, _ = data.decode([data.Sample(tmp_path / "deep.tif")], 16, white=top)
-    assert images[0, 0, 0].tolist() == (ramp[0].astype(float) / top * 255).astype(int).tolist()
+    sample, white = data.Sample(save(tmp_path / name, ramp)), None
+    if top != 65535:
+        with pytest.raises(data.DataError, match=r"deep\.tif \(deep greys up to (4095|1): pass --white, the value of white"):
+            data.decode([sample], 16)
+        white = top
+    images, _ = data.decode([sample], 16, white=white)
+    assert images[0, 0, 0].tolist() == (ramp[0] * 255.0 / top).astype(int).tolist()
 
 
 def test_photographs_stand_upright(data: Any, tmp_path: Path) -> None:
@@ -257,7 +209,7 @@ def test_photographs_stand_upright(data: Any, tmp_path: Path) -> None:
 
 
 def test_unreadable_images_are_all_named_and_skipped_on_request(data: Any, tmp_path: Path) -> None:
-    whole, cut = save(tmp_path / "whole.png"), save(tmp_path / "cut.png", 64, 64)
+    whole, cut = save(tmp_path / "whole.png"), save(tmp_path / "cut.png", noise(64, 64))
     cut.write_bytes(cut.read_bytes()[:900])
     (tmp_path / "text.jpg").write_text("no image")
     samples = [data.Sample(p) for p in (cut, whole, tmp_path / "text.jpg", tmp_path / "gone.png")]
@@ -280,48 +232,42 @@ def test_masks_are_binary_whatever_they_were(data: Any, tmp_path: Path) -> None:
     red = np.stack((truth, truth * 0, truth * 0), 2)  # a luminance of 0.3
     files = {"labels": label_map, "rgb": rgb, "rgba": alpha, "white": truth * 255, "clear": clear, "red": red}
     for name, values in files.items():
-        found = data.read_mask(save_mask(tmp_path / f"{name}.png", values), 40)
+        found = data.read_mask(save(tmp_path / f"{name}.png", values), 40)
         assert found.dtype == torch.uint8 and set(found.unique().tolist()) == {0, 1}, name
         enlarged = np.asarray(Image.fromarray(truth).resize((40, 40), Image.Resampling.NEAREST))
         np.testing.assert_array_equal(found.numpy(), enlarged, err_msg=name)
 
 
-def test_masks_of_another_size_than_the_image(data: Any, mvtec: Path) -> None:
-    save_mask(mvtec / "ground_truth/crack/1_mask.png", np.full((50, 60), 7, np.uint8))
+def test_masks_of_any_size_one_for_every_defect(data: Any, mvtec: Path) -> None:
+    (category,) = data.read_categories(mvtec)
+    with pytest.raises(data.DataError, match=r"a mask for every defect to score pixels, got 1 without, first '.*crack/1\.png'"):
+        data.decode_masks(category.test, 8)
+    save(mvtec / "ground_truth/crack/1_mask.png", np.full((50, 60), 7, np.uint8))
     (category,) = data.read_categories(mvtec)
     masks = data.decode_masks(category.test, 6)
     assert masks.shape == (3, 6, 6)
     assert 0 < masks[0].sum() < 36 and masks[1].min() == 1 and masks[2].max() == 0
 
 
-def test_a_defect_without_mask_is_an_error_for_pixels(data: Any, mvtec: Path) -> None:
-    (category,) = data.read_categories(mvtec)
-    with pytest.raises(data.DataError, match=r"a mask for every defect to score pixels, got 1 without, first '.*crack/1\.png'"):
-        data.decode_masks(category.test, 8)
-
-
 # ---- the toy set ----------------------------------------------------------------------------------------------------
-
-
-def test_toy_set_is_a_function_of_its_seeds(toy: Any) -> None:
-    first, again = (toy.make_defective("cloth", 5, 32, "stain") for _ in range(2))
-    np.testing.assert_array_equal(first[0], again[0])
-    np.testing.assert_array_equal(first[1], again[1])
-    assert (toy.make_defective("cloth", 6, 32, "stain")[1] != first[1]).any()
 
 
 @pytest.mark.parametrize("defect", ["scratch", "stain", "dent", "chip", "fibre"])
 @pytest.mark.parametrize("category", ["flange", "wood"])
-def test_toy_defects_are_small_and_change_what_their_mask_says(toy: Any, category: str, defect: str) -> None:
-    ratios = []
+def test_toy_defects_follow_their_seeds_are_small_and_change_what_their_mask_says(toy: Any, category: str, defect: str) -> None:
+    ratios, masks = [], set()
     for seed in range(4):
         picture, mask = toy.make_defective(category, seed, 64, defect)
+        for first, again in zip((picture, mask), toy.make_defective(category, seed, 64, defect), strict=True):
+            np.testing.assert_array_equal(first, again)
         clean = toy.make_scene(category, seed, 64, variant=toy.VARIANT)
         change = np.abs(picture.astype(int) - clean).mean(2)
         inside = mask > 0
         assert 0 < inside.mean() < 0.05  # subtle: a twentieth of the picture at most
         ratios.append(change[inside].mean() / (change[~inside].mean() + 0.5))
+        masks.add(mask.tobytes())
     assert np.median(ratios) > 3
+    assert len(masks) == 4
 
 
 def test_toy_folder_reads_as_mvtec_and_is_drawn_once(data: Any, toy: Any, tmp_path: Path) -> None:
