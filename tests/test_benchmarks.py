@@ -3,199 +3,168 @@
 from __future__ import annotations
 
 import argparse
-import importlib
+import importlib.metadata
 import json
 import math
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
+import _harness as harness
+import _peers as peers
+import _report as report
 import numpy as np
 import pytest
+import run
+import targets
 import torch
-from images import pixels, scene
+from _harness import Case, Figure, Timing
+from _images import write_files
+from images import as_kind, pixels, scene
 from PIL import Image
+from targets import Target
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 SCRIPTS = ("stages", "throughput", "layercam", "loader", "device", "scaling")
 
 
-@pytest.fixture(scope="module")
-def bench() -> Iterator[Any]:
-    """The shared modules of the benchmarks; their names are forgotten afterwards."""
-    names = ("_harness", "_report", "_images", "_peers", "targets", "run")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(BENCHMARKS))
-        yield SimpleNamespace(**{name.strip("_"): importlib.import_module(name) for name in names})
-    for name in names:
-        del sys.modules[name]
-
-
-# ---- arithmetic ---------------------------------------------------------------------------------------------------
-
-
-def test_median_and_quartiles_are_numpys(bench):
+def test_quartiles_are_numpys_and_far_apart_where_a_timing_is_unstable():
     samples = tuple(np.random.default_rng(0).uniform(1, 2, 10).tolist())
-    timing = bench.harness.Timing("x", samples)
+    timing = Timing("x", samples)
     assert timing.median == pytest.approx(np.median(samples))
     assert timing.quartiles == pytest.approx(np.quantile(samples, (0.25, 0.75)))
-    assert bench.harness.Timing("one", (3.0,)).quartiles == (3.0, 3.0)
+    assert Timing("one", (3.0,)).quartiles == (3.0, 3.0)
+    assert not Timing("calm", (1.0, 1.01, 1.02, 1.03, 9.0)).unstable  # one outlier does no harm
+    assert Timing("noisy", (1.0, 1.3, 1.6, 1.9, 2.2)).unstable
 
 
-def test_a_timing_is_unstable_when_its_quartiles_lie_far_apart(bench):
-    assert not bench.harness.Timing("calm", (1.0, 1.01, 1.02, 1.03, 9.0)).unstable  # one outlier does no harm
-    assert bench.harness.Timing("noisy", (1.0, 1.3, 1.6, 1.9, 2.2)).unstable
-
-
-def test_speed_ratio_is_of_medians_and_its_quartiles_of_rounds(bench):
-    fast, slow = bench.harness.Timing("fast", (1.0, 2.0, 4.0)), bench.harness.Timing("slow", (3.0, 4.0, 4.0))
-    figure = bench.harness.speed_ratio(fast, slow)
-    assert figure.value == 2.0
+def test_ratios_and_differences_are_taken_round_by_round():
+    figure = harness.speed_ratio(Timing("fast", (1.0, 2.0, 4.0)), Timing("slow", (3.0, 4.0, 4.0)))
+    assert figure.value == 2.0  # of medians
     assert (figure.low, figure.high) == (1.5, 2.5)  # of 3, 2 and 1
+    difference = harness.difference("d", Timing("w", (3.0, 5.0)), Timing("p", (1.0, 6.0)))
+    assert difference.samples == (2.0, 0.0)  # never negative
 
 
-def test_difference_is_taken_round_by_round_and_is_never_negative(bench):
-    whole, part = bench.harness.Timing("w", (3.0, 5.0)), bench.harness.Timing("p", (1.0, 6.0))
-    assert bench.harness.difference("d", whole, part).samples == (2.0, 0.0)
+def test_slope_is_the_exponent_of_growth():
+    assert harness.slope((1, 10, 100), (5.0, 500.0, 50_000.0)) == pytest.approx(2.0)
+    assert math.isnan(harness.slope((1, 2), (0.0, 1.0)))
 
 
-def test_slope_is_the_exponent_of_growth(bench):
-    assert bench.harness.slope((1, 10, 100), (5.0, 500.0, 50_000.0)) == pytest.approx(2.0)
-    assert math.isnan(bench.harness.slope((1, 2), (0.0, 1.0)))
-
-
-# ---- timing -------------------------------------------------------------------------------------------------------
-
-
-def test_measure_interleaves_and_counts_images(bench):
+def test_measure_interleaves_and_counts_images():
     now, calls = [0.0], []
 
     def takes(name: str, seconds: float) -> None:
         calls.append(name)
         now[0] += seconds
 
-    Case = bench.harness.Case
-    cases = [
-        Case("a", lambda: takes("a", 0.25)),
-        Case("b", lambda: takes("b", 1.0), images=4),
-        Case("c", lambda: takes("c", 2.0)),
-    ]
-    timings = bench.harness.measure(cases, rounds=6, min_time=1.0, warm_up=2, clock=lambda: now[0])
+    seconds = {"a": 0.25, "b": 1.0, "c": 2.0}
+    cases = [Case(name, partial(takes, name, s), images=4 if name == "b" else 1) for name, s in seconds.items()]
+    timings = harness.measure(cases, rounds=6, min_time=1.0, warm_up=2, clock=lambda: now[0])
     assert {name: t.samples for name, t in timings.items()} == {"a": (0.25,) * 6, "b": (0.25,) * 6, "c": (2.0,) * 6}
     timed = [calls[i] for i in range(9, len(calls)) if i == 9 or calls[i] != calls[i - 1]]  # 9 calls of warm-up and trial
     assert calls.count("a") == 3 + 6 * 4  # repeated to fill the second
     assert len(timed) >= 6 * 3 - 5 and len({tuple(timed[i : i + 3]) for i in range(0, 9, 3)}) > 1  # rounds, in changing order
 
 
-def test_measure_goes_through_all_variants(bench):
+def test_measure_goes_through_all_variants():
     seen: list[int] = []
-    call = bench.harness.cycle(seen.append, [0, 1, 2])
-    bench.harness.measure([bench.harness.Case("x", call, variants=3)], rounds=2, min_time=0.0)
+    call = harness.cycle(seen.append, [0, 1, 2])
+    harness.measure([Case("x", call, variants=3)], rounds=2, min_time=0.0)
     assert seen == [0, 1, 2] * (len(seen) // 3)
     with pytest.raises(ValueError, match="`cases` must have different names"):
-        bench.harness.measure([bench.harness.Case("x", call)] * 2, rounds=1)
+        harness.measure([Case("x", call)] * 2, rounds=1)
 
 
-def test_environment_tells_machine_versions_threads_and_commit_but_no_path(bench):
-    found = bench.harness.environment()
+def test_environment_tells_machine_versions_threads_and_commit_but_no_path():
+    found = harness.environment()
     assert found["cpu"] and found["cores"] == os.cpu_count() and found["threads"] == torch.get_num_threads()
-    assert found["versions"]["torch"] == importlib.import_module("importlib.metadata").version("torch")
+    assert found["versions"]["torch"] == importlib.metadata.version("torch")
     assert {"commit", "date", "gpu", "bf16", "python", "system"} <= found.keys()
     text = json.dumps(found)
     assert str(Path.home()) not in text and str(BENCHMARKS.parent) not in text
 
 
-# ---- results ------------------------------------------------------------------------------------------------------
-
-
-def example(bench: Any) -> Any:
-    timing = bench.harness.Timing("swap", (1e-4, 2e-4, 9e-4))
-    result = bench.report.Result("demo", {"rounds": 3}, notes=["a remark"])
-    result.add_rates("Rates", [timing], bench.harness.Timing("CutPaste", (4e-4, 4e-4, 4e-4)))
+def example() -> report.Result:
+    timing = Timing("swap", (1e-4, 2e-4, 9e-4))
+    result = report.Result("demo", {"rounds": 3}, notes=["a remark"])
+    result.add_rates("Rates", [timing], Timing("CutPaste", (4e-4, 4e-4, 4e-4)))
     result.keep({"swap": timing})
-    result.figures["ratio"] = bench.harness.Figure(2.0, 0.4, 4.0)
+    result.figures["ratio"] = Figure(2.0, 0.4, 4.0)
     return result
 
 
-def test_result_survives_json(bench):
-    result = example(bench)
-    assert bench.report.Result.from_json(result.to_json()) == result
-
-
-def test_table_shows_rate_spread_mark_and_ratio(bench):
-    lines = example(bench).markdown().splitlines()
+def test_result_survives_json_and_its_table_shows_rate_spread_mark_and_ratio():
+    result = example()
+    assert report.Result.from_json(result.to_json()) == result
+    lines = result.markdown().splitlines()
     row = next(line for line in lines if line.startswith("| swap"))
     assert [cell.strip() for cell in row.strip("|").split("|")] == ["swap", "5,000", "200.0", "200% !", "2"]
     assert any("`!` marks" in line for line in lines) and "a remark" in lines
-    widths = {len(line) for line in lines if line.startswith("|")}
-    assert len(widths) == 1  # padded for the screen
+    assert len({len(line) for line in lines if line.startswith("|")}) == 1  # padded for the screen
 
 
-def test_plot_is_written_where_matplotlib_is_installed_else_a_sentence(bench, tmp_path, capsys, monkeypatch):
+def test_plot_is_written_where_matplotlib_is_installed_else_a_sentence(tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    bench.report.bar_plot(tmp_path / "a.png", "title", [bench.harness.Timing("x", (1.0,))], rates=True)
+    report.bar_plot(tmp_path / "a.png", "title", [Timing("x", (1.0,))], rates=True)
     assert "pip install 'cutswap-transforms[examples]'" in capsys.readouterr().out
     assert not list(tmp_path.iterdir())
     monkeypatch.undo()
     pytest.importorskip("matplotlib")
-    bench.report.bar_plot(tmp_path / "a.png", "title", [bench.harness.Timing("x", (1.0, 2.0, 3.0))], rates=True)
-    bench.report.line_plot(tmp_path / "b.png", "title", {"side": {"label": ((1, 2), (3.0, 4.0))}})
+    report.bar_plot(tmp_path / "a.png", "title", [Timing("x", (1.0, 2.0, 3.0))], rates=True)
+    report.line_plot(tmp_path / "b.png", "title", {"side": {"label": ((1, 2), (3.0, 4.0))}})
     for name in ("a.png", "b.png"):
         with Image.open(tmp_path / name) as picture:
             assert picture.size[0] > 100
 
 
-# ---- targets ------------------------------------------------------------------------------------------------------
-
-
-def test_targets_are_judged_in_both_directions_and_missing_figures_are_told(bench):
-    Target, Figure = bench.targets.Target, bench.harness.Figure
-    results = {"demo": example(bench)}
+def test_targets_are_judged_in_both_directions_and_missing_figures_are_told():
+    results = {"demo": example()}
     results["demo"].figures |= {"memory": Figure(61.0, 60.0, 62.0), "empty": Figure(math.nan, math.nan, math.nan)}
-    targets = [
-        Target("kept", "demo", "ratio", 2.0),
-        Target("short", "demo", "ratio", 2.1),
-        Target("wished", "demo", "ratio", 3.0, sought=True),
-        Target("too much", "demo", "memory", 60, at_most=True, unit=" MB"),
-        Target("no such figure", "demo", "nothing", 1.0),
-        Target("no such script", "other", "ratio", 1.0),
-        Target("no number", "demo", "empty", 1.0),
-    ]
-    verdicts = bench.targets.judge(results, targets)
+    verdicts = targets.judge(
+        results,
+        [
+            Target("kept", "demo", "ratio", 2.0),
+            Target("short", "demo", "ratio", 2.1),
+            Target("wished", "demo", "ratio", 3.0, sought=True),
+            Target("too much", "demo", "memory", 60, at_most=True, unit=" MB"),
+            Target("no such figure", "demo", "nothing", 1.0),
+            Target("no such script", "other", "ratio", 1.0),
+            Target("no number", "demo", "empty", 1.0),
+        ],
+    )
     assert [v.met for v in verdicts] == [True, False, False, False, None, None, None]
-    assert [v.target.text for v in bench.targets.missed(verdicts)] == ["short", "too much"]
-    shown = bench.targets.verdict_table(verdicts)
+    assert [v.target.text for v in targets.missed(verdicts)] == ["short", "too much"]
+    shown = targets.verdict_table(verdicts)
     cells = [[c.strip() for c in line.strip("|").split("|")] for line in shown.splitlines()[2:]]
     assert cells[0] == ["kept", ">= 2", "2", "0.4 to 4", "yes"]
     assert [c[4] for c in cells] == ["yes", "NO", "no", "NO", "-", "-", "-"]
     assert cells[3][1:3] == ["<= 60 MB", "61 MB"] and cells[4][2] == "not measured"
 
 
-def test_every_target_belongs_to_a_script(bench):
-    assert {t.script for t in bench.targets.TARGETS} <= set(SCRIPTS)
-    assert set(bench.run.SCRIPTS) == set(SCRIPTS)
-    assert len({(t.figure, t.sought) for t in bench.targets.TARGETS}) == len(bench.targets.TARGETS)
+def test_every_target_belongs_to_a_script():
+    assert {t.script for t in targets.TARGETS} <= set(SCRIPTS)
+    assert set(run.SCRIPTS) == set(SCRIPTS)
+    assert len({(t.figure, t.sought) for t in targets.TARGETS}) == len(targets.TARGETS)
 
-
-# ---- peers --------------------------------------------------------------------------------------------------------
 
 SIDE = 128
 
 
-def changed(before: Any, after: Any) -> torch.Tensor:
-    assert type(after) is type(before)
-    a, b = pixels(before), pixels(after)
-    assert a.shape == b.shape
-    return (a != b).any(0)
-
-
-def kinds() -> dict[str, Any]:
-    image = scene(SIDE, SIDE)
-    return {"PIL": Image.fromarray(image.permute(1, 2, 0).numpy()), "uint8": image, "float": image.float() / 255}
+def changes(kind: str, augment: Any, count: int) -> Iterator[tuple[Any, torch.Tensor]]:
+    """What an augmentation gives for one image, and where that differs from it."""
+    torch.manual_seed(0)
+    image = as_kind(kind, scene(SIDE, SIDE)) if kind != "float" else scene(SIDE, SIDE) / 255
+    before = pixels(image).clone()
+    for _ in range(count):
+        out = augment(image)
+        assert type(out) is type(image) and pixels(out).shape == before.shape
+        yield out, (pixels(out) != before).any(0)
+    assert torch.equal(pixels(image), before)
 
 
 def extent(mask: torch.Tensor) -> tuple[int, int]:
@@ -205,51 +174,35 @@ def extent(mask: torch.Tensor) -> tuple[int, int]:
 
 
 @pytest.mark.parametrize("kind", ["PIL", "uint8", "float"])
-def test_cutpaste_changes_one_box_of_the_papers_size(bench, kind):
-    torch.manual_seed(0)
-    image, augment = kinds()[kind], bench.peers.CutPaste()
-    before = pixels(image).clone()
-    areas, aspects = [], []
-    for _ in range(60):
-        h, w = extent(changed(image, augment(image)))
-        areas.append(h * w / SIDE**2)
-        aspects.append(h / w)
-    assert torch.equal(pixels(image), before)
+def test_cutpaste_changes_one_box_of_the_papers_size(kind):
+    sides = np.array([extent(mask) for _, mask in changes(kind, peers.CutPaste(), 60)])
+    areas, aspects = sides.prod(1) / SIDE**2, sides[:, 0] / sides[:, 1]
     assert 0.017 < min(areas) < 0.05 and 0.1 < max(areas) < 0.155  # sides are rounded
     assert 0.27 < min(aspects) < 0.6 and 1.7 < max(aspects) < 3.7
 
 
 @pytest.mark.parametrize("kind", ["PIL", "uint8", "float"])
-def test_scar_changes_a_small_turned_strip(bench, kind):
-    torch.manual_seed(0)
-    image, augment = kinds()[kind], bench.peers.CutPasteScar()
-    before = pixels(image).clone()
-    masks = [changed(image, augment(image)) for _ in range(60)]
-    assert torch.equal(pixels(image), before)
+def test_scar_changes_a_small_turned_strip(kind):
+    masks = [mask for _, mask in changes(kind, peers.CutPasteScar(), 60)]
     assert all(max(extent(m)) <= 32 for m in masks)  # 16 x 25 turned by 45 degrees
     areas = [int(m.sum()) for m in masks]
     assert min(areas) >= 5 and 200 < max(areas) <= 16 * 25 * 1.1
-    filled = [int(m.sum()) / (extent(m)[0] * extent(m)[1]) for m in masks]
+    filled = [int(m.sum()) / math.prod(extent(m)) for m in masks]
     assert min(filled) < 0.6  # the corners of a turned strip stay as they were
 
 
 @pytest.mark.parametrize("kind", ["PIL", "uint8", "float"])
-def test_random_swap_is_a_permutation(bench, kind):
-    torch.manual_seed(0)
-    image, augment = kinds()[kind], bench.peers.RandomSwap()
-    for _ in range(20):
-        out = augment(image)
-        assert 0.0005 * SIDE**2 < int(changed(image, out).sum()) <= 2 * 0.033 * SIDE**2
-        assert torch.equal(pixels(out).flatten().sort()[0], pixels(image).flatten().sort()[0])
+def test_random_swap_is_a_permutation(kind):
+    outputs = list(changes(kind, peers.RandomSwap(), 20))
+    assert all(0.0005 * SIDE**2 < int(mask.sum()) <= 2 * 0.033 * SIDE**2 for _, mask in outputs)
+    ordered = [pixels(out).flatten().sort()[0] for out, _ in outputs]
+    before = (scene(SIDE, SIDE) / 255 if kind == "float" else scene(SIDE, SIDE)).flatten().sort()[0]
+    assert all(torch.equal(found, before.to(found.dtype)) for found in ordered)
 
 
-# ---- scripts ------------------------------------------------------------------------------------------------------
-
-
-def test_files_differ_and_have_the_size_asked_for(bench, tmp_path):
-    paths = bench.images.write_files(tmp_path, 8, 64)
+def test_files_differ_and_have_the_size_asked_for(tmp_path):
     contents = set()
-    for path in paths:
+    for path in write_files(tmp_path, 8, 64):
         with Image.open(path) as picture:
             assert (picture.mode, picture.size) == ("RGB", (64, 64))
             contents.add(picture.tobytes())
@@ -265,9 +218,8 @@ def script(name: str, out: Path, *arguments: str) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize(
-    "name", [n if n == "stages" else pytest.param(n, marks=pytest.mark.slow) for n in SCRIPTS]
-)  # stages looks inside the package, so it is the first to break
+# `stages` looks inside the package, so it is the first to break.
+@pytest.mark.parametrize("name", ["stages", *[pytest.param(n, marks=pytest.mark.slow) for n in SCRIPTS[1:]]])
 def test_script_runs(name, tmp_path):
     found = script(name, tmp_path)
     assert found["name"] == name and found["timings"] and found["environment"]["versions"]
@@ -280,52 +232,49 @@ def test_cache_of_many_entries_is_measured_on_request(tmp_path):
     assert found["settings"]["entries"] == 3000 and found["timings"]["look-up"]["samples"]
 
 
-def test_report_holds_all_tables_and_the_verdicts(bench, tmp_path, monkeypatch, capsys):
+def test_report_holds_all_tables_and_the_verdicts(tmp_path, monkeypatch, capsys):
     def pretend(name: str, arguments: list[str]) -> tuple[bool, float]:
         out = Path(arguments[arguments.index("--out") + 1])
-        result = example(bench)
+        result = example()
         result.name = name
-        result.figures = {"cached_over_cutpaste_PIL": bench.harness.Figure(1.5, 1.4, 1.6)}
+        result.figures = {"cached_over_cutpaste_PIL": Figure(1.5, 1.4, 1.6)}
         (out / f"{name}.json").write_text(result.to_json(), encoding="utf-8")
         return name != "loader", 1.0
 
-    monkeypatch.setattr(bench.run, "run_script", pretend)
+    monkeypatch.setattr(run, "run_script", pretend)
     readme = tmp_path / "README.md"
-    readme.write_text(f"before\n{bench.run.MARK}\nold\n{bench.run.MARK}\nafter\n", encoding="utf-8")
-    assert bench.run.main(["--out", str(tmp_path), "--quote", str(readme)]) == 1  # the loader failed
+    readme.write_text(f"before\n{run.MARK}\nold\n{run.MARK}\nafter\n", encoding="utf-8")
+    assert run.main(["--out", str(tmp_path), "--quote", str(readme)]) == 1  # the loader failed
     assert "failed: loader" in capsys.readouterr().out
     text = (tmp_path / "report.md").read_text(encoding="utf-8")
     assert all(f"## {name}" in text for name in SCRIPTS if name != "loader") and "## loader" not in text
     for shown in (text, readme.read_text(encoding="utf-8")):
         assert "0 met, 1 not met, 12 not measured." in shown and shown.count("| cached SaliencySwap / CutPaste") == 1
     lines = readme.read_text(encoding="utf-8").splitlines()
-    assert (lines[0], lines[-1], lines.count(bench.run.MARK)) == ("before", "after", 2) and "old" not in lines
+    assert (lines[0], lines[-1], lines.count(run.MARK)) == ("before", "after", 2) and "old" not in lines
 
 
-def test_scripts_left_out_count_with_their_earlier_result(bench, tmp_path, monkeypatch):
-    (tmp_path / "throughput.json").write_text(example(bench).to_json(), encoding="utf-8")
+def test_scripts_left_out_count_with_their_earlier_result(tmp_path, monkeypatch):
+    (tmp_path / "throughput.json").write_text(example().to_json(), encoding="utf-8")
     (tmp_path / "stages.json").write_text("of an earlier run that this one replaces", encoding="utf-8")
-    monkeypatch.setattr(bench.run, "run_script", lambda name, arguments: (False, 1.0))
-    assert bench.run.main(["--out", str(tmp_path), "--only", "stages"]) == 1
+    monkeypatch.setattr(run, "run_script", lambda name, arguments: (False, 1.0))
+    assert run.main(["--out", str(tmp_path), "--only", "stages"]) == 1
     assert "## demo" in (tmp_path / "report.md").read_text(encoding="utf-8")
     assert not (tmp_path / "stages.json").exists()
 
 
-def test_results_of_different_commits_are_told(bench):
-    results = {name: example(bench) for name in ("stages", "throughput")}
-    assert "Not of one commit" not in bench.run.verdicts(results)
+def test_results_of_different_commits_are_told_and_quoting_needs_its_marks(tmp_path):
+    results = {name: example() for name in ("stages", "throughput")}
+    assert "Not of one commit" not in run.verdicts(results)
     results["throughput"].environment["commit"] = "abc1234"
-    assert "commit abc1234" in bench.run.verdicts(results).splitlines()[-1]
-
-
-def test_quoting_needs_the_two_marks(bench, tmp_path):
+    assert "commit abc1234" in run.verdicts(results).splitlines()[-1]
     (tmp_path / "README.md").write_text("no marks", encoding="utf-8")
     with pytest.raises(ValueError, match=r"must hold the mark <!-- figures of benchmarks/run.py --> twice, got 0"):
-        bench.run.quote("text", tmp_path / "README.md")
+        run.quote("text", tmp_path / "README.md")
 
 
-def test_parser_knows_what_all_scripts_share(bench):
-    args = bench.report.parser("One line.\n\nMore.").parse_args(["--quick", "--rounds", "3"])
+def test_parser_knows_what_all_scripts_share():
+    args = report.parser("One line.\n\nMore.").parse_args(["--quick", "--rounds", "3"])
     assert args == argparse.Namespace(out=BENCHMARKS / "results", quick=True, rounds=3)
 
 

@@ -2,33 +2,20 @@
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import augment
 import numpy as np
 import pytest
 import torch
+import varied_swap
 from images import scene, sorted_pixels
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
 NAMES = ("none", "random-swap", "object-swap", "saliency-swap", "cutpaste", "scar", "3way-cutpaste", "3way-saliency")
 
 
 SWAPS = ("random-swap", "object-swap", "saliency-swap")
-
-
-@pytest.fixture(scope="module")
-def augment() -> Iterator[Any]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(EXAMPLES))
-        yield importlib.import_module("augment")
-
-
-@pytest.fixture(scope="module")
-def variations(augment: Any) -> Any:
-    return importlib.import_module("varied_swap")
 
 
 def on_ground(bright: bool, height: int = 64, width: int = 48) -> tuple[torch.Tensor, torch.Tensor]:
@@ -45,7 +32,7 @@ def params_of(swap: Any, image: torch.Tensor, seed: int = 0) -> dict[str, Any]:
     return swap.make_params([image])
 
 
-def test_names(augment: Any) -> None:
+def test_names() -> None:
     assert augment.AUGMENTATIONS == NAMES
     assert [len(augment.make_negatives(name)) for name in NAMES] == [0, 1, 1, 1, 1, 1, 2, 2]
     with pytest.raises(ValueError, match=r"`augmentation` must be one of none, .*3way-saliency, got 'swap'"):
@@ -53,7 +40,7 @@ def test_names(augment: Any) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES[1:])
-def test_negatives_keep_the_image_and_follow_the_seed(augment: Any, name: str) -> None:
+def test_negatives_keep_the_image_and_follow_the_seed(name: str) -> None:
     image = scene(64, 64)
     before = image.clone()
     for negative in augment.make_negatives(name):
@@ -64,14 +51,14 @@ def test_negatives_keep_the_image_and_follow_the_seed(augment: Any, name: str) -
 
 
 @pytest.mark.parametrize(("levels", "swaps"), [("all", 4), ([0, 2], 2), ("random", 1)])
-def test_controls_swap_as_often_as_the_guided_swap(augment: Any, levels: Any, swaps: int) -> None:
+def test_controls_swap_as_often_as_the_guided_swap(levels: Any, swaps: int) -> None:
     image, _ = on_ground(True)
     for name in SWAPS:
         (swap,) = augment.make_negatives(name, levels=levels, scale=(0.002, 0.004))
         assert int((params_of(swap, image)["pairs"][0, :, 5] > 0).sum()) == swaps
 
 
-def test_swaps_differ_in_place_and_not_in_size(augment: Any) -> None:
+def test_swaps_differ_in_place_and_not_in_size() -> None:
     image, _ = on_ground(True)
     swaps = [augment.make_negatives(name, "random")[0] for name in SWAPS]
     assert len({(swap.scale, swap.ratio) for swap in swaps}) == 1
@@ -84,14 +71,14 @@ def test_swaps_differ_in_place_and_not_in_size(augment: Any) -> None:
 
 
 @pytest.mark.parametrize("bright", [True, False])
-def test_otsu_finds_the_object_on_either_ground(augment: Any, bright: bool) -> None:
+def test_otsu_finds_the_object_on_either_ground(bright: bool) -> None:
     image, disc = on_ground(bright)
     found = augment.OtsuObject()(image[None].float() / 255)
     assert found.shape == (1, 1, *disc.shape)
     assert (found[0, 0].bool() == disc).float().mean() > 0.99
 
 
-def test_otsu_threshold_is_the_one_of_a_search(augment: Any) -> None:
+def test_otsu_threshold_is_the_one_of_a_search() -> None:
     grey = torch.from_numpy(np.random.default_rng(0).normal([[90], [160]], 25, (2, 400)).clip(0, 255)).long()
     images = torch.stack((grey.flatten()[:700], grey.flatten()[-700:])).reshape(2, 20, 35)
     for image, threshold in zip(images, augment.otsu_threshold(images), strict=True):
@@ -104,7 +91,7 @@ def test_otsu_threshold_is_the_one_of_a_search(augment: Any) -> None:
         assert spreads[int(threshold)] == pytest.approx(max(spreads), rel=1e-6)
 
 
-def test_object_swap_stays_on_the_object_and_random_swap_does_not(augment: Any) -> None:
+def test_object_swap_stays_on_the_object_and_random_swap_does_not() -> None:
     image, disc = on_ground(True)
     inside = {}
     for name in ("random-swap", "object-swap"):
@@ -119,7 +106,7 @@ def test_object_swap_stays_on_the_object_and_random_swap_does_not(augment: Any) 
 
 
 @pytest.mark.parametrize("name", NAMES[1:6])
-def test_mask_holds_all_that_changed(augment: Any, name: str) -> None:
+def test_mask_holds_all_that_changed(name: str) -> None:
     image = scene(64, 64)
     (negative,) = augment.make_negatives(name)
     torch.manual_seed(0)
@@ -132,7 +119,7 @@ def test_mask_holds_all_that_changed(augment: Any, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["object-swap", "scar"])
-def test_batches_are_drawn_image_by_image(augment: Any, name: str) -> None:
+def test_batches_are_drawn_image_by_image(name: str) -> None:
     images = torch.stack([scene(64, 64, seed=1)] * 4)
     (negative,) = augment.make_negatives(name)
     torch.manual_seed(0)
@@ -144,7 +131,7 @@ def test_batches_are_drawn_image_by_image(augment: Any, name: str) -> None:
         assert torch.equal(sorted_pixels(batch[0]), sorted_pixels(images[0]))
 
 
-def test_saliency_by_name_and_by_factory(augment: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_saliency_by_name_and_by_factory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     tiny, blind = (augment.load_saliency(name) for name in ("tiny", "random"))
     assert tiny.fingerprint != blind.fingerprint
     (tmp_path / "own_nets.py").write_text(
@@ -163,46 +150,46 @@ def test_saliency_by_name_and_by_factory(augment: Any, monkeypatch: pytest.Monke
 # ---- variations -----------------------------------------------------------------------------------------------------
 
 
-def varied(augment: Any, name: str = "saliency-swap", **variation: Any) -> Any:
+def varied(name: str = "saliency-swap", **variation: Any) -> Any:
     return augment.make_negatives(name, "random", variation=variation or None, levels=[0])[0]
 
 
-def test_variation_without_a_choice_is_the_swap(augment: Any) -> None:
+def test_variation_without_a_choice_is_the_swap() -> None:
     image = scene(64, 64)
-    same = [(torch.manual_seed(0), swap(image))[1] for swap in (varied(augment), varied(augment, rule="any"))]
+    same = [(torch.manual_seed(0), swap(image))[1] for swap in (varied(), varied(rule="any"))]
     assert torch.equal(*same)
     with pytest.raises(ValueError, match="`rule` must be any, near, far, alike, unlike, visible, got 'best'"):
-        varied(augment, rule="best")
+        varied(rule="best")
 
 
-def test_variations_reach_the_controls(augment: Any, variations: Any) -> None:
+def test_variations_reach_the_controls() -> None:
     image = scene(64, 64)
     for name in SWAPS:
-        plain, soft = varied(augment, name), varied(augment, name, rule="any", feather=3, jitter=0.0)
-        assert isinstance(soft, variations.VariedSwap) and not isinstance(plain, variations.VariedSwap)
+        plain, soft = varied(name), varied(name, rule="any", feather=3, jitter=0.0)
+        assert isinstance(soft, varied_swap.VariedSwap) and not isinstance(plain, varied_swap.VariedSwap)
         params = params_of(soft, image)
-        changes = [variations.mean_change(image, swap.transform(image, params), params["pairs"]) for swap in (soft, plain)]
+        changes = [varied_swap.mean_change(image, swap.transform(image, params), params["pairs"]) for swap in (soft, plain)]
         assert changes[0] < changes[1]
 
 
 @pytest.mark.parametrize(("low", "high", "measure"), [("near", "far", "distance"), ("alike", "unlike", "visible_change")])
-def test_rules_order_the_pairs_at_one_size(augment: Any, variations: Any, low: str, high: str, measure: str) -> None:
+def test_rules_order_the_pairs_at_one_size(low: str, high: str, measure: str) -> None:
     image = scene(64, 64)
     found: dict[str, list[float]] = {low: [], high: []}
     areas: dict[str, list[int]] = {low: [], high: []}
     for rule in (low, high):
-        swap = varied(augment, rule=rule)
+        swap = varied(rule=rule)
         for seed in range(15):
             pairs = params_of(swap, image, seed)["pairs"]
-            found[rule].append(getattr(variations, measure)(*((pairs,) if measure == "distance" else (image, pairs))))
+            found[rule].append(getattr(varied_swap, measure)(*((pairs,) if measure == "distance" else (image, pairs))))
             areas[rule].append(int(pairs[0, 0, 5] * pairs[0, 0, 6]))
         assert swap.scale == (0.002, 0.03)
     assert np.mean(found[high]) > 1.3 * np.mean(found[low])
     assert np.median(areas[low]) == np.median(areas[high])
 
 
-def test_feather_fades_the_seams(augment: Any) -> None:
-    image, swap = scene(128, 128), varied(augment, feather=2)
+def test_feather_fades_the_seams() -> None:
+    image, swap = scene(128, 128), varied(feather=2)
     params = params_of(swap, image)
     soft, hard = (kind.transform(swap, image, params).float() for kind in (type(swap), augment.SaliencySwap))
     _, top, left, _, _, h, w = params["pairs"][0, 0].tolist()
@@ -215,8 +202,8 @@ def test_feather_fades_the_seams(augment: Any) -> None:
     assert torch.equal(soft[:, untouched], image[:, untouched].float())
 
 
-def test_jitter_multiplies_the_patches_channels(augment: Any) -> None:
-    image, swap = scene(64, 64) // 2, varied(augment, jitter=0.3)
+def test_jitter_multiplies_the_patches_channels() -> None:
+    image, swap = scene(64, 64) // 2, varied(jitter=0.3)
     params = params_of(swap, image)
     out, hard = swap.transform(image, params), augment.SaliencySwap.transform(swap, image, params)
     inside = augment.with_mask(swap, image)[1][0] * 0
@@ -229,14 +216,14 @@ def test_jitter_multiplies_the_patches_channels(augment: Any) -> None:
     assert torch.equal(batch[1], out)
 
 
-def test_visible_rule_drops_swaps_that_change_nothing(augment: Any, variations: Any) -> None:
+def test_visible_rule_drops_swaps_that_change_nothing() -> None:
     image = torch.full((3, 64, 64), 90, dtype=torch.uint8)
     image[:, :, 50:] = 200
     faint = {}
     for rule in ("any", "visible"):
         swap = augment.VariedSwap(augment.Anywhere(), rule=rule)
         torch.manual_seed(0)
-        shares = variations.describe_swaps(swap, image.expand(60, -1, -1, -1), augment.OtsuObject())
+        shares = varied_swap.describe_swaps(swap, image.expand(60, -1, -1, -1), augment.OtsuObject())
         faint[rule] = shares["faint"]
         assert 0.05 < shares["on_object"] < 0.95
     assert faint["visible"] < 0.1 < faint["any"]

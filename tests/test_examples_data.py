@@ -3,31 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import data
 import numpy as np
 import pytest
 import torch
+import toy
 from PIL import Image
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
 rng = np.random.default_rng(0)
-
-
-@pytest.fixture(scope="module")
-def data() -> Iterator[Any]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(EXAMPLES))
-        yield importlib.import_module("data")
-
-
-@pytest.fixture(scope="module")
-def toy(data: Any) -> Any:
-    return importlib.import_module("toy")
 
 
 def noise(height: int = 17, width: int = 11) -> np.ndarray[Any, Any]:
@@ -61,7 +48,7 @@ def mvtec(tmp_path: Path) -> Path:
 # ---- layouts --------------------------------------------------------------------------------------------------------
 
 
-def test_mvtec_layout(data: Any, mvtec: Path) -> None:
+def test_mvtec_layout(mvtec: Path) -> None:
     (category,) = data.read_categories(mvtec)
     assert category.name == "cap"
     assert [s.path.name for s in category.train] == ["0.png", "1.jpg"]
@@ -69,7 +56,7 @@ def test_mvtec_layout(data: Any, mvtec: Path) -> None:
     assert found == [("crack", "0.png", True), ("crack", "1.png", False), (None, "0.png", False)]
 
 
-def test_folder_of_categories_and_a_choice_of_them(data: Any, mvtec: Path) -> None:
+def test_folder_of_categories_and_a_choice_of_them(mvtec: Path) -> None:
     (mvtec.parent / "lid").symlink_to(mvtec)
     (mvtec.parent / "readme").mkdir()
     assert [len(c.train) for c in data.read_categories(mvtec.parent)] == [2, 2]
@@ -78,7 +65,7 @@ def test_folder_of_categories_and_a_choice_of_them(data: Any, mvtec: Path) -> No
         data.read_categories(mvtec.parent, ["cap", "screw"])
 
 
-def test_visa(data: Any, tmp_path: Path) -> None:
+def test_visa(tmp_path: Path) -> None:
     lines = ["object,split,label,image,mask"]
     for name in ("candle", "pcb1"):
         lines += [f"{name},train,normal,{name}/n0.JPG,", f"{name},test,normal,{name}/n1.JPG,"]
@@ -92,7 +79,7 @@ def test_visa(data: Any, tmp_path: Path) -> None:
     assert data.read_categories(tmp_path, ["pcb1"]) == [pcb]
 
 
-def test_anomalib_folder(data: Any, tmp_path: Path) -> None:
+def test_anomalib_folder(tmp_path: Path) -> None:
     for i in range(10):
         save(tmp_path / f"good/{i:02d}.png")
     save(tmp_path / "crack/00.jpg")
@@ -114,7 +101,7 @@ def test_anomalib_folder(data: Any, tmp_path: Path) -> None:
         data.read_parts(tmp_path, "good", ["crack"], masks=["a", "b"])
 
 
-def test_magnetic_tiles_as_they_are_published(data: Any, tmp_path: Path) -> None:
+def test_magnetic_tiles_as_they_are_published(tmp_path: Path) -> None:
     for i in range(10):
         save(tmp_path / f"MT_Free/Imgs/{i}.jpg")
         save(tmp_path / f"MT_Free/Imgs/{i}.png", DEFECT * 0)
@@ -127,7 +114,7 @@ def test_magnetic_tiles_as_they_are_published(data: Any, tmp_path: Path) -> None
     assert data.decode_masks(tiles.test, 8).flatten(1).amax(1).tolist() == [0, 0, 1]
 
 
-def test_digest_tells_data_apart_wherever_they_lie(data: Any, mvtec: Path, tmp_path: Path) -> None:
+def test_digest_tells_data_apart_wherever_they_lie(mvtec: Path, tmp_path: Path) -> None:
     before = data.read_categories(mvtec)[0].digest()
     (tmp_path / "deep").mkdir()
     moved = mvtec.rename(tmp_path / "deep/cap")
@@ -162,7 +149,7 @@ TABLE = "object,split,label,image,mask\n"
         ("1cls.csv", f"{TABLE}x,train,anomaly,a,\nx,test,normal,b,\n", "normal images only .* for 'x'"),
     ],
 )
-def test_layout_that_is_wrong(data: Any, mvtec: Path, name: str, content: str | None, message: str) -> None:
+def test_layout_that_is_wrong(mvtec: Path, name: str, content: str | None, message: str) -> None:
     shutil.rmtree(mvtec / name, ignore_errors=True)
     if content == "empty":
         (mvtec / name).mkdir()
@@ -175,7 +162,7 @@ def test_layout_that_is_wrong(data: Any, mvtec: Path, name: str, content: str | 
 # ---- pixels ---------------------------------------------------------------------------------------------------------
 
 
-def test_images_of_every_size_and_mode_become_equal_squares(data: Any, tmp_path: Path) -> None:
+def test_images_of_every_size_and_mode_become_equal_squares(tmp_path: Path) -> None:
     pictures = {mode: Image.fromarray(noise(9 + i, 20)).convert(mode) for i, mode in enumerate(("RGB", "L", "RGBA", "P", "1"))}
     paths = [save(tmp_path / f"{mode}.png", picture) for mode, picture in pictures.items()]
     paths.append(save(tmp_path / "CMYK.tif", Image.fromarray(noise(14, 20)).convert("CMYK")))
@@ -188,7 +175,7 @@ DEEP = [("deep.png", np.uint16, 65535), ("deep.tif", np.uint16, 4095), ("deep.ti
 
 
 @pytest.mark.parametrize(("name", "kind", "top"), DEEP)
-def test_deep_greys_are_kept_or_refused(data: Any, tmp_path: Path, name: str, kind: Any, top: float) -> None:
+def test_deep_greys_are_kept_or_refused(tmp_path: Path, name: str, kind: Any, top: float) -> None:
     ramp = np.linspace(0, top, 16).astype(kind)[None].repeat(16, 0)
     sample, white = data.Sample(save(tmp_path / name, ramp)), None
     if top != 65535:
@@ -199,7 +186,7 @@ def test_deep_greys_are_kept_or_refused(data: Any, tmp_path: Path, name: str, ki
     assert images[0, 0, 0].tolist() == (ramp[0] * 255.0 / top).astype(int).tolist()
 
 
-def test_photographs_stand_upright(data: Any, tmp_path: Path) -> None:
+def test_photographs_stand_upright(tmp_path: Path) -> None:
     picture = Image.fromarray(np.arange(256, dtype=np.uint8).reshape(16, 16))
     exif = Image.Exif()
     exif[0x0112] = 6  # turn by a quarter to see it upright
@@ -208,7 +195,7 @@ def test_photographs_stand_upright(data: Any, tmp_path: Path) -> None:
     np.testing.assert_array_equal(found, np.rot90(np.asarray(picture), -1))
 
 
-def test_unreadable_images_are_all_named_and_skipped_on_request(data: Any, tmp_path: Path) -> None:
+def test_unreadable_images_are_all_named_and_skipped_on_request(tmp_path: Path) -> None:
     whole, cut = save(tmp_path / "whole.png"), save(tmp_path / "cut.png", noise(64, 64))
     cut.write_bytes(cut.read_bytes()[:900])
     (tmp_path / "text.jpg").write_text("no image")
@@ -222,7 +209,7 @@ def test_unreadable_images_are_all_named_and_skipped_on_request(data: Any, tmp_p
         data.decode(samples[:1], 8, skip_unreadable=True)
 
 
-def test_masks_are_binary_whatever_they_were(data: Any, tmp_path: Path) -> None:
+def test_masks_are_binary_whatever_they_were(tmp_path: Path) -> None:
     truth = np.zeros((10, 8), np.uint8)
     truth[2:5, 3:6] = 1
     label_map, rgb = truth * 3, np.repeat(truth[..., None] * 9, 3, 2)
@@ -238,7 +225,7 @@ def test_masks_are_binary_whatever_they_were(data: Any, tmp_path: Path) -> None:
         np.testing.assert_array_equal(found.numpy(), enlarged, err_msg=name)
 
 
-def test_masks_of_any_size_one_for_every_defect(data: Any, mvtec: Path) -> None:
+def test_masks_of_any_size_one_for_every_defect(mvtec: Path) -> None:
     (category,) = data.read_categories(mvtec)
     with pytest.raises(data.DataError, match=r"a mask for every defect to score pixels, got 1 without, first '.*crack/1\.png'"):
         data.decode_masks(category.test, 8)
@@ -254,7 +241,7 @@ def test_masks_of_any_size_one_for_every_defect(data: Any, mvtec: Path) -> None:
 
 @pytest.mark.parametrize("defect", ["scratch", "stain", "dent", "chip", "fibre"])
 @pytest.mark.parametrize("category", ["flange", "wood"])
-def test_toy_defects_follow_their_seeds_are_small_and_change_what_their_mask_says(toy: Any, category: str, defect: str) -> None:
+def test_toy_defects_follow_their_seeds_are_small_and_change_what_their_mask_says(category: str, defect: str) -> None:
     ratios, masks = [], set()
     for seed in range(4):
         picture, mask = toy.make_defective(category, seed, 64, defect)
@@ -270,7 +257,7 @@ def test_toy_defects_follow_their_seeds_are_small_and_change_what_their_mask_say
     assert len(masks) == 4
 
 
-def test_toy_folder_reads_as_mvtec_and_is_drawn_once(data: Any, toy: Any, tmp_path: Path) -> None:
+def test_toy_folder_reads_as_mvtec_and_is_drawn_once(tmp_path: Path) -> None:
     small = {"size": 32, "train": 2, "good": 1, "per_defect": 1, "categories": ("wood",)}
     folder = toy.write_toy(tmp_path / "toy", **small)
     (category,) = data.read_categories(folder)

@@ -12,18 +12,24 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import Mock
 
+import compare
+import detector
 import numpy as np
 import pytest
+import report
 import torch
+import train_localizer
+import train_ssl
+import training
 from PIL import Image
 from pytest import CaptureFixture, MonkeyPatch
 from scipy.stats import multivariate_normal
+from toy import write_toy
 
 from cutswap_transforms.saliency import _tiny
 
@@ -31,18 +37,10 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
 @pytest.fixture(scope="module")
-def examples() -> Iterator[Any]:
-    names = ("compare", "detector", "report", "toy", "train_localizer", "train_ssl", "training")
-    with MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(EXAMPLES))
-        yield SimpleNamespace(**{name: importlib.import_module(name) for name in names})
-
-
-@pytest.fixture(scope="module")
-def toy(examples: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two categories of 8 normal images and 4 + 5 test images, 64 px."""
     folder = tmp_path_factory.mktemp("data") / "toy"
-    return examples.toy.write_toy(folder, size=64, train=8, good=4, per_defect=1, categories=("flange", "cloth"))
+    return write_toy(folder, size=64, train=8, good=4, per_defect=1, categories=("flange", "cloth"))
 
 
 def options(data: Path, out: Path, others: str = "") -> list[str]:
@@ -50,10 +48,10 @@ def options(data: Path, out: Path, others: str = "") -> list[str]:
     return ["--data", str(data), "--out", str(out), *shlex.split(f"{fixed} {others}")]
 
 
-def one(examples: Any, toy: Path, out: Path, others: str = "") -> dict[str, Any]:
+def one(toy: Path, out: Path, others: str = "") -> dict[str, Any]:
     """The result of one training on flange."""
     arguments = options(toy, out, f"--categories flange --no-heat-maps {others}")
-    return examples.train_ssl.run(examples.train_ssl.parse(arguments))[0]
+    return train_ssl.run(train_ssl.parse(arguments))[0]
 
 
 def results(out: Path) -> list[dict[str, Any]]:
@@ -68,8 +66,8 @@ def trained(out: Path) -> dict[str, torch.Tensor]:
 # ---- train_ssl.py ---------------------------------------------------------------------------------------------------
 
 
-def test_a_run_writes_tables_figures_and_results(examples: Any, toy: Path, tmp_path: Path) -> None:
-    assert examples.train_ssl.main(options(toy, tmp_path, "--seeds 0 1")) == 0
+def test_a_run_writes_tables_figures_and_results(toy: Path, tmp_path: Path) -> None:
+    assert train_ssl.main(options(toy, tmp_path, "--seeds 0 1")) == 0
     names = {"table.md", "results.json", "roc.png", "histograms.png", "negatives-cloth.png", "negatives-flange.png"}
     assert names <= {p.name for p in tmp_path.iterdir()}
     cell = tmp_path / "cloth-seed1"
@@ -81,23 +79,23 @@ def test_a_run_writes_tables_figures_and_results(examples: Any, toy: Path, tmp_p
     assert [row[0].strip() for row in rows] == ["category", "---", "cloth", "flange", "mean"]
     assert float(rows[-1][3]) == pytest.approx(np.mean([100 * r["auroc"] for r in cells]), abs=0.051)
     with Image.open(tmp_path / "negatives-flange.png") as sheet:
-        assert sheet.size == (examples.report.LABEL[0] + 8 * 66, 5 * 66)  # a row of normal images, four of negatives
+        assert sheet.size == (report.LABEL[0] + 8 * 66, 5 * 66)  # a row of normal images, four of negatives
     steps = [line.split(",") for line in (cell / "log/version_0/metrics.csv").read_text().splitlines()]
     assert int(steps[-1][steps[0].index("step")]) == 3  # the last of four: steps are steps
 
 
-def test_the_same_seed_gives_the_same_scores_with_any_number_of_workers(examples: Any, toy: Path, tmp_path: Path) -> None:
+def test_the_same_seed_gives_the_same_scores_with_any_number_of_workers(toy: Path, tmp_path: Path) -> None:
     ways = ("--workers 0", "--workers 2", "--seeds 1")
-    alone, forked, other = (one(examples, toy, tmp_path / how, how)["scores"] for how in ways)
+    alone, forked, other = (one(toy, tmp_path / how, how)["scores"] for how in ways)
     assert alone == forked
     assert alone != other
 
 
-def test_an_interrupted_run_goes_on_to_the_same_end(examples: Any, toy: Path, tmp_path: Path, monkeypatch: MonkeyPatch) -> None:
-    monkeypatch.setattr(examples.training, "EPOCH", 2)
-    whole = one(examples, toy, tmp_path / "whole", "--steps 6 --workers 1")
+def test_an_interrupted_run_goes_on_to_the_same_end(toy: Path, tmp_path: Path, monkeypatch: MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "EPOCH", 2)
+    whole = one(toy, tmp_path / "whole", "--steps 6 --workers 1")
     taken: list[int] = []
-    step = examples.train_ssl.SelfSupervised.training_step
+    step = train_ssl.SelfSupervised.training_step
 
     def breaks_down(module: Any, batch: Any, index: int) -> Any:
         taken.append(module.global_step)
@@ -105,27 +103,27 @@ def test_an_interrupted_run_goes_on_to_the_same_end(examples: Any, toy: Path, tm
             raise ConnectionError("power cut")
         return step(module, batch, index)
 
-    monkeypatch.setattr(examples.train_ssl.SelfSupervised, "training_step", breaks_down)
+    monkeypatch.setattr(train_ssl.SelfSupervised, "training_step", breaks_down)
     with pytest.raises(ConnectionError):
-        one(examples, toy, tmp_path / "cut", "--steps 6")
-    resumed = one(examples, toy, tmp_path / "cut", "--steps 6")
+        one(toy, tmp_path / "cut", "--steps 6")
+    resumed = one(toy, tmp_path / "cut", "--steps 6")
     assert taken == [0, 1, 2, 3, 2, 3, 4, 5]  # from the last checkpoint on
     assert resumed["scores"] == whole["scores"]
     (tmp_path / "cut/flange-seed0/result.json").unlink()
-    assert one(examples, toy, tmp_path / "cut", "--steps 6")["scores"] == whole["scores"]
+    assert one(toy, tmp_path / "cut", "--steps 6")["scores"] == whole["scores"]
     assert len(taken) == 8  # all steps were there
 
 
-def test_a_folder_belongs_to_the_run_that_began_in_it(examples: Any, toy: Path, tmp_path: Path) -> None:
+def test_a_folder_belongs_to_the_run_that_began_in_it(toy: Path, tmp_path: Path) -> None:
     arguments = options(toy / "flange", tmp_path, "--augmentation none --normal-dir train/good --abnormal-dir test/dent")
     with pytest.raises(SystemExit, match=r"error: `backbone` 'resnet1' .*; see --backbone and --weights"):
-        examples.train_ssl.main([*arguments, "--backbone", "resnet1"])  # this one never began
-    assert examples.train_ssl.main(arguments) == 0
+        train_ssl.main([*arguments, "--backbone", "resnet1"])  # this one never began
+    assert train_ssl.main(arguments) == 0
     with pytest.raises(SystemExit, match=r"new or hold the same run, got .* with lr: 0\.0001 there, 0\.5 now"):
-        examples.train_ssl.main([*arguments, "--lr", "0.5"])
+        train_ssl.main([*arguments, "--lr", "0.5"])
     other_data = r"hold the same run, got .* with data: 6 \+ 3 images, .* there, 6 \+ 4 images, .* now"
     with pytest.raises(SystemExit, match=other_data):
-        examples.train_ssl.main([*arguments, "test/chip"])
+        train_ssl.main([*arguments, "test/chip"])
 
 
 @pytest.mark.parametrize(
@@ -149,59 +147,59 @@ def test_a_folder_belongs_to_the_run_that_began_in_it(examples: Any, toy: Path, 
         ("compare", "--jobs 0", "`jobs` must be 1 or more, got 0"),
     ],
 )
-def test_mistakes_end_with_one_sentence(examples: Any, toy: Path, program: str, option: str, sentence: str) -> None:
+def test_mistakes_end_with_one_sentence(toy: Path, program: str, option: str, sentence: str) -> None:
     with pytest.raises(SystemExit, match=sentence):
-        getattr(examples, program).main(options(toy, toy.parent / "mistakes", f"--categories flange {option}"))
+        importlib.import_module(program).main(options(toy, toy.parent / "mistakes", f"--categories flange {option}"))
 
 
-def test_only_known_faults_become_a_sentence(examples: Any, toy: Path, tmp_path: Path, monkeypatch: MonkeyPatch) -> None:
+def test_only_known_faults_become_a_sentence(toy: Path, tmp_path: Path, monkeypatch: MonkeyPatch) -> None:
     missing = ModuleNotFoundError("Neither `tensorboard` nor `tensorboardX` is available. Try `pip install`ing either.")
-    monkeypatch.setitem(examples.training.LOGGERS, "tensorboard", Mock(side_effect=missing))
+    monkeypatch.setitem(training.LOGGERS, "tensorboard", Mock(side_effect=missing))
     with pytest.raises(SystemExit, match="error: `logger` 'tensorboard' needs a package that is not installed: Neither"):
-        examples.train_ssl.main(options(toy, tmp_path, "--logger tensorboard"))
+        train_ssl.main(options(toy, tmp_path, "--logger tensorboard"))
     exhausted = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
-    monkeypatch.setattr(examples.train_ssl.F, "cross_entropy", Mock(side_effect=exhausted))
+    monkeypatch.setattr(train_ssl.F, "cross_entropy", Mock(side_effect=exhausted))
     with pytest.raises(SystemExit, match="error: out of memory: lower --batch first, then --size"):
-        examples.train_ssl.main(options(toy, tmp_path))
-    with pytest.raises(RuntimeError, match="shapes"), examples.training.explained_errors():
+        train_ssl.main(options(toy, tmp_path))
+    with pytest.raises(RuntimeError, match="shapes"), training.explained_errors():
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
 
-def test_without_negatives_the_scorer_alone_decides(examples: Any, toy: Path, tmp_path: Path) -> None:
+def test_without_negatives_the_scorer_alone_decides(toy: Path, tmp_path: Path) -> None:
     ways = ("--seeds 0", "--seeds 1", "--scorer gde", "--scorer kde")
-    scores = [one(examples, toy, tmp_path / how, f"--augmentation none {how}")["scores"] for how in ways]
+    scores = [one(toy, tmp_path / how, f"--augmentation none {how}")["scores"] for how in ways]
     assert scores[0] == scores[1]  # a pretrained net has nothing random
     assert len(set(map(tuple, scores))) == 3 and np.isfinite(scores).all()
     assert {p.name for p in (tmp_path / "--seeds 0/flange-seed0").iterdir()} == {"result.json", "settings.json"}  # no training
 
 
-def test_three_ways_on_the_device(examples: Any, toy: Path, tmp_path: Path) -> None:
+def test_three_ways_on_the_device(toy: Path, tmp_path: Path) -> None:
     how = "--augmentation 3way-saliency --augment-on device --levels all --steps 2"
-    first, again = (one(examples, toy, tmp_path / name, how) for name in "ab")
+    first, again = (one(toy, tmp_path / name, how) for name in "ab")
     assert first["scores"] == again["scores"]
     assert trained(tmp_path / "a")["detector.head.weight"].shape == (3, 192)
 
 
-def test_resnet_from_scratch_takes_the_papers_recipe(examples: Any, toy: Path, tmp_path: Path) -> None:
-    args = examples.train_ssl.parse(["--data", "toy", "--backbone", "cutpaste-resnet18"])
+def test_resnet_from_scratch_takes_the_papers_recipe(toy: Path, tmp_path: Path) -> None:
+    args = train_ssl.parse(["--data", "toy", "--backbone", "cutpaste-resnet18"])
     recipe = (args.optimizer, args.lr, args.weight_decay, args.size, args.batch, args.steps)
     assert recipe == ("sgd", 0.03, 3e-5, 256, 32, 10_000)
-    one(examples, toy, tmp_path, "--backbone cutpaste-resnet18 --steps 1 --augmentation scar")
+    one(toy, tmp_path, "--backbone cutpaste-resnet18 --steps 1 --augmentation scar")
     linear = [v.shape for k, v in trained(tmp_path).items() if k.startswith("detector.head") and v.ndim == 2]
     assert linear == [(512, 512)] * 8 + [(128, 512), (2, 128)]
 
 
-def test_a_single_test_class_has_no_auroc(examples: Any, toy: Path, tmp_path: Path, capsys: CaptureFixture[str]) -> None:
+def test_a_single_test_class_has_no_auroc(toy: Path, tmp_path: Path, capsys: CaptureFixture[str]) -> None:
     shutil.copytree(toy / "flange", tmp_path / "flange")
     shutil.rmtree(tmp_path / "flange/test/good")
-    examples.train_ssl.main(options(tmp_path / "flange", tmp_path / "out", "--augmentation none"))
+    train_ssl.main(options(tmp_path / "flange", tmp_path / "out", "--augmentation none"))
     assert "flange: AUROC is undefined, all 5 test images are bad" in capsys.readouterr().out
     assert "| flange | undefined | undefined | - |" in (tmp_path / "out/table.md").read_text()
     assert results(tmp_path / "out")[0]["auroc"] is None
 
 
-def test_draws_do_not_depend_on_epochs_or_processes(examples: Any) -> None:
-    draws = examples.training.Draws
+def test_draws_do_not_depend_on_epochs_or_processes() -> None:
+    draws = training.Draws
     whole = list(draws(7, 3, range(0, 6), 4))
     assert [number for number, _ in whole] == list(range(24))
     assert sorted(index for _, index in whole[:7]) == sorted(index for _, index in whole[7:14]) == list(range(7))
@@ -233,20 +231,20 @@ def test_two_processes_train_like_one(toy: Path, tmp_path: Path, program: str, c
 
 
 @pytest.mark.slow
-def test_toy_set_is_not_solved_by_untrained_features(examples: Any, tmp_path: Path) -> None:
+def test_toy_set_is_not_solved_by_untrained_features(tmp_path: Path) -> None:
     for name, weights in (("random", ["--weights", "none"]), ("tiny", [])):
         arguments = ["--data", "toy", "--augmentation", "none", "--out", str(tmp_path / name), "--no-progress", *weights]
-        cells = examples.train_ssl.run(examples.train_ssl.parse(arguments))
+        cells = train_ssl.run(train_ssl.parse(arguments))
         assert len(cells) == 4 and max(c["auroc"] for c in cells) <= 0.9
 
 
 # ---- networks and scores --------------------------------------------------------------------------------------------
 
 
-def test_tiny_backbone_is_the_embedded_net(examples: Any) -> None:
+def test_tiny_backbone_is_the_embedded_net() -> None:
     images = torch.rand(2, 3, 64, 80)
     with torch.no_grad():
-        found = examples.detector.TinyBackbone().maps(images)
+        found = detector.TinyBackbone().maps(images)
     wanted = [stage[-1] for stage in _tiny.load("DEFAULT").forward(images)[0]]
     assert len(found) == len(wanted) == 4
     for ours, theirs in zip(found, wanted, strict=True):
@@ -286,39 +284,39 @@ FEATURES += [("factories:gated", 8, 1), ("factories:plain", 6, 0), ("factories:a
 
 @pytest.mark.parametrize(("name", "width", "left"), FEATURES)
 @pytest.mark.usefixtures("factories")
-def test_features_are_what_the_last_linear_layer_reads(examples: Any, name: str, width: int, left: int) -> None:
-    detector, images = examples.detector.Detector(name, 2, None, 64).eval(), torch.rand(2, 3, 64, 64)
-    assert detector.features(images).shape == (2, width)
-    assert detector(images).shape == (2, 2)
-    assert sum(isinstance(m, torch.nn.Linear) for m in detector.backbone.modules()) == left  # only a classifier is taken off
+def test_features_are_what_the_last_linear_layer_reads(name: str, width: int, left: int) -> None:
+    net, images = detector.Detector(name, 2, None, 64).eval(), torch.rand(2, 3, 64, 64)
+    assert net.features(images).shape == (2, width)
+    assert net(images).shape == (2, 2)
+    assert sum(isinstance(m, torch.nn.Linear) for m in net.backbone.modules()) == left  # only a classifier is taken off
 
 
 @pytest.mark.usefixtures("factories")
-def test_a_backbone_without_heat_maps_keeps_its_result(examples: Any, toy: Path, tmp_path: Path) -> None:
+def test_a_backbone_without_heat_maps_keeps_its_result(toy: Path, tmp_path: Path) -> None:
     arguments = options(toy, tmp_path, "--categories flange --backbone factories:attention")
     with pytest.warns(UserWarning, match=r"no heat maps of this backbone: .*; --no-heat-maps leaves them out"):
-        assert examples.train_ssl.main(arguments) == 0
+        assert train_ssl.main(arguments) == 0
     assert (tmp_path / "flange-seed0/result.json").exists() and (tmp_path / "table.md").exists()
 
 
 @pytest.mark.usefixtures("factories")
-def test_weights_begin_alike_for_any_saliency_net(examples: Any, toy: Path, tmp_path: Path, monkeypatch: MonkeyPatch) -> None:
+def test_weights_begin_alike_for_any_saliency_net(toy: Path, tmp_path: Path, monkeypatch: MonkeyPatch) -> None:
     heads = []
 
     def on_fit_start(module: Any) -> None:
         heads.append(module.detector.head.weight.clone())
 
-    monkeypatch.setattr(examples.train_ssl.SelfSupervised, "on_fit_start", on_fit_start, raising=False)
+    monkeypatch.setattr(train_ssl.SelfSupervised, "on_fit_start", on_fit_start, raising=False)
     for net in ("tiny", "factories:plain"):
-        one(examples, toy, tmp_path / net, f"--saliency {net} --steps 1")
+        one(toy, tmp_path / net, f"--saliency {net} --steps 1")
     assert torch.equal(*heads)
 
 
-def test_scorers_are_what_their_names_say(examples: Any) -> None:
+def test_scorers_are_what_their_names_say() -> None:
     rng = np.random.default_rng(0)
     mixing = rng.normal(size=(3, 3))
     train, test = rng.normal(size=(40, 3)) @ mixing, rng.normal(size=(5, 3)) @ mixing * 2
-    score = examples.detector.score_features
+    score = detector.score_features
     mean, sample = train.mean(0), np.cov(train.T, bias=True)
     np.testing.assert_allclose(score("gde", train, test), -multivariate_normal(mean, sample).logpdf(test))
     # Ledoit and Wolf (2004): between the sample covariance and its mean variance on the diagonal.
@@ -337,22 +335,22 @@ def test_scorers_are_what_their_names_say(examples: Any) -> None:
         score("lof", train, test)
 
 
-def test_scorers_take_more_features_than_images_but_not_one_image(examples: Any) -> None:
+def test_scorers_take_more_features_than_images_but_not_one_image() -> None:
     rng = np.random.default_rng(0)
     train, near, far = rng.normal(size=(20, 50)), rng.normal(size=(8, 50)), rng.normal(size=(8, 50)) + 4
     for scorer in ("mahalanobis", "gde", "kde"):
-        scores = examples.detector.score_features(scorer, train, np.concatenate((near, far)))
+        scores = detector.score_features(scorer, train, np.concatenate((near, far)))
         assert np.isfinite(scores).all() and scores[8:].min() > scores[:8].max(), scorer
     with pytest.raises(ValueError, match="two normal training images or more to estimate a density, got 1"):
-        examples.detector.score_features("mahalanobis", np.zeros((1, 3)), np.zeros((2, 3)))
+        detector.score_features("mahalanobis", np.zeros((1, 3)), np.zeros((2, 3)))
 
 
 # ---- train_localizer.py ---------------------------------------------------------------------------------------------
 
 
-def test_localizer_scores_pixels_draws_them_follows_its_seed_and_resumes(examples: Any, toy: Path, tmp_path: Path) -> None:
+def test_localizer_scores_pixels_draws_them_follows_its_seed_and_resumes(toy: Path, tmp_path: Path) -> None:
     def run(name: str, others: str = "") -> dict[str, Any]:
-        assert examples.train_localizer.main(options(toy, tmp_path / name, f"--categories flange {others}")) == 0
+        assert train_localizer.main(options(toy, tmp_path / name, f"--categories flange {others}")) == 0
         return results(tmp_path / name)[0]
 
     first, workers, other = run("a"), run("b", "--workers 1"), run("c", "--seeds 1")
@@ -362,14 +360,14 @@ def test_localizer_scores_pixels_draws_them_follows_its_seed_and_resumes(example
     assert run("a") == first  # read, not trained
     assert (tmp_path / "a/table.md").read_text().count("| flange |") == 4
     with Image.open(tmp_path / "a/flange-seed0/heatmaps.png") as sheet:
-        left, top = examples.report.LABEL
+        left, top = report.LABEL
         assert sheet.size == (left + 6 * 66, top + 3 * 66)  # five defects and a good one: image, truth, heat
 
 
-def test_pixel_scores(examples: Any) -> None:
+def test_pixel_scores() -> None:
     masks = torch.zeros(3, 20, 30, dtype=torch.uint8)
     masks[0, 2:6, 2:6] = masks[0, 10:12, 10:25] = masks[1, 5:9, 20:22] = 1
-    score = examples.train_localizer.pixel_scores
+    score = train_localizer.pixel_scores
     perfect = score(masks.float() * 0.8 + torch.rand(masks.shape) * 0.1, masks)
     assert perfect == pytest.approx({"pixel_auroc": 1, "pixel_ap": 1, "aupro": 1}, abs=0.01)
     assert score(torch.rand(masks.shape), masks * 0) == {"pixel_auroc": None, "pixel_ap": None, "aupro": None}
@@ -391,15 +389,15 @@ def slow_aupro(maps: np.ndarray[Any, Any], masks: np.ndarray[Any, Any], limit: f
 # ---- compare.py -----------------------------------------------------------------------------------------------------
 
 
-def grid(examples: Any, toy: Path, out: Path, conditions: str) -> list[dict[str, Any]]:
+def grid(toy: Path, out: Path, conditions: str) -> list[dict[str, Any]]:
     others = f"--categories flange --seeds 0 1 --against none --conditions {conditions}"
-    assert examples.compare.main(options(toy, out, others)) == 0
+    assert compare.main(options(toy, out, others)) == 0
     return results(out)
 
 
-def test_grid_compares_in_pairs_and_resumes(examples: Any, toy: Path, tmp_path: Path, capsys: CaptureFixture[str]) -> None:
+def test_grid_compares_in_pairs_and_resumes(toy: Path, tmp_path: Path, capsys: CaptureFixture[str]) -> None:
     conditions = ["none", "random-swap", "saliency-swap --levels all"]
-    cells = grid(examples, toy, tmp_path, shlex.join(conditions))
+    cells = grid(toy, tmp_path, shlex.join(conditions))
     assert [(r["condition"], r["seed"]) for r in cells] == [(c, s) for s in (0, 1) for c in conditions]
     assert cells[2]["settings"]["levels"] == "all" and cells[1]["settings"]["levels"] == "random"
     score = {(r["condition"], r["seed"]): r["auroc"] for r in cells}
@@ -412,23 +410,23 @@ def test_grid_compares_in_pairs_and_resumes(examples: Any, toy: Path, tmp_path: 
     assert (tmp_path / "differences.png").exists()
     note = tmp_path / "random-swap/flange-seed0/result.json"
     stamp = note.stat().st_mtime_ns
-    grid(examples, toy, tmp_path, "none random-swap scar")
+    grid(toy, tmp_path, "none random-swap scar")
     assert note.stat().st_mtime_ns == stamp and (tmp_path / "scar/flange-seed1/result.json").exists()
     assert "[6/6] scar, flange, seed 1: " in capsys.readouterr().out
 
 
-def test_grid_keeps_what_did_not_fail(examples: Any, toy: Path, tmp_path: Path) -> None:
+def test_grid_keeps_what_did_not_fail(toy: Path, tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match=r"2 trainings failed\nnone --backbone .*, flange, seed 0: `module:factory` must"):
-        grid(examples, toy, tmp_path, "none 'none --backbone no_such_module:net'")
+        grid(toy, tmp_path, "none 'none --backbone no_such_module:net'")
     assert len(results(tmp_path)) == 2
 
 
-def test_differences_are_paired_and_their_interval_is_students(examples: Any) -> None:
+def test_differences_are_paired_and_their_interval_is_students() -> None:
     scores = {("a", "x", 0): 0.9, ("b", "x", 0): 0.5, ("a", "y", 0): 0.8, ("b", "y", 0): 0.6, ("a", "x", 1): 0.7}
     cells = {key: {"auroc": value} for key, value in scores.items()} | {("b", "x", 1): {"auroc": None}}
-    assert examples.compare.paired(cells, "a", "b", "x") == pytest.approx([0.4])
-    assert examples.compare.paired(cells, "a", "b", None) == pytest.approx([0.3])  # where both have every category
-    interval = examples.compare.interval
+    assert compare.paired(cells, "a", "b", "x") == pytest.approx([0.4])
+    assert compare.paired(cells, "a", "b", None) == pytest.approx([0.3])  # where both have every category
+    interval = compare.interval
     half = 4.302653 * np.sqrt(7 / 9)
     assert interval([1.0, 2.0, 4.0]) == pytest.approx((7 / 3, 7 / 3 - half, 7 / 3 + half))
     assert np.isnan(interval([1.0])[1:]).all() and np.isnan(interval([])[0])
@@ -443,11 +441,11 @@ def killed(seconds: float) -> float:
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no such signal here")
-def test_a_killed_process_does_not_take_the_others_along(examples: Any, monkeypatch: MonkeyPatch) -> None:
-    monkeypatch.setattr(examples.compare, "run_task", killed)
+def test_a_killed_process_does_not_take_the_others_along(monkeypatch: MonkeyPatch) -> None:
+    monkeypatch.setattr(compare, "run_task", killed)
     fork = multiprocessing.get_context("fork")  # a spawned process would import all of this file, for seconds
     monkeypatch.setattr(multiprocessing, "get_context", lambda _: fork)
-    found = dict(examples.compare.outcomes({"a": 0.1, "killed": -1.0, "b": 0.1, "c": 0.1}, 2))
-    fault = examples.training.explanation(found.pop("killed"))
+    found = dict(compare.outcomes({"a": 0.1, "killed": -1.0, "b": 0.1, "c": 0.1}, 2))
+    fault = training.explanation(found.pop("killed"))
     assert found == {"a": 0.1, "b": 0.1, "c": 0.1}
     assert "a process was killed, as by a system out of memory: lower --jobs" in fault

@@ -4,25 +4,16 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import make_samples
 import numpy as np
 import pytest
 from PIL import Image
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 NAMES = ("screws", "cloth", "blister", "board", "flange", "wood", "tiles")
-
-
-@pytest.fixture(scope="module")
-def samples() -> Iterator[Any]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(EXAMPLES))
-        import make_samples
-
-        yield make_samples
 
 
 def block_contrast(picture: np.ndarray[Any, Any], side: int = 8) -> np.ndarray[Any, Any]:
@@ -32,21 +23,21 @@ def block_contrast(picture: np.ndarray[Any, Any], side: int = 8) -> np.ndarray[A
     return grey[: n * side, : n * side].reshape(n, side, n, side).std((1, 3))
 
 
-def test_scenes_are_the_documented_ones(samples: Any) -> None:
-    assert tuple(samples.SCENES) == NAMES
+def test_scenes_are_the_documented_ones() -> None:
+    assert tuple(make_samples.SCENES) == NAMES
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_scene_is_a_function_of_its_seed(samples: Any, name: str) -> None:
-    first, again, other = (samples.make_scene(name, seed, 64) for seed in (3, 3, 4))
+def test_scene_is_a_function_of_its_seed(name: str) -> None:
+    first, again, other = (make_samples.make_scene(name, seed, 64) for seed in (3, 3, 4))
     assert first.dtype == np.uint8 and first.shape == (64, 64, 3)
     assert first.tobytes() == again.tobytes()
     assert np.abs(first.astype(int) - other).mean() > 4  # pose, light and tolerances, not sensor noise alone
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_scene_is_exposed_and_textured_like_a_photograph(samples: Any, name: str) -> None:
-    picture = samples.make_scene(name, 1, 128)
+def test_scene_is_exposed_and_textured_like_a_photograph(name: str) -> None:
+    picture = make_samples.make_scene(name, 1, 128)
     assert 50 < picture.mean() < 200
     assert np.mean((picture == 0) | (picture == 255)) < 0.02  # neither crushed nor burnt out
     assert picture.mean(2).std() > 10
@@ -59,68 +50,68 @@ def test_scene_is_exposed_and_textured_like_a_photograph(samples: Any, name: str
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_layout_does_not_depend_on_the_size(samples: Any, name: str) -> None:
-    small, large = samples.make_scene(name, 2, 64), samples.make_scene(name, 2, 128)
+def test_layout_does_not_depend_on_the_size(name: str) -> None:
+    small, large = make_samples.make_scene(name, 2, 64), make_samples.make_scene(name, 2, 128)
     reduced = large.reshape(64, 2, 64, 2, 3).mean((1, 3))
     a, b = (Image.fromarray(x.astype(np.uint8)).resize((16, 16), Image.Resampling.BOX) for x in (small, reduced))
     assert np.corrcoef(np.asarray(a).ravel(), np.asarray(b).ravel())[0, 1] > 0.8
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_object_mask(samples: Any, name: str) -> None:
-    picture, mask = samples.make_scene(name, 5, 64, return_mask=True)
+def test_object_mask(name: str) -> None:
+    picture, mask = make_samples.make_scene(name, 5, 64, return_mask=True)
     assert mask.shape == (64, 64) and mask.dtype == np.uint8 and set(np.unique(mask)) <= {0, 1}
-    np.testing.assert_array_equal(picture, samples.make_scene(name, 5, 64))
+    np.testing.assert_array_equal(picture, make_samples.make_scene(name, 5, 64))
     share = mask.mean()
     assert share == 1 if name in ("cloth", "wood") else 0.05 < share < 0.95
 
 
-def test_object_mask_lies_on_the_object(samples: Any) -> None:
-    picture, mask = samples.make_scene("flange", 0, 96, return_mask=True)
+def test_object_mask_lies_on_the_object() -> None:
+    picture, mask = make_samples.make_scene("flange", 0, 96, return_mask=True)
     grey = picture.mean(2)
     assert grey[mask == 1].mean() > grey[mask == 0].mean() + 30  # bright steel on a dark belt
 
 
-def test_edit_makes_a_local_defect_and_changes_nothing_else(samples: Any) -> None:
+def test_edit_makes_a_local_defect_and_changes_nothing_else() -> None:
     def burn(surface: Any) -> None:
         at, u, v = surface.frame(0.3, 0.6, 0.0, 0.1)
         surface.lay(at, surface.cover(np.hypot(u, v) - 0.08), albedo=np.float32(0.01))
 
-    clean, defect = samples.make_scene("wood", 0, 64), samples.make_scene("wood", 0, 64, edit=burn)
+    clean, defect = make_samples.make_scene("wood", 0, 64), make_samples.make_scene("wood", 0, 64, edit=burn)
     change = np.abs(clean.astype(int) - defect).mean(2)
     assert change[17:22, 36:41].min() > 40
     assert change[40:].max() < 8  # far away only the exposure moves a little
 
 
-def test_variant_fixes_the_product_that_the_seed_would_draw(samples: Any) -> None:
-    drawn = samples.make_scene("blister", 9, 48)
-    fixed = [samples.make_scene("blister", 9, 48, variant=v) for v in range(4)]
+def test_variant_fixes_the_product_that_the_seed_would_draw() -> None:
+    drawn = make_samples.make_scene("blister", 9, 48)
+    fixed = [make_samples.make_scene("blister", 9, 48, variant=v) for v in range(4)]
     assert sum(np.array_equal(drawn, one) for one in fixed) == 1
     assert min(np.abs(a.astype(int) - b).mean() for i, a in enumerate(fixed) for b in fixed[:i]) > 0.5
 
 
-def test_scenes_are_callable_with_a_generator(samples: Any) -> None:
-    picture = samples.SCENES["tiles"](np.random.default_rng(0), 48)
+def test_scenes_are_callable_with_a_generator() -> None:
+    picture = make_samples.SCENES["tiles"](np.random.default_rng(0), 48)
     assert picture.dtype == np.uint8 and picture.shape == (48, 48, 3)
 
 
-def test_bad_arguments(samples: Any) -> None:
+def test_bad_arguments() -> None:
     with pytest.raises(ValueError, match=r"`name` must be one of screws, .*, tiles, got 'nails'"):
-        samples.make_scene("nails", 0)
+        make_samples.make_scene("nails", 0)
     with pytest.raises(ValueError, match="`size` must be at least 16 pixels, got 8"):
-        samples.make_scene("wood", 0, 8)
+        make_samples.make_scene("wood", 0, 8)
 
 
-def test_command_writes_count_pictures_per_scene(samples: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_command_writes_count_pictures_per_scene(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = [str(tmp_path), "--size", "32", "--count", "2", "--seed", "7", "--scenes", "wood", "tiles"]
-    assert samples.main(arguments) == 0
+    assert make_samples.main(arguments) == 0
     assert sorted(p.name for p in tmp_path.iterdir()) == [
         "tiles_007.png",
         "tiles_008.png",
         "wood_007.png",
         "wood_008.png",
     ]
-    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "wood_008.png")), samples.make_scene("wood", 8, 32))
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "wood_008.png")), make_samples.make_scene("wood", 8, 32))
     assert capsys.readouterr().out == f"4 pictures in {tmp_path}\n"
 
 
