@@ -15,7 +15,7 @@ from PIL import Image
 
 from cutswap_transforms import LayerCAMExtractor
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
+ROOT = Path(__file__).parents[1]
 TEACHER = """
 import torch
 from torch import nn
@@ -24,17 +24,12 @@ class Teacher(nn.Module):
     def __init__(self):
         super().__init__()
         widths = [3, 8, 16, 70, 130]
-        self.blocks = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(a, b, 3, 2 if a > 3 else 4, 1), nn.ReLU()) for a, b in zip(widths, widths[1:])
-        )
+        convs = [nn.Conv2d(a, b, 3, 2 if a > 3 else 4, 1) for a, b in zip(widths, widths[1:])]
+        self.blocks = nn.ModuleList(nn.Sequential(conv, nn.ReLU()) for conv in convs)
         self.fc = nn.Linear(130, 1000)
 
     def stages(self, x):
-        found = []
-        for block in self.blocks:
-            x = block(x)
-            found.append(x)
-        return found
+        return [x := block(x) for block in self.blocks]
 
     def forward(self, x):
         return self.fc(self.stages(x)[-1].mean((2, 3)))
@@ -48,9 +43,9 @@ def blind(name="any"):
 """
 
 
-def run(script: str, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(EXAMPLES / script), *arguments]
+def run(script: str, folder: Path, arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"PYTHONPATH": f"{folder}{os.pathsep}{ROOT}", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(ROOT / "examples" / script), *arguments.split()]
     return subprocess.run(command, capture_output=True, text=True, timeout=280, cwd=folder, env=environment)
 
 
@@ -66,40 +61,27 @@ def photographs(tmp_path: Path) -> Path:
 
 
 @pytest.mark.slow
-def test_a_backbone_is_trained_measured_and_loads(photographs: Path) -> None:
-    brief = ["--views", "1", "--epochs", "1", "--map-views", "1", "--map-epochs", "1", "--batch-size", "8"]
-    arguments = ["--data", "photographs", "--out", "net", "--teacher", "own:teacher", "--teacher-size", "64", *brief]
-    first = run("train_backbone.py", photographs, *arguments)
+def test_a_backbone_is_trained_measured_and_loads_and_its_teacher_needs_feature_maps(photographs: Path) -> None:
+    brief = "--views 1 --epochs 1 --map-views 1 --map-epochs 1 --batch-size 8"
+    arguments = f"--data photographs --out net --teacher own:teacher --teacher-size 64 {brief}"
+    first = run("train_backbone.py", photographs, arguments)
     assert first.returncode == 0, first.stderr
     assert "tiny.npz: 937720 parameters" in first.stdout
     with np.load(photographs / "net/tiny.npz") as arrays:
         weights = {name: arrays[name] for name in arrays.files}
     assert all(w.dtype == np.float16 and np.isfinite(w).all() for w in weights.values())
-    again = run("train_backbone.py", photographs, *arguments)  # the teacher's answers are there
+    again = run("train_backbone.py", photographs, arguments)  # the teacher's answers are there
     assert again.returncode == 0 and "teacher:" not in again.stderr, again.stderr
     with np.load(photographs / "net/tiny.npz") as arrays:
         assert all(np.array_equal(arrays[name], w) for name, w in weights.items())
     maps = LayerCAMExtractor("tiny", weights=str(photographs / "net/tiny.npz"))(scene(64, 64)[None])
     assert maps.shape == (1, 4, 64, 64) and torch.isfinite(maps).all()
 
-    sets = ["--caltech", "photographs", "--photographs", "photographs", "--object", "photographs/a", "--count", "4"]
-    measured = run(
-        "measure_backbone.py",
-        photographs,
-        *sets,
-        "--teacher",
-        "own:teacher",
-        "--teachers",
-        "big:64",
-        "--weights",
-        "net/tiny.npz",
-    )
+    sets = "--caltech photographs --photographs photographs --object photographs/a --count 4"
+    nets = "--teacher own:teacher --teachers big:64 --weights net/tiny.npz"
+    measured = run("measure_backbone.py", photographs, f"{sets} {nets}")
     assert measured.returncode == 0, measured.stderr
     assert measured.stdout.count("| tiny |") == 3 and measured.stdout.count("| big |") == 2
-
-
-@pytest.mark.slow
-def test_a_teacher_without_feature_maps_is_refused(photographs: Path) -> None:
-    refused = run("train_backbone.py", photographs, "--data", "photographs", "--out", "net", "--teacher", "own:blind")
+    refused = run("train_backbone.py", photographs, "--data photographs --out other --teacher own:blind")
     assert refused.returncode == 1
     assert "`--teacher` must have a method stages(images) that returns feature maps, got Linear" in refused.stderr
