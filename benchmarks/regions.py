@@ -26,10 +26,10 @@ import torch.nn.functional as F
 from _harness import Figure, one_thread, quartiles
 from _images import example
 from _report import Result, finish, parser
-from proto_regions import KMeans, salient_regions
 from torch import Tensor
 
-from cutswap_transforms import LayerCAMExtractor
+from cutswap_transforms import KMeans, LayerCAMExtractor
+from cutswap_transforms.functional import salient_regions
 
 SCENES = ("screws", "flange", "blister", "board")
 Finder = Callable[[Tensor], list[Tensor]]

@@ -184,8 +184,10 @@ def pil_order(images: Tensor) -> npt.NDArray[np.uint8]:
     return array if array.flags.c_contiguous else np.stack([images[:, c].numpy() for c in range(3)], -1)
 
 
-def check_mean_std(name: str, value: Any, channels: int | None = None) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """(mean, std) as tuples of numbers.
+def check_mean_std(
+    name: str, value: Any, channels: int | None = None, other: str = ""
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """(mean, std) as tuples of numbers. `other` names in messages what else the argument may be.
 
     Raises:
         TypeError: something else than two sequences of numbers.
@@ -194,11 +196,11 @@ def check_mean_std(name: str, value: Any, channels: int | None = None) -> tuple[
     try:
         mean, std = (tuple(float(v) for v in part) for part in value)
     except (TypeError, ValueError):
-        raise TypeError(f"`{name}` must be (mean, std), each a sequence of numbers, got {value!r}") from None
+        raise TypeError(f"`{name}` must be {other}(mean, std), each a sequence of numbers, got {value!r}") from None
     wrong = len(mean) != len(std) or not mean or (channels is not None and len(mean) != channels)
     if wrong or not all(map(math.isfinite, mean + std)) or min(std) <= 0:
         length = f"of {channels} values each" if channels else "of equal length"
-        raise ValueError(f"`{name}` must be (mean, std) {length}, finite, with std > 0, got {value!r}")
+        raise ValueError(f"`{name}` must be {other}(mean, std) {length}, finite, with std > 0, got {value!r}")
     return mean, std
 
 

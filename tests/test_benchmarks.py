@@ -19,6 +19,7 @@ import _peers as peers
 import _report as report
 import numpy as np
 import pytest
+import regions
 import run
 import targets
 import torch
@@ -281,15 +282,7 @@ def test_parser_knows_what_all_scripts_share():
 # ---- regions ------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def regions(bench, monkeypatch):
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    pytest.importorskip("proto_regions", reason="the regions with colour are not part of the library yet")
-    yield importlib.import_module("regions")
-    del sys.modules["regions"]
-
-
-def test_shares_are_counted_on_pixels_of_the_nearest_cell(regions):
+def test_shares_are_counted_on_pixels_of_the_nearest_cell():
     masks = torch.zeros(2, 6, 9, dtype=torch.bool)
     masks[:, :, :4] = True
     region = torch.tensor([[[True, False, False]], [[False, True, False]]])  # cells of 3 columns
@@ -299,7 +292,7 @@ def test_shares_are_counted_on_pixels_of_the_nearest_cell(regions):
     assert nothing.tolist() == [0.0, 0.0]
 
 
-def test_highest_values_are_scikit_learns_top_cluster(regions):
+def test_highest_values_are_scikit_learns_top_cluster():
     from sklearn.cluster import KMeans
 
     values = np.random.default_rng(0).permutation(np.repeat([0.0, 1.0, 4.0, 9.0], 20) + np.linspace(0, 0.3, 80))
@@ -308,7 +301,7 @@ def test_highest_values_are_scikit_learns_top_cluster(regions):
     np.testing.assert_array_equal(found, fitted.labels_ == fitted.cluster_centers_.argmax())
 
 
-def test_object_masks_are_read_where_they_are_written_else_found(regions, tmp_path):
+def test_object_masks_are_read_where_they_are_written_else_found(tmp_path):
     picture = np.full((32, 48, 3), 10, np.uint8)
     picture[8:24, 12:36] = 200
     stored = np.zeros((32, 48), np.uint8)
@@ -323,7 +316,7 @@ def test_object_masks_are_read_where_they_are_written_else_found(regions, tmp_pa
     assert regions.photographed("x", tmp_path, 5, 32).masks[0].float().mean(0).tolist() == [1.0] * 16 + [0.0] * 16
 
 
-def test_every_combination_has_its_row(regions, tmp_path, capsys):
+def test_every_combination_has_its_row(tmp_path, capsys):
     arguments = ["--quick", "--out", str(tmp_path), "--grid", "8", "12", "--color", "--no-color"]
     assert regions.main(arguments) == 0
     shown = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| screws")]

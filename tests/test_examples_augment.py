@@ -95,7 +95,7 @@ def test_object_swap_stays_on_the_object_and_random_swap_does_not() -> None:
     image, disc = on_ground(True)
     inside = {}
     for name in ("random-swap", "object-swap"):
-        swap, hits = augment.make_negatives(name, scale=(0.002, 0.005))[0], []
+        swap, hits = augment.make_negatives(name, scale=(0.002, 0.005), grid=96)[0], []  # fine cells: the object to a pixel
         torch.manual_seed(0)
         for _ in range(100):
             _, ta, la, tb, lb, h, w = swap.make_params([image])["pairs"][0, 0].tolist()

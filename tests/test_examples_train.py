@@ -31,7 +31,7 @@ from pytest import CaptureFixture, MonkeyPatch
 from scipy.stats import multivariate_normal
 from toy import write_toy
 
-from cutswap_transforms.saliency import _tiny
+from cutswap_transforms.saliency import tiny
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -245,7 +245,7 @@ def test_tiny_backbone_is_the_embedded_net() -> None:
     images = torch.rand(2, 3, 64, 80)
     with torch.no_grad():
         found = detector.TinyBackbone().maps(images)
-    wanted = [stage[-1] for stage in _tiny.load("DEFAULT").forward(images)[0]]
+    wanted = [stage[-1] for stage in tiny.load("DEFAULT").forward(images)[0]]
     assert len(found) == len(wanted) == 4
     for ours, theirs in zip(found, wanted, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)

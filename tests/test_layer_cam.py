@@ -25,7 +25,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import Compose, v2
 
 from cutswap_transforms import LayerCAMExtractor
-from cutswap_transforms.saliency._layer_cam import IMAGENET
+from cutswap_transforms.saliency.layer_cam import IMAGENET
 
 LAYERS = ("layer1", "layer2", "layer3", "layer4")
 SIZE = 64  # small, and no resizing where the images are of this size

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cutswap_transforms.saliency import LayerCAMExtractor, _tiny
+from cutswap_transforms.saliency import LayerCAMExtractor, tiny
 
 
 def noise(n: int = 2, size: int = 64, seed: int = 0) -> Tensor:
@@ -41,7 +41,7 @@ def reference(arrays: dict[str, np.ndarray], image: Tensor, target: int | None) 
 
 
 def packaged() -> dict[str, np.ndarray]:
-    with np.load(_tiny.PACKAGED, allow_pickle=False) as file:
+    with np.load(tiny.PACKAGED, allow_pickle=False) as file:
         return dict(file)
 
 
@@ -50,9 +50,9 @@ RANDOM = [(None, size, target, 1e-4) for size in (128, 97, 64) for target in (No
 
 @pytest.mark.parametrize(("weights", "size", "target", "rtol"), [*RANDOM, ("DEFAULT", 128, None, 1e-3)])
 def test_maps_equal_autograd_in_float64_image_by_image(weights: Any, size: int, target: int | None, rtol: float) -> None:
-    arrays = packaged() if weights else _tiny._random_weights()
+    arrays = packaged() if weights else tiny._random_weights()
     x = noise(2, size)
-    maps = _tiny.TinyCAM(weights, target=target).maps(x)
+    maps = tiny.TinyCAM(weights, target=target).maps(x)
     for i in range(2):
         for level, expected in zip(maps, reference(arrays, x[i], target), strict=True):
             assert expected.max() > 0
@@ -60,21 +60,21 @@ def test_maps_equal_autograd_in_float64_image_by_image(weights: Any, size: int, 
 
 
 def test_fewer_levels_are_the_same_levels() -> None:
-    every = _tiny.TinyCAM(None).maps(noise())
+    every = tiny.TinyCAM(None).maps(noise())
     for layers in (["stage4"], ["stage3", "stage1"], ["stage2"]):
-        some = _tiny.TinyCAM(None, layers=layers).maps(noise())
-        assert all(torch.equal(s, every[_tiny.LAYERS.index(n)]) for s, n in zip(some, layers, strict=True))
+        some = tiny.TinyCAM(None, layers=layers).maps(noise())
+        assert all(torch.equal(s, every[tiny.LAYERS.index(n)]) for s, n in zip(some, layers, strict=True))
 
 
 def test_target_of_the_arg_max_class_changes_nothing() -> None:
-    net, x = _tiny.load(None), noise(1)
+    net, x = tiny.load(None), noise(1)
     best = int(net.forward(x)[1].argmax())
     assert all(torch.equal(a, b) for a, b in zip(net.maps(x, (0, 3)), net.maps(x, (0, 3), best), strict=True))
     assert not torch.equal(net.maps(x, (3,))[0], net.maps(x, (3,), (best + 1) % 1000)[0])
 
 
 def test_bf16_is_near_fp32() -> None:
-    exact, rough = (_tiny.TinyCAM(None, dtype=d).maps(noise()) for d in (torch.float32, torch.bfloat16))
+    exact, rough = (tiny.TinyCAM(None, dtype=d).maps(noise()) for d in (torch.float32, torch.bfloat16))
     for a, b in zip(exact, rough, strict=True):
         assert b.dtype == torch.float32
         assert torch.corrcoef(torch.stack((a.flatten(), b.flatten())))[0, 1] > 0.98
@@ -83,16 +83,16 @@ def test_bf16_is_near_fp32() -> None:
 def test_packaged_file_is_small_and_free_of_pickle() -> None:
     assert {a.dtype for a in packaged().values()} == {np.dtype(np.float16)}
     assert sum(a.size for a in packaged().values()) <= 1_000_000
-    assert _tiny.PACKAGED.stat().st_size <= 2_000_000
+    assert tiny.PACKAGED.stat().st_size <= 2_000_000
 
 
 def test_random_weights_are_the_same_every_time_and_move_no_generator() -> None:
     states = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    first, second = _tiny._random_weights(), _tiny._random_weights()
+    first, second = tiny._random_weights(), tiny._random_weights()
     assert all(np.array_equal(first[n], second[n]) for n in first)
-    _tiny._placed.cache_clear()
+    tiny._placed.cache_clear()
     LayerCAMExtractor(weights=None)
-    assert _tiny.load("DEFAULT") is _tiny.load("DEFAULT") is not _tiny.load(None)  # one net per process
+    assert tiny.load("DEFAULT") is tiny.load("DEFAULT") is not tiny.load(None)  # one net per process
     assert random.getstate() == states[0]
     assert all(np.array_equal(a, b) for a, b in zip(np.random.get_state(), states[1], strict=True))
     assert torch.equal(torch.get_rng_state(), states[2])
@@ -100,7 +100,7 @@ def test_random_weights_are_the_same_every_time_and_move_no_generator() -> None:
 
 def test_weights_from_a_file_that_is_read_anew_when_it_changes(tmp_path: Path) -> None:
     path = tmp_path / "mine.npz"
-    arrays = _tiny._random_weights()
+    arrays = tiny._random_weights()
     np.savez(path, **arrays)
     mine = LayerCAMExtractor(weights=path)
     assert mine.fingerprint == LayerCAMExtractor(weights=None).fingerprint != LayerCAMExtractor().fingerprint
@@ -118,7 +118,7 @@ def test_weights_from_a_file_that_is_read_anew_when_it_changes(tmp_path: Path) -
     ],
 )
 def test_weights_that_are_none_of_ours(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
-    arrays = _tiny._random_weights() | changes
+    arrays = tiny._random_weights() | changes
     np.savez(tmp_path / "other.npz", **{name: a for name, a in arrays.items() if a is not None})
     with pytest.raises(ValueError, match=message):
         LayerCAMExtractor(weights=tmp_path / "other.npz")

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from cutswap_transforms import LayerCAMExtractor
-from cutswap_transforms.saliency._fold import fold_batch_norms
-from cutswap_transforms.saliency._stages import find_layers, record_calls
+from cutswap_transforms.saliency.fold import fold_batch_norms
+from cutswap_transforms.saliency.stages import find_layers, record_calls
 
 SIZE = 32
 

@@ -225,7 +225,7 @@ def _resolved_mean_std(mean_std: Any) -> tuple[tuple[float, ...], tuple[float, .
         return (0.0,) * 3, (1.0,) * 3
     if isinstance(mean_std, str) and mean_std == "imagenet":
         return IMAGENET
-    return check_mean_std("mean_std", mean_std, 3)
+    return check_mean_std("mean_std", mean_std, 3, '"imagenet", None or ')
 
 
 def _check_int(name: str, value: Any, low: int) -> None:
