@@ -147,10 +147,12 @@ def test_targets_are_judged_in_both_directions_and_missing_figures_are_told():
     assert cells[3][1:3] == ["<= 60 MB", "61 MB"] and cells[4][2] == "not measured"
 
 
-def test_every_target_belongs_to_a_script():
+def test_every_target_belongs_to_a_script_and_all_share_a_parser():
     assert {t.script for t in targets.TARGETS} <= set(SCRIPTS)
     assert set(run.SCRIPTS) == set(SCRIPTS)
     assert len({(t.figure, t.sought) for t in targets.TARGETS}) == len(targets.TARGETS)
+    args = report.parser("One line.\n\nMore.").parse_args(["--quick", "--rounds", "3"])
+    assert args == argparse.Namespace(out=BENCHMARKS / "results", quick=True, rounds=3)
 
 
 SIDE = 128
@@ -210,27 +212,22 @@ def test_files_differ_and_have_the_size_asked_for(tmp_path):
     assert len(contents) == 8
 
 
-def script(name: str, out: Path, *arguments: str) -> dict[str, Any]:
-    command = [sys.executable, "-W", "error", str(BENCHMARKS / f"{name}.py"), "--quick", "--out", str(out), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("| ") > 4
-    found: dict[str, Any] = json.loads((out / f"{name if not arguments else 'entries'}.json").read_text(encoding="utf-8"))
-    return found
+SLOW = [(name, []) for name in SCRIPTS if name != "stages"] + [("scaling", ["--entries", "3000"])]
 
 
 # `stages` looks inside the package, so it is the first to break.
-@pytest.mark.parametrize("name", ["stages", *[pytest.param(n, marks=pytest.mark.slow) for n in SCRIPTS[1:]]])
-def test_script_runs(name, tmp_path):
-    found = script(name, tmp_path)
-    assert found["name"] == name and found["timings"] and found["environment"]["versions"]
+@pytest.mark.parametrize(("name", "others"), [("stages", []), *(pytest.param(*s, marks=pytest.mark.slow) for s in SLOW)])
+def test_script_runs(name, others, tmp_path):
+    command = [sys.executable, "-W", "error", BENCHMARKS / f"{name}.py", "--quick", "--out", tmp_path, *others]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("| ") > 4
+    title = "entries" if others else name
+    found = json.loads((tmp_path / f"{title}.json").read_text(encoding="utf-8"))
+    assert found["name"] == title and found["timings"] and found["environment"]["versions"]
     assert all(s > 0 for t in found["timings"].values() for s in t["samples"] if not t["name"].startswith("gradient"))
-
-
-@pytest.mark.slow
-def test_cache_of_many_entries_is_measured_on_request(tmp_path):
-    found = script("scaling", tmp_path, "--entries", "3000")
-    assert found["settings"]["entries"] == 3000 and found["timings"]["look-up"]["samples"]
+    if others:  # a cache of many entries is measured on request
+        assert found["settings"]["entries"] == 3000 and found["timings"]["look-up"]["samples"]
 
 
 def test_report_holds_all_tables_and_the_verdicts(tmp_path, monkeypatch, capsys):
@@ -272,11 +269,6 @@ def test_results_of_different_commits_are_told_and_quoting_needs_its_marks(tmp_p
     (tmp_path / "README.md").write_text("no marks", encoding="utf-8")
     with pytest.raises(ValueError, match=r"must hold the mark <!-- figures of benchmarks/run.py --> twice, got 0"):
         run.quote("text", tmp_path / "README.md")
-
-
-def test_parser_knows_what_all_scripts_share():
-    args = report.parser("One line.\n\nMore.").parse_args(["--quick", "--rounds", "3"])
-    assert args == argparse.Namespace(out=BENCHMARKS / "results", quick=True, rounds=3)
 
 
 # ---- regions ------------------------------------------------------------------------------------------------------

@@ -45,18 +45,12 @@ def mvtec(tmp_path: Path) -> Path:
     return folder
 
 
-# ---- layouts --------------------------------------------------------------------------------------------------------
-
-
-def test_mvtec_layout(mvtec: Path) -> None:
+def test_mvtec_layout_and_a_folder_of_categories(mvtec: Path) -> None:
     (category,) = data.read_categories(mvtec)
     assert category.name == "cap"
     assert [s.path.name for s in category.train] == ["0.png", "1.jpg"]
     found = [(s.defect, s.path.name, s.mask is not None) for s in category.test]
     assert found == [("crack", "0.png", True), ("crack", "1.png", False), (None, "0.png", False)]
-
-
-def test_folder_of_categories_and_a_choice_of_them(mvtec: Path) -> None:
     (mvtec.parent / "lid").symlink_to(mvtec)
     (mvtec.parent / "readme").mkdir()
     assert [len(c.train) for c in data.read_categories(mvtec.parent)] == [2, 2]
@@ -159,9 +153,6 @@ def test_layout_that_is_wrong(mvtec: Path, name: str, content: str | None, messa
         data.read_categories(mvtec)
 
 
-# ---- pixels ---------------------------------------------------------------------------------------------------------
-
-
 def test_images_of_every_size_and_mode_become_equal_squares(tmp_path: Path) -> None:
     pictures = {mode: Image.fromarray(noise(9 + i, 20)).convert(mode) for i, mode in enumerate(("RGB", "L", "RGBA", "P", "1"))}
     paths = [save(tmp_path / f"{mode}.png", picture) for mode, picture in pictures.items()]
@@ -234,9 +225,6 @@ def test_masks_of_any_size_one_for_every_defect(mvtec: Path) -> None:
     masks = data.decode_masks(category.test, 6)
     assert masks.shape == (3, 6, 6)
     assert 0 < masks[0].sum() < 36 and masks[1].min() == 1 and masks[2].max() == 0
-
-
-# ---- the toy set ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("defect", ["scratch", "stain", "dent", "chip", "fibre"])

@@ -63,9 +63,6 @@ def trained(out: Path) -> dict[str, torch.Tensor]:
     return torch.load(out / "flange-seed0/checkpoint.ckpt", weights_only=True)["state_dict"]
 
 
-# ---- train_ssl.py ---------------------------------------------------------------------------------------------------
-
-
 def test_a_run_writes_tables_figures_and_results(toy: Path, tmp_path: Path) -> None:
     assert train_ssl.main(options(toy, tmp_path, "--seeds 0 1")) == 0
     names = {"table.md", "results.json", "roc.png", "histograms.png", "negatives-cloth.png", "negatives-flange.png"}
@@ -238,9 +235,6 @@ def test_toy_set_is_not_solved_by_untrained_features(tmp_path: Path) -> None:
         assert len(cells) == 4 and max(c["auroc"] for c in cells) <= 0.9
 
 
-# ---- networks and scores --------------------------------------------------------------------------------------------
-
-
 def test_tiny_backbone_is_the_embedded_net() -> None:
     images = torch.rand(2, 3, 64, 80)
     with torch.no_grad():
@@ -345,9 +339,6 @@ def test_scorers_take_more_features_than_images_but_not_one_image() -> None:
         detector.score_features("mahalanobis", np.zeros((1, 3)), np.zeros((2, 3)))
 
 
-# ---- train_localizer.py ---------------------------------------------------------------------------------------------
-
-
 def test_localizer_scores_pixels_draws_them_follows_its_seed_and_resumes(toy: Path, tmp_path: Path) -> None:
     def run(name: str, others: str = "") -> dict[str, Any]:
         assert train_localizer.main(options(toy, tmp_path / name, f"--categories flange {others}")) == 0
@@ -384,9 +375,6 @@ def slow_aupro(maps: np.ndarray[Any, Any], masks: np.ndarray[Any, Any], limit: f
         y.append(float(np.mean([(maps[region] >= threshold).mean() for region in regions])))
     grid = np.linspace(0, limit, 3001)
     return float(np.trapezoid(np.interp(grid, x, y), grid) / limit)
-
-
-# ---- compare.py -----------------------------------------------------------------------------------------------------
 
 
 def grid(toy: Path, out: Path, conditions: str) -> list[dict[str, Any]]:

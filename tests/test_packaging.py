@@ -1,8 +1,10 @@
-"""What leaves the house: the wheel and the sdist, and that the wheel alone is enough to swap patches, offline."""
+"""What leaves the house: the wheel and the sdist, and that the wheel alone is enough to swap patches, cheap and offline."""
 
 from __future__ import annotations
 
 import email
+import importlib.metadata
+import re
 import shutil
 import subprocess
 import sys
@@ -11,6 +13,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
+
+import cutswap_transforms
 
 ROOT = Path(__file__).parents[1]
 MEGABYTE = 1_000_000
@@ -81,28 +85,40 @@ def test_metadata_has_floors_and_no_caps(wheel: Path):
 
 # Runs in a fresh interpreter from an empty folder. Its only finder does not find the extras, as if they were not
 # installed, nor an editable install of the source tree; an audit hook, which sees every way to a socket or a name
-# look-up, refuses the network. Both are tried out before the library is.
+# look-up, refuses the network. Both are tried out before the library is. What is costly, and no extra, may be there
+# but must not be imported: torchvision alone brings in tqdm, sympy and torch._dynamo, which is its own business, so only
+# what our import adds to that counts.
 USE_ALONE = """
 import sys
 from importlib.machinery import BuiltinImporter, FrozenImporter, PathFinder
 
-BLOCKED = {"captum", "cv2", "joblib", "lightning", "matplotlib", "pandas", "pytorch_grad_cam", "scipy", "sklearn",
-           "torchcam", "torchmetrics"}
+BLOCKED = {"captum", "cv2", "hypothesis", "joblib", "lightning", "matplotlib", "pandas", "pytest", "pytorch_grad_cam",
+           "scipy", "sklearn", "torchcam", "torchmetrics"}
+COSTLY = {"torch._dynamo", "torch._export", "torch._inductor", "triton"}
 
 class WithoutExtras(PathFinder):
     @classmethod
     def find_spec(cls, name, path=None, target=None):
-        return None if name.split(".")[0] in BLOCKED else super().find_spec(name, path, target)
+        if name.split(".")[0] not in BLOCKED:
+            return super().find_spec(name, path, target)
+        asked.append(name)
 
 def offline(event, args):
     if event.startswith("socket."):
+        asked.append(event)
         raise OSError(f"{event} (blocked)")
 
+def added():
+    new = set(sys.modules) - before
+    return [*asked, *(c for c in COSTLY if any(m == c or m.startswith(c + ".") for m in new))]
+
+asked = []
 sys.meta_path[:] = [BuiltinImporter, FrozenImporter, WithoutExtras]
 sys.path.insert(0, sys.argv[1])
-import torch, torchvision.transforms.v2
+import torch, torchvision.models, torchvision.transforms.v2
 sys.modules["tqdm"] = None  # torch itself imports it; from here on nobody can
 sys.addaudithook(offline)
+before, asked = set(sys.modules), []
 
 for attempt in ("import sklearn", "import cv2", "import tqdm", "import socket; socket.socket()"):
     try:
@@ -110,9 +126,17 @@ for attempt in ("import sklearn", "import cv2", "import tqdm", "import socket; s
     except (ImportError, OSError):
         continue
     sys.exit(f"{attempt!r} was meant to fail")
+sys.modules["triton.test"] = None
+assert added() == ["sklearn", "cv2", "socket.__new__", "triton"], added()
+del sys.modules["triton.test"], asked[:]
 
 from pathlib import Path
 import cutswap_transforms
+assert not added(), added()
+# The two sub-packages appear by themselves once imported; their contents are reached from the top.
+modules = {name for name, value in vars(cutswap_transforms).items() if type(value) is type(sys)} - {"functional"}
+shown = {name for name in dir(cutswap_transforms) if not name.startswith("_")} - modules
+assert shown == set(cutswap_transforms.__all__), shown
 from cutswap_transforms import SaliencySwap
 
 torch.manual_seed(0)
@@ -131,10 +155,34 @@ print("swapped")
 """
 
 
-def test_wheel_alone_swaps_patches_without_extras_or_network(wheel: Path, tmp_path: Path):
+def test_wheel_alone_swaps_patches_without_extras_network_or_costly_imports(wheel: Path, tmp_path: Path):
     target, empty = tmp_path / "site", tmp_path / "empty"
     empty.mkdir()
     pip = [sys.executable, "-m", "pip", "install", "--no-index", "--no-deps", "--quiet", "--target", target, wheel]
     run(*pip, cwd=empty)
     done = run(sys.executable, "-W", "error", "-c", USE_ALONE, target, cwd=empty)
-    assert done.stdout == "swapped\n"
+    assert (done.stdout, done.stderr) == ("swapped\n", "")
+
+
+def test_public_names_exist_and_are_documented():
+    names = cutswap_transforms.__all__
+    assert len(set(names)) == len(names)
+    assert set(names) == {"SaliencySwap", "LayerCAMExtractor", "SwapViews", "KMeans", "RegionCache", "functional"}
+    for name in set(names) - {"__version__"}:
+        assert hasattr(cutswap_transforms, name), f"`__all__` names {name}, which does not exist"
+        assert (getattr(cutswap_transforms, name).__doc__ or "").strip(), f"{name} has no docstring"
+
+
+def test_version_is_a_literal_that_changelog_and_citation_name_and_the_installed_one():
+    def text(name: str) -> str:
+        return (ROOT / name).read_text(encoding="utf-8")
+
+    version = re.escape(cutswap_transforms.__version__)
+    assert re.search(rf'^__version__ = "{version}"$', text("cutswap_transforms/__init__.py"), re.M)  # or building needs torch
+    assert re.search(rf"^version: {version}$", text("CITATION.cff"), re.M)
+    assert re.search(rf"^## \[({version}|Unreleased)\]", text("CHANGELOG.md"), re.M)
+    try:
+        installed = importlib.metadata.version("cutswap-transforms")
+    except importlib.metadata.PackageNotFoundError:
+        pytest.skip("run from the source tree without installing: no metadata to compare with")
+    assert installed == cutswap_transforms.__version__

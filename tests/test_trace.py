@@ -191,9 +191,6 @@ def test_modules_and_layers_that_are_refused() -> None:
         cam_of(model)
 
 
-# Folding
-
-
 class Normed(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -227,9 +224,6 @@ def test_folding_changes_no_output_and_leaves_what_is_used_twice() -> None:
 def test_neither_control_flow_nor_a_convolution_whose_own_output_is_wanted_is_folded() -> None:
     assert fold_batch_norms(Normed(), keep=["conv"]) == 0
     assert fold_batch_norms(Flow(), keep=()) == 0
-
-
-# Levels
 
 
 def layers_of(*modules: nn.Module) -> tuple[str, ...]:
