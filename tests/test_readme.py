@@ -1,4 +1,4 @@
-"""The README's Python blocks run as they stand, in order, in one session; its tables say what the code says."""
+"""The Python blocks of the README and the recipes run as they stand, in order; the tables say what the code says."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import pytest
 
 import cutswap_transforms
 
-README = Path(__file__).parents[1] / "README.md"
-TEXT = README.read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[1]
+PAGES = ["README.md", "docs/recipes.md", "docs/parameters.md"]
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.M | re.S)
 
 
@@ -28,18 +28,23 @@ def folder_of_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_python_blocks_run_in_order(folder_of_parts: Path):
-    session: dict[str, object] = {"__name__": "readme"}
-    blocks = list(BLOCK.finditer(TEXT))
-    assert len(blocks) >= 5
+def text_of(page: str) -> str:
+    return (ROOT / page).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("page", PAGES[:2])
+def test_python_blocks_run_in_order(page: str, folder_of_parts: Path):
+    session: dict[str, object] = {"__name__": "page"}
+    blocks = list(BLOCK.finditer(text_of(page)))
+    assert len(blocks) >= 2
     for block in blocks:
-        line = TEXT[: block.start()].count("\n") + 1  # the traceback then points into the README
-        exec(compile("\n" * line + block[1], str(README), "exec"), session)
+        line = text_of(page)[: block.start()].count("\n") + 1  # the traceback then points into the page
+        exec(compile("\n" * line + block[1], page, "exec"), session)
 
 
 def table_rows(heading: str) -> dict[str, str]:
     """Name -> default as written in the table under `### heading`."""
-    section = TEXT.split(f"### {heading}\n", 1)[1].split("\n#", 1)[0]
+    section = text_of("docs/parameters.md").split(f"### {heading}\n", 1)[1].split("\n#", 1)[0]
     rows = re.findall(r"^\| `(\w+)` \| `([^`]*)` \|", section, re.M)
     assert len(rows) == len(dict(rows))  # no parameter stands there twice
     return dict(rows)
@@ -51,7 +56,7 @@ def test_parameter_table_has_every_parameter_with_its_default(name: str):
     assert {k: v.replace('"', "'") for k, v in table_rows(name).items()} == {p.name: repr(p.default) for p in parameters}
 
 
-def test_links_into_the_repository_exist():
-    targets = re.findall(r"\]\(((?!https?:|#)[^)\s]+)\)", TEXT)
-    assert targets
-    assert [t for t in targets if not (README.parent / t).exists()] == []
+@pytest.mark.parametrize("page", [*PAGES, "CONTRIBUTING.md", "examples/README.md", "benchmarks/README.md"])
+def test_links_into_the_repository_exist(page: str):
+    targets = [t.split("#")[0] for t in re.findall(r"\]\(((?!https?:|#)[^)\s]+)\)", text_of(page))]
+    assert [t for t in targets if not ((ROOT / page).parent / t).exists()] == []

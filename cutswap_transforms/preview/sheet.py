@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
+import torch
 from PIL import Image, ImageDraw
 
 from .._images import eight_bits
@@ -107,14 +108,12 @@ def _row(image: Any, swap: SaliencySwap, name: str, cell: int) -> tuple[Row, lis
     cells = make_cells(maps, seen, grid)
     labels, k = cluster_cells(cells, swap.clustering)
     regions = pick_regions(cells, labels, k)
+    shown = [torch.from_numpy(x) for x in (cells.points[..., 0], labels, regions)]
     pairs = [PatchPair(*p) for p in params["pairs"][0].tolist()]
     made = [p for p in pairs if p.height > 0]
     mask = patch_mask(params["pairs"].cpu(), size)[0]
     photo = fitted(picture(seen[0]), cell)
-    clustered = [
-        level_clusters(photo, *(x[0, p.level].reshape(grid, grid) for x in (cells.points[..., 0], labels, regions)))
-        for p in pairs
-    ]
+    clustered = [level_clusters(photo, *(x[0, p.level].reshape(grid, grid) for x in shown)) for p in pairs]
     panels = [
         photo,
         *(heat_map(photo, m) for m in maps),

@@ -1,59 +1,74 @@
-"""Maps and pixels on one grid: a cell of an image is (saliency, lightness, red-green, yellow-blue)."""
+"""Maps and pixels on one grid, and the salient region among the cells.
+
+A cell of an image is (saliency, lightness, red-green, yellow-blue). Arrays are NumPy's on the host, where the overhead
+of a call decides, and torch's on a device, where nothing may be read back: `xp` is the library of the arrays.
+"""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ..saliency.maps import squashed
 from .clustering import label_cells, top_cluster
+from .kmeans import as_dtype
 
 
 class Cells(NamedTuple):
-    """All levels of N images on a grid of P = G * G cells."""
+    """All levels of N images on a grid of P = G * G cells, as arrays of NumPy or torch."""
 
-    points: Tensor  # float32 [N, L, P, 4]: saliency in [0, 1], NaN where the map is not finite; three opponent colours
-    flat: Tensor  # bool [N, L]: the map has one finite value, or none
-    mask: Tensor  # bool [N, L]: the map has two values, so it is a mask already
+    points: Any  # float32 [N, L, P, 4]: saliency in [0, 1], NaN where the map is not finite; three opponent colours
+    flat: Any  # bool [N, L]: the map has one finite value, or none
+    mask: Any  # bool [N, L]: the map has two values, so it is a mask already
 
 
 def make_cells(maps: list[Tensor], images: Tensor, grid: int) -> Cells:
     """The cells of images uint8 [N, 3, H, W] and their maps, L tensors [N, h_l, w_l] of any range."""
+    host = images.device.type == "cpu"
+    xp: Any = np if host else torch
     maps = [m if m.is_floating_point() else m.float() for m in maps]
-    low, high = (torch.stack(ends, 1) for ends in zip(*(torch.aminmax(m.flatten(1), dim=1) for m in maps), strict=True))
-    noise = None
-    if low.device.type != "cpu" or not bool((high - low).isfinite().all()):  # a value is not finite, or the span is not
-        maps, low, high, noise = _without_holes(maps, grid)
-    two_valued = [
-        ((m == a[:, None, None]) | (m == b[:, None, None])).flatten(1).all(1)
-        for m, a, b in zip(maps, low.unbind(1), high.unbind(1), strict=True)
-    ]
-    saliency = torch.stack([_resized(m, grid) for m in maps], 1)  # [N, L, P]
-    least, most = torch.aminmax(saliency, dim=-1, keepdim=True)
+    rows, low, high = _extremes(xp, maps)
+    holes = None
+    if not host or not (np.isfinite(low) & np.isfinite(high)).all():
+        maps, holes = _filled(maps, grid)
+        rows, low, high = _extremes(xp, maps)
+    two_valued = [((row == low[:, i, None]) | (row == high[:, i, None])).all(1) for i, row in enumerate(rows)]
+    saliency = xp.stack([_array(host, _resized(m, grid)) for m in maps], 1)  # [N, L, P]
+    saliency = as_dtype(saliency, "float64")  # a span may be beyond float32
+    least = xp.amin(saliency, -1)[..., None]
+    span = xp.amax(saliency, -1)[..., None] - least
     flat = ~(low < high)  # asked of the map itself: resampling gives a flat map a span of rounding errors
-    scaled = (saliency - least) / torch.where(most > least, most - least, 1.0)
-    saliency = torch.where(flat[..., None], 0.0, scaled).float()
-    saliency = saliency if noise is None else saliency.masked_fill(noise, torch.nan)
-    r, g, b = squashed(images, grid).flatten(2).mul(1 / 255).unbind(1)  # [N, P]
-    colours = torch.stack(((r + g + b) / 3, r - g, (r + g) / 2 - b), -1)
-    points = torch.cat((saliency[..., None], colours[:, None].expand(-1, len(maps), -1, -1)), -1)
-    return Cells(points, flat, torch.stack(two_valued, 1))
+    saliency = (saliency - least) / xp.where((span > 0) & ~flat[..., None], span, float("inf"))
+    if holes is not None:
+        saliency = xp.where(_array(host, holes), float("nan"), saliency)
+    colours = _array(host, squashed(images, grid).flatten(2))[:, :, None] * (1 / 255)  # [N, 3, 1, P]
+    r, g, b = colours[:, 0], colours[:, 1], colours[:, 2]
+    columns = (saliency, (r + g + b) * (1 / 3), r - g, (r + g) * 0.5 - b)
+    points = xp.stack([xp.broadcast_to(c, saliency.shape) for c in columns], -1)
+    return Cells(as_dtype(points, "float32"), flat, xp.stack(two_valued, 1))
 
 
-def _without_holes(maps: list[Tensor], grid: int) -> tuple[list[Tensor], Tensor, Tensor, Tensor]:
-    """Maps in float64 with the lowest finite value where one is not finite, their lowest and highest values [N, L], and
-    the cells [N, L, P] of which more than half is not finite."""
+def _array(host: bool, x: Tensor) -> Any:
+    return x.numpy() if host else x
+
+
+def _extremes(xp: Any, maps: list[Tensor]) -> tuple[list[Any], Any, Any]:
+    """Maps as rows [N, P_l], their lowest and their highest value [N, L], NaN where a value is."""
+    rows = [_array(xp is np, m.flatten(1)) for m in maps]
+    return rows, xp.stack([xp.amin(row, 1) for row in rows], 1), xp.stack([xp.amax(row, 1) for row in rows], 1)
+
+
+def _filled(maps: list[Tensor], grid: int) -> tuple[list[Tensor], Tensor]:
+    """Maps with their lowest finite value where one is not finite, and the cells [N, L, P] of which more than half is
+    not finite. So the neighbours of a hole see low saliency."""
     finite = [m.isfinite() for m in maps]
-    low = [m.double().masked_fill(~f, torch.inf).flatten(1).amin(1) for m, f in zip(maps, finite, strict=True)]
-    high = [m.double().masked_fill(~f, -torch.inf).flatten(1).amax(1) for m, f in zip(maps, finite, strict=True)]
-    filled = [
-        torch.where(f, m.double(), a.nan_to_num(posinf=0.0)[:, None, None]) for m, f, a in zip(maps, finite, low, strict=True)
-    ]
-    noise = torch.stack([_resized(1.0 - f.double(), grid) > 0.5 for f in finite], 1)
-    return filled, torch.stack(low, 1), torch.stack(high, 1), noise
+    lowest = [m.masked_fill(~f, torch.inf).amin((1, 2), keepdim=True) for m, f in zip(maps, finite, strict=True)]
+    filled = [torch.where(f, m, a.nan_to_num(posinf=0.0)) for m, f, a in zip(maps, finite, lowest, strict=True)]
+    return filled, torch.stack([_resized(1.0 - f.float(), grid) > 0.5 for f in finite], 1)
 
 
 def _resized(m: Tensor, grid: int) -> Tensor:
@@ -62,7 +77,7 @@ def _resized(m: Tensor, grid: int) -> Tensor:
     return F.interpolate(m[:, None], size=(grid, grid), mode="bilinear", antialias=finer).flatten(1)
 
 
-def salient_regions(maps: list[Tensor], images: Tensor, clustering: object, grid: int = 24) -> Tensor:
+def salient_regions(maps: list[Tensor], images: Tensor, clustering: Any, grid: int = 24) -> Tensor:
     """The salient region of every level: the cluster of highest mean saliency among the cells of the grid.
 
     A map of two values is a mask already: its region is the cells that the mask covers by half. A flat map and a map
@@ -84,22 +99,21 @@ def salient_regions(maps: list[Tensor], images: Tensor, clustering: object, grid
     """
     cells = make_cells(maps, images, grid)
     regions = pick_regions(cells, *cluster_cells(cells, clustering))
-    return regions.reshape(*regions.shape[:2], grid, grid)
+    regions = regions.reshape(*regions.shape[:2], grid, grid)
+    return regions if isinstance(regions, Tensor) else torch.from_numpy(regions)
 
 
-def cluster_cells(cells: Cells, clustering: object) -> tuple[Tensor, int]:
+def cluster_cells(cells: Cells, clustering: Any) -> tuple[Any, int]:
     """Labels int64 [N, L, P], 0 to k - 1 or -1 for noise, and k."""
-    labels, k = label_cells(clustering, cells.points.flatten(0, 1))
-    return labels.reshape(cells.points.shape[:3]), k
+    shape = cells.points.shape
+    labels, k = label_cells(clustering, cells.points.reshape(shape[0] * shape[1], *shape[2:]))
+    return labels.reshape(shape[:3]), k
 
 
-def pick_regions(cells: Cells, labels: Tensor, k: int) -> Tensor:
+def pick_regions(cells: Cells, labels: Any, k: int) -> Any:
     """The region bool [N, L, P] among clustered cells, by the rules of `salient_regions`."""
-    saliency, labels = cells.points[..., 0].flatten(0, 1), labels.flatten(0, 1)
-    if saliency.device.type == "cpu":  # not as_tensor, which would follow a default device of the caller's
-        region = torch.from_numpy(top_cluster(saliency.numpy(), labels.numpy(), k))
-    else:
-        region = top_cluster(saliency, labels, k)
-    region = torch.where(cells.mask.reshape(-1, 1), saliency >= 0.5, region)
-    whole = cells.flat.reshape(-1, 1) | ~region.any(1, keepdim=True)
-    return (region | whole).reshape(cells.points.shape[:3])
+    xp: Any = torch if isinstance(labels, Tensor) else np
+    saliency = cells.points[..., 0]
+    region = top_cluster(saliency, labels, k)
+    region = xp.where(cells.mask[..., None], saliency >= 0.5, region)
+    return region | cells.flat[..., None] | ~region.any(-1)[..., None]

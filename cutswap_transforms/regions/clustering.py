@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .kmeans import KMeans
+from .kmeans import KMeans, as_dtype
 from .libraries import OpenCVKMeans, SklearnKMeans, one_thread_in_workers
 
 _NAMES: dict[str, Callable[[], KMeans]] = {"kmeans": KMeans, "sklearn": SklearnKMeans, "opencv": OpenCVKMeans}
@@ -45,22 +45,23 @@ def resolve_clustering(clustering: Any) -> Any:
     return clustering
 
 
-def label_cells(clustering: Any, points: Tensor) -> tuple[Tensor, int]:
-    """Labels int64 [M, P] of the points [M, P, D] of M maps, 0 to k - 1 or -1 for noise, and k.
+def label_cells(clustering: Any, points: Any) -> tuple[Any, int]:
+    """Labels int64 [M, P] of the points [M, P, D] of M maps, 0 to k - 1 or -1 for noise, and k; arrays as the points are.
 
-    A backend of the user's sees the finite points of one map at a time. An object with `fit_predict` gets NumPy points
-    and is never fitted itself: each map fits a copy.
+    A backend of the user's sees the finite points of one map at a time, as a tensor. An object with `fit_predict` gets
+    NumPy points and is never fitted itself: each map fits a copy.
 
     Raises:
         TypeError: labels that are not integers.
         ValueError: not one label per point.
     """
+    points = points.detach() if isinstance(points, Tensor) else points
     if type(clustering) in BATCHED:
-        return clustering(points), clustering.n_clusters
-    points = points.detach()
-    labels = torch.full(points.shape[:-1], -1, dtype=torch.int64, device=points.device)
+        return clustering.label(points), clustering.n_clusters
+    given = points if isinstance(points, Tensor) else torch.from_numpy(points)
+    labels = torch.full(given.shape[:-1], -1, dtype=torch.int64, device=given.device)
     most = 1
-    for row, label in zip(points, labels, strict=True):
+    for row, label in zip(given, labels, strict=True):
         keep = row.isfinite().all(-1)
         if not keep.any():
             continue
@@ -68,7 +69,7 @@ def label_cells(clustering: Any, points: Tensor) -> tuple[Tensor, int]:
         names, dense = torch.unique(found[found >= 0], return_inverse=True)  # users number clusters as they like
         label[keep] = found.masked_scatter(found >= 0, dense).clamp(min=-1)
         most = max(most, len(names))
-    return labels, most
+    return labels if isinstance(points, Tensor) else labels.numpy(), most
 
 
 def _labels_of(clustering: Any, points: Tensor) -> Tensor:
@@ -89,21 +90,20 @@ def _labels_of(clustering: Any, points: Tensor) -> Tensor:
     return labels.to(torch.int64)
 
 
-def top_cluster(saliency: Any, labels: Any, n_clusters: int) -> Any:
+def top_cluster(saliency: Any, labels: Any, k: int) -> Any:
     """The points of the cluster of highest mean saliency, of equal ones the first; none where all is noise.
 
     Args:
-        saliency: float [M, P], an array of NumPy or torch; ignored where the label is -1.
-        labels: int64 [M, P] below `n_clusters`.
+        saliency: float [..., P], an array of NumPy or torch; ignored where the label is -1.
+        labels: int64 [..., P] below k.
 
     Returns:
-        bool [M, P].
+        bool [..., P].
     """
     xp: Any = torch if isinstance(labels, Tensor) else np
-    numbers = np.arange(n_clusters) if xp is np else torch.arange(n_clusters, device=labels.device)
-    member = labels[:, None, :] == numbers[:, None]  # [M, k, P]
-    sizes = member.sum(-1)
-    values = xp.where(labels >= 0, saliency, 0.0)
-    total = (member * values[:, None, :]).sum(-1)
-    means = xp.where(sizes > 0, total / sizes.clip(1), -float("inf"))
-    return (labels == means.argmax(-1)[:, None]) & (labels >= 0)
+    numbers = np.arange(k) if xp is np else torch.arange(k, device=labels.device)
+    member = labels[..., None, :] == numbers[:, None]  # [..., k, P]
+    columns = xp.stack((xp.where(labels >= 0, saliency, 0.0), xp.ones_like(saliency)), -1)  # one product: sums and sizes
+    sums = as_dtype(member, "float64") @ as_dtype(columns, "float64")  # [..., k, 2]
+    means = xp.where(sums[..., 1] > 0, sums[..., 0] / sums[..., 1].clip(1), -1.0)  # saliency is never negative
+    return (labels == means.argmax(-1)[..., None]) & (labels >= 0)

@@ -18,8 +18,8 @@ from torch import Tensor
 class KMeans:
     """Lloyd's k-means of the cells, from a fixed start: no random numbers; same points, same labels.
 
-    It starts from the bands of saliency: the range of the first column is cut into `n_clusters` equal parts. A cluster
-    that has no points stays empty.
+    It starts from the bands of saliency: the range [0, 1] of the first column is cut into `n_clusters` equal parts. A
+    cluster that has no points stays empty.
 
     Args:
         n_clusters: number of clusters, at least 1; some may stay empty.
@@ -72,14 +72,15 @@ class KMeans:
             ValueError: another rank, or no column.
         """
         rows = _checked_points(points)
-        xp: Any = np if rows.device.type == "cpu" else torch
-        rows = rows if self.color else rows[..., :1]
-        if rows.numel() == 0:
-            return torch.zeros(points.shape[:-1], dtype=torch.int64, device=points.device)
-        x, finite, start = _start(xp, rows.numpy() if xp is np else rows, self.n_clusters)
+        labels = self.label(rows.numpy() if rows.device.type == "cpu" else rows)
+        return (labels if isinstance(labels, Tensor) else torch.from_numpy(labels)).reshape(points.shape[:-1])
+
+    def label(self, points: Any) -> Any:
+        """The same for float32 points [M, P, D] of NumPy or torch, unchecked."""
+        xp: Any = torch if isinstance(points, Tensor) else np
+        x, finite, start = _start(xp, points if self.color else points[..., :1], self.n_clusters)
         x[..., 0] *= self.saliency_weight
-        labels = self._partition(xp, x, finite, start)
-        return (torch.from_numpy(labels) if xp is np else labels).reshape(points.shape[:-1])
+        return self._partition(xp, x, finite, start)
 
     def _partition(self, xp: Any, x: Any, finite: Any, start: Any) -> Any:
         """Labels int64 [M, P] of points float64 [M, P, D] from the starting ones; all have -1 where not finite."""
@@ -96,17 +97,18 @@ def _checked_points(points: Tensor) -> Tensor:
     return rows if rows.ndim == 3 else rows[None]
 
 
+def as_dtype(x: Any, kind: str) -> Any:
+    """An array of NumPy or torch with the dtype of that name."""
+    return x.to(getattr(torch, kind)) if isinstance(x, Tensor) else x.astype(kind, copy=False)
+
+
 def _start(xp: Any, points: Any, n_clusters: int) -> tuple[Any, Any, Any]:
     """Points as float64 with zeros where one is not finite, which are finite [M, P], and the band of saliency of each."""
-    x = xp.array(points, dtype=xp.float64) if xp is np else points.double()
+    x = as_dtype(points, "float64")
     finite = xp.isfinite(x.sum(-1))
-    x = xp.where(finite[..., None], x, 0.0)
-    values, inf = x[..., 0], float("inf")
-    low = xp.amin(xp.where(finite, values, inf), -1)[:, None]
-    span = xp.amax(xp.where(finite, values, -inf), -1)[:, None] - low
-    bands = (values - low) * (n_clusters / xp.where(span > 0, span, 1.0))
-    bands = xp.asarray(xp.where(finite, bands, -1.0), dtype=xp.int64)
-    return x, finite, bands.clip(-1, n_clusters - 1)
+    x = xp.where(finite[..., None], x, 0.0)  # also a copy, which the caller may change
+    bands = as_dtype(x[..., 0] * n_clusters, "int64").clip(0, n_clusters - 1)
+    return x, finite, xp.where(finite, bands, -1)
 
 
 def lloyd(xp: Any, x: Any, labels: Any, n_clusters: int, n_iter: int) -> Any:
@@ -121,18 +123,21 @@ def lloyd(xp: Any, x: Any, labels: Any, n_clusters: int, n_iter: int) -> Any:
     """
     numbers = xp.arange(n_clusters) if xp is np else xp.arange(n_clusters, device=x.device)
     kept = (labels >= 0)[:, None, :]
+    holes = xp is torch or not kept.all()
     member = labels[:, None, :] == numbers[:, None]  # [M, k, P]
     x = xp.concatenate((x, xp.ones_like(x[..., :1])), -1)  # a column of ones: one product gives sums and sizes
     columns = xp.swapaxes(x, 1, 2)  # [M, D + 1, P]
     columns = np.ascontiguousarray(columns) if xp is np else columns
     for _ in range(n_iter):
-        sums = xp.asarray(member, dtype=xp.float64) @ x  # [M, k, D + 1]
+        sums = as_dtype(member, "float64") @ x  # [M, k, D + 1]
         sizes = sums[..., -1]
         lines = sums / -sizes.clip(1)[..., None]
         # Half the squared distance, less what is the same for all means: a linear function of the point.
         lines[..., -1] = xp.where(sizes > 0, (lines[..., :-1] ** 2).sum(-1) * 0.5, float("inf"))
         distance = lines @ columns  # [M, k, P]
-        before, member = member, (distance == xp.amin(distance, 1)[:, None]) & kept
+        before, member = member, distance == xp.amin(distance, 1)[:, None]
+        if holes:
+            member = member & kept
         if xp is np and np.array_equal(before, member):
             break
-    return xp.where(kept[:, 0], xp.asarray(member, dtype=xp.int64).argmax(1), -1)
+    return xp.where(kept[:, 0], as_dtype(member, "int64").argmax(1), -1)
