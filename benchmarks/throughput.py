@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import tempfile
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,7 +26,7 @@ from cutswap_transforms import SaliencySwap
 BATCH = 16
 
 
-def cases(kind: str, images: Sequence[Any]) -> list[Case]:
+def cases(kind: str, images: Sequence[Any], folder: str) -> list[Case]:
     """SaliencySwap and its peers on single images of one kind, and on batches where there are tensors."""
     uncached, cached = SaliencySwap(cache=None), SaliencySwap(cache="memory")
     augmentations = {
@@ -34,6 +35,7 @@ def cases(kind: str, images: Sequence[Any]) -> list[Case]:
         "RandomErasing": v2.RandomErasing(p=1.0),
         "random swap": RandomSwap(),
         "SaliencySwap, filled cache": cached,
+        "SaliencySwap, folder read once": SaliencySwap(cache=folder),
         "SaliencySwap, cache=None": uncached,
     }
     noise = perlin() if kind == "float" else None
@@ -55,13 +57,16 @@ def run(args: argparse.Namespace) -> Result:
     shown = pictures(count, size)
     bars = []
     for kind in ("PIL", "uint8", "float"):
-        timings = measure(cases(kind, [as_kind(kind, p) for p in shown]), rounds=rounds, min_time=min_time)
+        with tempfile.TemporaryDirectory() as folder:
+            timings = measure(cases(kind, [as_kind(kind, p) for p in shown], folder), rounds=rounds, min_time=min_time)
         result.add_rates(f"One core, {size}x{size} RGB, {kind}", timings.values(), timings["CutPaste"])
         result.keep({f"{kind}: {name}": t for name, t in timings.items()})
         bars += [type(t)(f"{kind}: {t.name}", t.samples) for t in timings.values()]
         for label, name in (("cached", "filled cache"), ("uncached", "cache=None")):
             ours = timings[f"SaliencySwap, {name}"]
             result.figures[f"{label}_over_cutpaste_{kind}"] = speed_ratio(ours, timings["CutPaste"])
+        read_once = timings["SaliencySwap, folder read once"]
+        result.figures[f"folder_over_memory_{kind}"] = speed_ratio(read_once, timings["SaliencySwap, filled cache"])
     if perlin() is None:
         result.notes.append("Perlin noise is left out: anomalib is not installed.")
     bar_plot(args.out / "throughput.png", f"Augmentations, one core, {size}x{size} RGB", bars, rates=True)

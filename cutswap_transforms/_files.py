@@ -19,7 +19,7 @@ UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)  #
 
 
 class UserError(Exception):
-    """A mistake of the user's, told in one sentence and without a traceback."""
+    """A mistake of the user's; the command prints its sentence without a traceback."""
 
 
 def suffixes() -> str:

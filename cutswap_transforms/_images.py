@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torchvision import tv_tensors
 
-MeanStd = tuple[Sequence[float], Sequence[float]]
+from ._arguments import MeanStd
 
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 # Bicubic resizing overshoots [0, 1] by less than this. What lies beyond has another range.
@@ -182,26 +182,6 @@ def pil_order(images: Tensor) -> npt.NDArray[np.uint8]:
     array = images.numpy().transpose(0, 2, 3, 1)
     # Plane by plane is four times as fast as ascontiguousarray.
     return array if array.flags.c_contiguous else np.stack([images[:, c].numpy() for c in range(3)], -1)
-
-
-def check_mean_std(
-    name: str, value: Any, channels: int | None = None, other: str = ""
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """(mean, std) as tuples of numbers. `other` names in messages what else the argument may be.
-
-    Raises:
-        TypeError: something else than two sequences of numbers.
-        ValueError: sequences of different or wrong length, non-finite numbers, or std <= 0.
-    """
-    try:
-        mean, std = (tuple(float(v) for v in part) for part in value)
-    except (TypeError, ValueError):
-        raise TypeError(f"`{name}` must be {other}(mean, std), each a sequence of numbers, got {value!r}") from None
-    wrong = len(mean) != len(std) or not mean or (channels is not None and len(mean) != channels)
-    if wrong or not all(map(math.isfinite, mean + std)) or min(std) <= 0:
-        length = f"of {channels} values each" if channels else "of equal length"
-        raise ValueError(f"`{name}` must be {other}(mean, std) {length}, finite, with std > 0, got {value!r}")
-    return mean, std
 
 
 def _denormalized(x: Tensor, normalized: MeanStd | None) -> Tensor:

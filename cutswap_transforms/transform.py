@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from numbers import Integral, Real
 from typing import Any, cast
 
 import numpy as np
@@ -14,7 +13,8 @@ from torch.utils.data import Dataset
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from ._images import MeanStd, batch_size, check_mean_std, check_sample, image_leaves, image_size, is_image
+from ._arguments import MeanStd, checked_levels, checked_mean_std, checked_probability, checked_range
+from ._images import batch_size, check_sample, image_leaves, image_size, is_image
 from .draw import HEAD, NUMBERS, all_pairs, first_pairs
 from .regions.finder import RegionFinder
 from .regions.precompute import precompute
@@ -94,9 +94,9 @@ class SaliencySwap(v2.Transform):
         normalized: MeanStd | None = None,
     ) -> None:
         super().__init__()
-        self.scale, self.ratio = _checked_range("scale", scale, 1.0), _checked_range("ratio", ratio, float("inf"))
-        self.levels, self.p, self.return_mask = _checked_levels(levels), _checked_probability(p), bool(return_mask)
-        self.normalized = None if normalized is None else check_mean_std("normalized", normalized)
+        self.scale, self.ratio = checked_range("scale", scale, 1.0), checked_range("ratio", ratio, float("inf"))
+        self.levels, self.p, self.return_mask = checked_levels(levels), checked_probability(p), bool(return_mask)
+        self.normalized = None if normalized is None else checked_mean_std("normalized", normalized)
         # The finder is no nn.Module, so the net has no part in parameters(), state_dict() or train().
         self._finder = RegionFinder(saliency, clustering, grid, cache, self.normalized)
         if self._finder.num_levels is not None:
@@ -276,37 +276,3 @@ def _empty_mask(image: Any) -> tv_tensors.Mask:
     else:
         zeros = torch.zeros((1, image.height, image.width), dtype=torch.uint8, device="cpu")
     return tv_tensors.Mask(zeros, device=zeros.device)
-
-
-# ---- arguments --------------------------------------------------------------------------------------------------------
-
-
-def _checked_range(name: str, value: Any, top: float) -> tuple[float, float]:
-    try:
-        low, high = (float(v) for v in value)
-    except (TypeError, ValueError):
-        raise TypeError(f"`{name}` must be two numbers (low, high), got {value!r}") from None
-    if not 0 < low <= high <= top or high == float("inf"):
-        bound = f"0 < low <= high <= {top:g}" if top < float("inf") else "0 < low <= high"
-        raise ValueError(f"`{name}` must be {bound}, got {value!r}")
-    return low, high
-
-
-def _checked_probability(p: Any) -> float:
-    if isinstance(p, bool) or not isinstance(p, Real):
-        raise TypeError(f"`p` must be a number in [0, 1], got {p!r}")
-    if not 0 <= float(p) <= 1:
-        raise ValueError(f"`p` must be a number in [0, 1], got {p!r}")
-    return float(p)
-
-
-def _checked_levels(levels: Any) -> str | tuple[int, ...]:
-    if isinstance(levels, str):
-        if levels not in ("random", "all"):
-            raise ValueError(f"`levels` must be 'random', 'all' or indices, got {levels!r}")
-        return levels
-    indices = (levels,) if isinstance(levels, Integral) else tuple(levels) if isinstance(levels, Sequence) else ()
-    whole = all(isinstance(i, Integral) and not isinstance(i, bool) for i in indices)
-    if not indices or not whole or len(set(indices)) < len(indices):
-        raise ValueError(f"`levels` must be 'random', 'all' or distinct indices, got {levels!r}")
-    return tuple(int(i) for i in indices)

@@ -14,7 +14,7 @@ from .swap import patch_mask
 
 
 class SwapViews(nn.Module):
-    """`image -> (image, t1(image), t2(image), ...)`: the views that a self-supervised head tells apart.
+    """`image -> (image, t1(image), t2(image), ...)`: the views that a self-supervised head learns to distinguish.
 
     Plain tensors become `tv_tensors.Image`, so that later v2 transforms treat every view alike (with the same random
     parameters, as torchvision does for all images of a sample).

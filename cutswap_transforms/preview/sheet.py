@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from PIL import Image, ImageDraw
@@ -14,9 +14,6 @@ from ..regions.cells import cluster_cells, make_cells, pick_regions
 from ..saliency.source import native_maps
 from ..swap import patch_mask
 from .panels import GAP, PAGE, boxes, clusters, fitted, font, heat_map, level_clusters, picture
-
-if TYPE_CHECKING:
-    from ..transform import SaliencySwap
 
 INK, FAINT = (34, 36, 40), (120, 124, 130)
 MARGIN, ROW_TEXT = 24, 29
@@ -35,7 +32,7 @@ class Row(NamedTuple):
 
 def contact_sheet(
     images: Sequence[Any],
-    swap: SaliencySwap,
+    swap: Any,
     *,
     names: Sequence[str] | None = None,
     caption: str | None = None,
@@ -47,7 +44,7 @@ def contact_sheet(
 
     Args:
         images: single images as `swap` takes them, PIL or tensor [C, H, W]; sizes may differ.
-        swap: its saliency, clustering and settings are shown.
+        swap: a `SaliencySwap`; its saliency, clustering and settings are shown.
         names: one per image, printed above its row.
         caption: a line under the title; by default the settings of `swap`.
         cell: longer side of a picture on the sheet in pixels, at least 64.
@@ -96,7 +93,7 @@ def spread(items: Sequence[Item], limit: int) -> list[Item]:
 # ---------------------------------------- one row
 
 
-def _row(image: Any, swap: SaliencySwap, name: str, cell: int) -> tuple[Row, list[tuple[str, str]]]:
+def _row(image: Any, swap: Any, name: str, cell: int) -> tuple[Row, list[tuple[str, str]]]:
     """The row of an image and the headings of its columns."""
     swap.check_inputs([image])
     params = swap.make_params([image])
@@ -180,7 +177,7 @@ def _clipped(name: str, width: float, size: int) -> str:
     return "..." * (start > 0) + name[start:]
 
 
-def _settings(swap: SaliencySwap) -> str:
+def _settings(swap: Any) -> str:
     names = ("levels", "scale", "ratio", "p", "grid")
     parts = [f"saliency={swap.saliency!r}", f"clustering={swap.clustering!r}"]
     return ", ".join(parts + [f"{name}={getattr(swap, name)!r}" for name in names])

@@ -17,7 +17,8 @@ import PIL.Image
 import torch
 from torch import Tensor
 
-from .._images import MeanStd, eight_bits, pil_array, pil_order
+from .._arguments import MeanStd, checked_grid
+from .._images import eight_bits, pil_array, pil_order
 from ..saliency.layer_cam import LayerCAMExtractor
 from ..saliency.source import native_maps, resolve_saliency
 from .cells import salient_regions
@@ -26,7 +27,6 @@ from .entry import Regions, content_key, pack, unpack
 from .memory import Memory, shared_memory
 from .store import RegionCache
 
-GRIDS = (2, 255)  # an entry of the cache holds the grid in one byte
 _VERSION = "regions-3"  # enters every key: raise it when the same settings come to give other regions
 
 
@@ -43,7 +43,7 @@ class RegionFinder:
 
     def __init__(self, saliency: Any, clustering: Any, grid: int, cache: Any, normalized: MeanStd | None) -> None:
         self.saliency, self.clustering = resolve_saliency(saliency), resolve_clustering(clustering)
-        self.grid, self.normalized = _checked_grid(grid), normalized
+        self.grid, self.normalized = checked_grid(grid), normalized
         self.cache = _resolved_cache(cache)
         if isinstance(self.cache, RegionCache) and self._described() is None:
             raise ValueError(
@@ -128,14 +128,6 @@ def _fingerprint(source: Any) -> Any:
     the base class computes, not what a subclass makes of it."""
     own = "fingerprint" in getattr(source, "__dict__", {}) or "fingerprint" in vars(type(source))
     return source.fingerprint if own or type(source) in BATCHED else None
-
-
-def _checked_grid(grid: Any) -> int:
-    if not isinstance(grid, int) or isinstance(grid, bool):
-        raise TypeError(f"`grid` must be an int, got {grid!r}")
-    if not GRIDS[0] <= grid <= GRIDS[1]:
-        raise ValueError(f"`grid` must lie in [{GRIDS[0]}, {GRIDS[1]}], got {grid}")
-    return grid
 
 
 def _resolved_cache(cache: Any) -> Any:

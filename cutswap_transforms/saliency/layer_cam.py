@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from .._images import check_mean_std, check_sample, eight_bits, net_input
+from .._arguments import check_int, checked_mean_std
+from .._images import check_sample, eight_bits, net_input
 from . import tiny
 from .maps import normalize_maps, squashed
 
@@ -105,8 +106,8 @@ class LayerCAMExtractor(v2.Transform):
         precision: str = "fp32",
     ) -> None:
         super().__init__()
-        _check_int("target", target, 0)
-        _check_int("input_size", input_size, 32)
+        check_int("target", target, 0)
+        check_int("input_size", input_size, 32)
         if precision not in PRECISIONS:
             raise ValueError(f'`precision` must be "fp32" or "bf16", got {precision!r}')
         self._mean_std = _resolved_mean_std(mean_std)
@@ -122,7 +123,7 @@ class LayerCAMExtractor(v2.Transform):
     def fingerprint(self) -> str | None:
         """sha256 of all that decides the maps: net and weights, layers, target, input size, mean_std and precision.
 
-        None for a module of your own that cannot be traced: nothing tells then what it computes."""
+        None for a module of your own that cannot be traced: nothing identifies what it computes."""
         if not self._net.digest:
             return None
         parts = (SCHEMA, self._net.digest, self.layers, self.target, self.input_size, self._mean_std, self.precision)
@@ -225,11 +226,4 @@ def _resolved_mean_std(mean_std: Any) -> tuple[tuple[float, ...], tuple[float, .
         return (0.0,) * 3, (1.0,) * 3
     if isinstance(mean_std, str) and mean_std == "imagenet":
         return IMAGENET
-    return check_mean_std("mean_std", mean_std, 3, '"imagenet", None or ')
-
-
-def _check_int(name: str, value: Any, low: int) -> None:
-    if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
-        raise TypeError(f"`{name}` must be an int or None, got {value!r}")
-    if value is not None and value < low:
-        raise ValueError(f"`{name}` must be at least {low}, got {value}")
+    return checked_mean_std("mean_std", mean_std, 3, '"imagenet", None or ')

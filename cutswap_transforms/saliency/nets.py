@@ -126,7 +126,7 @@ def _private_copy(model: nn.Module, name: str) -> nn.Module:
     for m in module.modules():
         for hooks in (m._forward_hooks, m._backward_hooks, m._backward_pre_hooks):
             hooks.clear()
-        # Weight norm and its like compute weights in such hooks; others only watch, and shall not see us.
+        # Weight norm and its like compute weights in such hooks; others only watch, and must not see our calls.
         for key, hook in list(m._forward_pre_hooks.items()):
             if not type(hook).__module__.startswith("torch."):
                 del m._forward_pre_hooks[key]
@@ -167,7 +167,7 @@ def _resolve_weights(model: str, weights: Any) -> Any:
 
 
 def _identity(weights: Any) -> Any:
-    """What tells one set of weights from another; a file that is written anew is read anew."""
+    """What identifies a set of weights; a file that was written again is read again."""
     return (weights, os.stat(weights).st_mtime_ns) if isinstance(weights, Path) else weights
 
 

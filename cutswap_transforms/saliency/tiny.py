@@ -151,7 +151,7 @@ def _on_cpu(source: Source) -> TinyNet:
 
 
 def _source(weights: str | None) -> Source:
-    """What tells one set of weights from another; a file that is written anew is read anew."""
+    """What identifies a set of weights; a file that was written again is read again."""
     if weights is None:
         return None
     path = PACKAGED if weights == "DEFAULT" else Path(weights).expanduser()

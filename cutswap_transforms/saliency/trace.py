@@ -6,7 +6,7 @@ Requirements, in the order in which they shaped this file:
   runs at construction only, under `make_fx`, which writes down the operators of both passes.
 - One trace serves every batch size: that size is a symbol. A trace with real sizes is silently wrong for another batch.
 - Parameters need no gradient, and nothing below the first level does: the first level's output becomes a leaf.
-- The graph has to be pickled for spawned workers. Those for accelerators are left out and made anew on first use.
+- The graph has to be pickled for spawned workers. Those for accelerators are left out and made again on first use.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Maps = Callable[[Tensor], list[Tensor]]
 
 
 class CamArguments(NamedTuple):
-    """What LayerCAM is asked of a module, and how the module wants it.
+    """Which LayerCAM is wanted of a module, and in which form the module runs it.
 
     `clone` guards outputs that the next module changes in place; `layout` is the memory format of images and maps.
     """
