@@ -31,6 +31,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
 from cutswap_transforms import SaliencySwap
+from cutswap_transforms.regions.entry import pack
 
 BATCH = 8
 SWAPS = ("none", "cached", "uncached")
@@ -69,9 +70,8 @@ def private_memory() -> int:
 def fill_memory_cache(_: int) -> None:
     """Fill the memory cache of a worker up to its limit with entries of the size that "tiny" makes."""
     swap = SaliencySwap()
-    grids = [m[0].numel() for m in swap.saliency.native_maps(torch.zeros(1, 3, 64, 64, dtype=torch.uint8))]
-    entry_bytes, number, cache = 1 + 4 * len(grids) + sum(-(-cells // 8) for cells in grids), 0, swap.cache
-    before = -1
+    regions = swap._finder(torch.zeros(3, 64, 64, dtype=torch.uint8))
+    entry_bytes, number, cache, before = len(pack(regions)[0]), 0, swap._finder.store, -1
     while cache.size > before:
         before = cache.size
         cache.put((number.to_bytes(KEY_BYTES, "big"), bytes(entry_bytes)) for number in range(number, number + 1000))

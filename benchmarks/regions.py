@@ -130,14 +130,14 @@ def run(args: argparse.Namespace) -> Result:
     count, size = (2, 64) if args.quick else (args.count, args.size)
     result = Result("regions", {"images": count, "size": size, "net": args.net})
     folders = [photographed(name, Path(folder), count, size) for name, folder in args.data]
-    rows = [["", "region", "fine to coarse", "worst on object", "best covered"]]
+    rows = [["", "region", "fine to coarse", "worst on object", "best covered", "mean covered"]]
     for objects in [*folders, *(drawn(name, count, size) for name in SCENES)]:
         for name, finder in finders(args):
             on, covered = score(finder, objects)
             means, best = (on.mean(1), covered.mean(1)), int(covered.mean(1).argmax())
             worst = int(means[0].argmin())
             each = " ".join(f"{a:.2f}/{b:.2f}" for a, b in zip(*means, strict=True))
-            rows.append([objects.name, name, each, f"{means[0][worst]:.2f}", f"{means[1][best]:.2f}"])
+            rows.append([objects.name, name, each, *(f"{v:.2f}" for v in (means[0][worst], means[1][best], means[1].mean()))])
             result.figures[f"{objects.name}: {name}: worst on object"] = figure(on[worst])
             result.figures[f"{objects.name}: {name}: best covered"] = figure(covered[best])
     result.tables["Share of the region on the object / share of the object covered, means over the images"] = rows

@@ -42,8 +42,7 @@ def guidance_cases(images: Sequence[Tensor], mark: str) -> list[Case]:
     cells = [make_cells(m, x, GRID) for m, x in zip(maps, images, strict=True)]
     labels = [cluster_cells(c, kmeans) for c in cells]
     regions = [
-        pick_regions(c, *found).numpy().reshape(len(x), -1, GRID, GRID)
-        for c, found, x in zip(cells, labels, images, strict=True)
+        pick_regions(c, *found).reshape(len(x), -1, GRID, GRID) for c, found, x in zip(cells, labels, images, strict=True)
     ]
 
     def without_grad(call: Callable[[Any], object]) -> Callable[[Any], object]:

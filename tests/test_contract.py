@@ -103,8 +103,10 @@ def test_a_batch_equals_a_loop_over_singles(transform):
         torch.testing.assert_close(together, torch.stack(alone), rtol=0, atol=0.05 if transform.precision == "bf16" else 1e-3)
     else:
         assert torch.equal(together, torch.stack(alone))
-    empty = transform(batch[:0])
-    assert (empty[0] if isinstance(empty, tuple) else empty).shape[0] == 0
+    for empty in (batch[:0], batch[:0, :, :1, :1]):
+        out = transform(empty)
+        out = out[0] if isinstance(out, tuple) else out
+        assert out.shape[0] == 0 and (isinstance(transform, LayerCAMExtractor) or out is empty)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -155,71 +157,50 @@ def test_a_compiled_model_may_hold_a_swap(back_end, cache):
 
 # ---- errors -------------------------------------------------------------------------------------------------------------
 
+IMAGE = torch.rand(3, 8, 8)
+BOXES = tv_tensors.BoundingBoxes([[0, 0, 2, 2]], format="XYXY", canvas_size=(8, 8))
+POINTS = tv_tensors.KeyPoints([[1.0, 2.0]], canvas_size=(8, 8))
+UNEQUAL = {"a": tv_tensors.Image(IMAGE), "b": tv_tensors.Image(torch.rand(3, 8, 9))}
+SHAPE = r"`image` must have shape \[C, H, W\] or \[N, C, H, W\], got "
+DTYPE = r"`image` must be uint8, uint16 or floating point, got "
+MODE = r"`image` must be of a PIL mode with 8 or 16 bits, got mode "
 SAMPLES = [
-    (torch.rand(40, 33), ValueError, r"`image` must have shape \[C, H, W\] or \[N, C, H, W\], got \[40, 33\]"),
-    (torch.rand(1, 2, 3, 4, 5), ValueError, r"`image` must have shape .* got \[1, 2, 3, 4, 5\]"),
-    (torch.rand(40, 33, 3), ValueError, r"got \[40, 33, 3\], which looks like \[H, W, C\]; use image.movedim\(-1, -3\)"),
-    (
-        {"a": torch.rand(2, 3, 8, 8), "m": tv_tensors.Mask(torch.zeros(4, 8, 8))},
-        ValueError,
-        r"`sample` must hold a mask for each of the 2 images, got \[4, 8, 8\]",
-    ),
+    (torch.rand(40, 33), ValueError, SHAPE + r"\[40, 33\]"),
+    (torch.rand(1, 2, 3, 4, 5), ValueError, SHAPE + r"\[1, 2, 3, 4, 5\]"),
+    (torch.rand(40, 33, 3), ValueError, SHAPE + r"\[40, 33, 3\], which looks like \[H, W, C\]; use image.movedim\(-1, -3\)"),
     (torch.rand(2, 40, 33), ValueError, r"`image` must have 1 channel or at least 3, got 2"),
     (torch.full((3, 8, 8), torch.nan), ValueError, r"`image` must have finite pixels, got values from nan"),
-    (
-        torch.full((3, 8, 8), 255.0),
-        ValueError,
-        r"`image` of floating point must lie in \[0, 1\], got values from 255 to 255; .*divide 0..255 by 255",
-    ),
-    (
-        torch.zeros(3, 8, 8, dtype=torch.int64),
-        TypeError,
-        r"`image` must be uint8, uint16 or floating point, got torch.int64; values 0..255 fit image.to\(torch.uint8\)",
-    ),
-    (
-        torch.zeros(3, 8, 8, dtype=torch.bool),
-        TypeError,
-        r"`image` must be uint8, uint16 or floating point, got torch.bool",
-    ),
-    (
-        PIL.Image.new("F", (8, 8)),
-        TypeError,
-        r"`image` must be of a PIL mode with 8 or 16 bits, got mode 'F'; make it 'I;16' or a float tensor",
-    ),
-    (PIL.Image.new("I", (8, 8)), TypeError, r"got mode 'I'"),
-    (PIL.Image.new("1", (8, 8)), TypeError, r"got mode '1'"),
+    (torch.full((3, 8, 8), 255.0), ValueError, r"must lie in \[0, 1\], got values from 255 to 255; .*divide 0..255 by 255"),
+    (torch.zeros(3, 8, 8, dtype=torch.int64), TypeError, DTYPE + r"torch.int64; values 0..255 fit image.to\(torch.uint8\)"),
+    (torch.zeros(3, 8, 8, dtype=torch.bool), TypeError, DTYPE + "torch.bool"),
+    (PIL.Image.new("F", (8, 8)), TypeError, MODE + r"'F'; make it 'I;16' or a float tensor in \[0, 1\]"),
+    (PIL.Image.new("I", (8, 8)), TypeError, MODE + "'I'; make it 'I;16'"),
+    (PIL.Image.new("1", (8, 8)), TypeError, MODE + r"'1'; use image.convert\('L'\)"),
     (
         np.zeros((8, 8, 3), np.uint8),
         TypeError,
-        r"got numpy.ndarray of shape \(8, 8, 3\); put v2.ToImage\(\) first, and mind that OpenCV reads BGR",
+        r"got numpy.ndarray of shape \(8, 8, 3\); put v2.ToImage\(\) .* OpenCV reads BGR",
     ),
+    ((IMAGE, np.zeros((8, 8))), TypeError, r"`image` must be a PIL image or a tensor, got numpy.ndarray"),
     ({"label": 3}, TypeError, r"`sample` must hold an image .* got int"),
     (
-        {"a": tv_tensors.Image(torch.rand(3, 8, 8)), "b": tv_tensors.Image(torch.rand(3, 8, 9))},
+        UNEQUAL,
         ValueError,
-        r"`sample` must hold images of one size, got \(H, W, N\) \[\(8, 8, 1\), \(8, 9, 1\)\]",
+        r"must hold images of one size, got \(H, W, N\) \[\(8, 8, 1\), \(8, 9, 1\)\]; transform them one by one",
     ),
+    ((IMAGE, tv_tensors.Mask(torch.zeros(1, 4, 8))), ValueError, r"hold masks of the image's size \(8, 8\), got \[1, 4, 8\]"),
     (
-        {"a": torch.rand(3, 8, 8), "m": tv_tensors.Mask(torch.zeros(1, 4, 8))},
+        (IMAGE[None].repeat(2, 1, 1, 1), tv_tensors.Mask(torch.zeros(4, 8, 8))),
         ValueError,
-        r"`sample` must hold masks of the image's size \(8, 8\), got \[1, 4, 8\]",
+        r"for each of the 2 images, got \[4, 8, 8\]",
     ),
     (
-        (torch.rand(3, 8, 8), tv_tensors.BoundingBoxes([[0, 0, 2, 2]], format="XYXY", canvas_size=(8, 8))),
+        (IMAGE, BOXES),
         TypeError,
-        r"`sample` must not hold BoundingBoxes: boxes do not follow swapped pixels; apply the transform to the image alone",
+        r"`sample` must not hold BoundingBoxes: boxes do not follow swapped pixels; apply the transform",
     ),
-    (
-        tv_tensors.Video(torch.rand(2, 3, 8, 8)),
-        TypeError,
-        r"`sample` must not hold Video: .* tv_tensors.Image\(video\)",
-    ),
-    ((torch.rand(3, 8, 8), np.zeros((8, 8))), TypeError, r"`image` must be a PIL image or a tensor, got numpy.ndarray"),
-    (
-        (torch.rand(3, 8, 8), tv_tensors.KeyPoints([[1.0, 2.0]], canvas_size=(8, 8))),
-        TypeError,
-        "`sample` must not hold KeyPoints: key points do not follow swapped pixels",
-    ),
+    ((IMAGE, POINTS), TypeError, "`sample` must not hold KeyPoints: key points do not follow swapped pixels"),
+    (tv_tensors.Video(torch.rand(2, 3, 8, 8)), TypeError, r"`sample` must not hold Video: .* tv_tensors.Image\(video\)"),
 ]
 
 
@@ -230,35 +211,29 @@ def test_bad_samples_are_refused_with_the_way_out(make, sample, kind, sentence):
         make()(sample)
 
 
+LEVELS, RANGE = r"`levels` must be 'random', 'all' or ", r"must be 0 < low <= high"
+PAIR = r"`normalized` must be \(mean, std\)"
 ARGUMENTS = [
-    ({"scale": (0.3, 0.1)}, ValueError, r"`scale` must be 0 < low <= high <= 1, got \(0.3, 0.1\)"),
-    ({"scale": (0.1, 1.1)}, ValueError, r"`scale` must be 0 < low <= high <= 1, got \(0.1, 1.1\)"),
+    ({"scale": (0.3, 0.1)}, ValueError, rf"`scale` {RANGE} <= 1, got \(0.3, 0.1\)"),
+    ({"scale": (0.1, 1.1)}, ValueError, rf"`scale` {RANGE} <= 1, got \(0.1, 1.1\)"),
     ({"scale": 0.1}, TypeError, r"`scale` must be two numbers \(low, high\), got 0.1"),
-    ({"ratio": (0, 1)}, ValueError, r"`ratio` must be 0 < low <= high, got \(0, 1\)"),
-    ({"ratio": (1, float("nan"))}, ValueError, r"`ratio` must be 0 < low <= high, got \(1, nan\)"),
+    ({"ratio": (0, 1)}, ValueError, rf"`ratio` {RANGE}, got \(0, 1\)"),
+    ({"ratio": (1, float("nan"))}, ValueError, rf"`ratio` {RANGE}, got \(1, nan\)"),
     ({"p": 1.5}, ValueError, r"`p` must be a number in \[0, 1\], got 1.5"),
     ({"p": "often"}, TypeError, r"`p` must be a number in \[0, 1\], got 'often'"),
     ({"grid": 1}, ValueError, r"`grid` must lie in \[2, 255\], got 1"),
     ({"grid": 24.0}, TypeError, r"`grid` must be an int, got 24.0"),
-    ({"levels": "some"}, ValueError, r"`levels` must be 'random', 'all' or indices, got 'some'"),
-    ({"levels": ()}, ValueError, r"`levels` must be 'random', 'all' or distinct indices, got \(\)"),
-    ({"levels": (1, 1)}, ValueError, r"`levels` must be .* distinct indices, got \(1, 1\)"),
-    ({"levels": 1.5}, ValueError, r"`levels` must be .* distinct indices, got 1.5"),
+    ({"levels": "some"}, ValueError, LEVELS + "indices, got 'some'"),
+    ({"levels": ()}, ValueError, LEVELS + r"distinct indices, got \(\)"),
+    ({"levels": (1, 1)}, ValueError, LEVELS + r"distinct indices, got \(1, 1\)"),
+    ({"levels": 1.5}, ValueError, LEVELS + "distinct indices, got 1.5"),
     ({"saliency": "tiny", "levels": 4}, ValueError, r"`levels` must lie in \[-4, 3\] for 4 saliency maps, got 4"),
-    (
-        {"normalized": (0.5, 0.5)},
-        TypeError,
-        r"`normalized` must be \(mean, std\), each a sequence of numbers, got \(0.5, 0.5\)",
-    ),
-    ({"normalized": ((0.5,), (0.0,))}, ValueError, r"`normalized` must be \(mean, std\) of equal length, finite, with std > 0"),
-    ({"normalized": ((float("nan"),), (1.0,))}, ValueError, r"`normalized` must be .* finite, .*got \(\(nan,\), \(1.0,\)\)"),
+    ({"normalized": (0.5, 0.5)}, TypeError, PAIR + ", each a sequence of numbers, got .0.5, 0.5."),
+    ({"normalized": ((0.5,), (0.0,))}, ValueError, PAIR + " of equal length, finite, with std > 0"),
+    ({"normalized": ((float("nan"),), (1.0,))}, ValueError, PAIR + r" .* finite, .*got \(\(nan,\), \(1.0,\)\)"),
     ({"saliency": LayerCAMExtractor}, TypeError, r"`saliency` must be an object, got the class LayerCAMExtractor; pass"),
     ({"saliency": "resnet81"}, ValueError, r"`model` .*'resnet81'.*resnet18"),
-    (
-        {"saliency": 3},
-        TypeError,
-        r"`saliency` must be a model's name, an object with native_maps or a callable .* got int",
-    ),
+    ({"saliency": 3}, TypeError, r"must be a model's name, an object with native_maps or a callable .* got int"),
     ({"clustering": "kmeens"}, ValueError, r"`clustering` .*'kmeens'.*kmeans"),
 ]
 

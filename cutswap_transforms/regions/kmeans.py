@@ -18,8 +18,9 @@ from torch import Tensor
 class KMeans:
     """Lloyd's k-means of the cells, from a fixed start: no random numbers; same points, same labels.
 
-    It starts from the bands of saliency: the range [0, 1] of the first column is cut into `n_clusters` equal parts. A
-    cluster that has no points stays empty.
+    It starts from the quantiles (2j + 1) / 2k of the distinct values in the first column: every point joins the nearest.
+    Distinct, because a map that is mostly zero would else start from one centre. Quantiles, because parts of equal width
+    leave the few cells of a peak to themselves, and the region becomes that peak. A cluster without points stays empty.
 
     Args:
         n_clusters: number of clusters, at least 1; some may stay empty.
@@ -59,7 +60,7 @@ class KMeans:
     @property
     def fingerprint(self) -> str:
         """All that the labels depend on. The version rises when the same arguments come to give other labels."""
-        return f"{self!r} v2"
+        return f"{self!r} v3"
 
     def __call__(self, points: Tensor) -> Tensor:
         """Label points [P, D] or, M sets at once, [M, P, D].
@@ -78,6 +79,8 @@ class KMeans:
     def label(self, points: Any) -> Any:
         """The same for float32 points [M, P, D] of NumPy or torch, unchecked."""
         xp: Any = torch if isinstance(points, Tensor) else np
+        if 0 in points.shape:
+            return as_dtype(points.sum(-1), "int64")
         x, finite, start = _start(xp, points if self.color else points[..., :1], self.n_clusters)
         x[..., 0] *= self.saliency_weight
         return self._partition(xp, x, finite, start)
@@ -103,12 +106,21 @@ def as_dtype(x: Any, kind: str) -> Any:
 
 
 def _start(xp: Any, points: Any, n_clusters: int) -> tuple[Any, Any, Any]:
-    """Points as float64 with zeros where one is not finite, which are finite [M, P], and the band of saliency of each."""
+    """Points as float64 with zeros where one is not finite, which are finite [M, P], and the starting labels [M, P]."""
     x = as_dtype(points, "float64")
     finite = xp.isfinite(x.sum(-1))
     x = xp.where(finite[..., None], x, 0.0)  # also a copy, which the caller may change
-    bands = as_dtype(x[..., 0] * n_clusters, "int64").clip(0, n_clusters - 1)
-    return x, finite, xp.where(finite, bands, -1)
+    values = xp.where(finite, x[..., 0], float("inf"))
+    ordered: Any = np.sort(values, -1) if xp is np else values.sort(-1).values
+    rank = xp.cumsum(xp.concatenate((ordered[:, :1] < ordered[:, :1], ordered[:, :-1] < ordered[:, 1:]), -1), -1)
+    count = xp.amax(xp.where(xp.isfinite(ordered), rank, 0), -1)[:, None] + 1  # distinct values of each row
+    odd = xp.arange(1, 2 * n_clusters, 2) if xp is np else xp.arange(1, 2 * n_clusters, 2, device=x.device)
+    wanted = count * odd // (2 * n_clusters)  # [M, k]
+    place = (rank[:, None, :] < wanted[:, :, None]).sum(-1)
+    centres = np.take_along_axis(ordered, place, 1) if xp is np else ordered.gather(1, place)
+    middle = (centres[:, :-1] + centres[:, 1:]) * 0.5
+    labels = (values[:, None, :] > middle[:, :, None]).sum(1)
+    return x, finite, xp.where(finite, labels, -1)
 
 
 def lloyd(xp: Any, x: Any, labels: Any, n_clusters: int, n_iter: int) -> Any:

@@ -53,7 +53,7 @@ class LibraryKMeans(KMeans):
 
 
 class SklearnKMeans(LibraryKMeans):
-    """:class:`sklearn.cluster.KMeans` with one start, the means of the bands; it draws no random numbers."""
+    """:class:`sklearn.cluster.KMeans` with one start, that of :class:`KMeans`; it draws no random numbers."""
 
     module, extra = "sklearn", "sklearn"
 
@@ -67,7 +67,7 @@ class SklearnKMeans(LibraryKMeans):
 
 
 class OpenCVKMeans(LibraryKMeans):
-    """:func:`cv2.kmeans` from the bands as starting labels, one attempt; it draws no random numbers."""
+    """:func:`cv2.kmeans` from the starting labels of :class:`KMeans`, one attempt; it draws no random numbers."""
 
     module, extra = "cv2", "opencv"
 
