@@ -733,22 +733,6 @@ def test_precompute_says_what_it_needs(tmp_path):
         SaliencySwap(hot_quarter).precompute(image for image in [scene()])
 
 
-def test_precompute_keeps_the_keys_of_resized_pil_images(tmp_path):
-    image = PIL.Image.fromarray(scene(90, 70).permute(1, 2, 0).numpy())
-    swap = SaliencySwap(cache=tmp_path / "c")
-
-    class One(Dataset):
-        def __len__(self):
-            return 1
-
-        def __getitem__(self, index):
-            return v2.Resize(48)(image)
-
-    swap.precompute(One())
-    v2.Compose([v2.Resize(48), swap])(image)
-    assert (swap.cache.hits, swap.cache.misses) == (1, 0)
-
-
 # ---- the command --------------------------------------------------------------------------------------------------
 
 
