@@ -1,7 +1,7 @@
 """How well the salient region matches the object: the share of the region on it, and the share of the object covered.
 
     python benchmarks/regions.py [--data NAME=FOLDER ...] [--net MODULE:FACTORY ...] [--count N] [--quick] [--out FOLDER]
-    python benchmarks/regions.py --grid 16 24 32 --clusters 3 4 --saliency-weight 0.35 0.5 0.7 --color --no-color
+    python benchmarks/regions.py --grid 16 24 32 --clusters 3 4 --saliency-weight 0.35 0.5 0.7 --color --no-color --start bands quantiles
 
 Always measured on the drawn scenes that have an object (of the board: its components), and on the normal training images of
 each FOLDER, a category in MVTec AD's layout. The object's mask is FOLDER/object_mask, as `examples/lay_on_ground.py` writes
@@ -95,9 +95,10 @@ def finders(args: argparse.Namespace) -> Iterator[tuple[str, Finder]]:
         return lambda images: list(salient_regions(source.native_maps(images), images, clustering, grid).unbind(1))
 
     sources = {"tiny": tiny, "random weights": untrained} | {net: augment.load_saliency(net) for net in args.net}
-    for grid, clusters, weight, color in itertools.product(args.grid, args.clusters, args.saliency_weight, args.color):
-        kmeans = KMeans(clusters, saliency_weight=weight, color=color)
-        settings = f"{clusters} clusters, weight {weight:g}, grid {grid}{'' if color else ', no colour'}"
+    choices = itertools.product(args.grid, args.clusters, args.saliency_weight, args.color, args.start)
+    for grid, clusters, weight, color, start in choices:
+        kmeans = KMeans(clusters, saliency_weight=weight, color=color, start=start)
+        settings = f"{clusters} clusters, weight {weight:g}, grid {grid}, {start}{'' if color else ', no colour'}"
         for name, source in sources.items():
             yield f"{name}, {settings}", clustered(source, kmeans, grid)
 
@@ -160,6 +161,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     found.add_argument("--grid", nargs="+", type=int, default=[24], help="cells along a side (default 24)")
     found.add_argument("--clusters", nargs="+", type=int, default=[3], help="of k-means (default 3)")
     found.add_argument("--saliency-weight", nargs="+", type=float, default=[0.5], help="of k-means (default 0.5)")
+    found.add_argument(
+        "--start", nargs="+", default=["bands"], choices=("bands", "quantiles"), help="of k-means (default bands)"
+    )
     found.add_argument("--color", action="append_const", const=True, help="cluster by colour too (default)")
     found.add_argument("--no-color", dest="color", action="append_const", const=False, help="cluster by saliency alone")
     args = found.parse_args(argv)

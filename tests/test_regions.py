@@ -36,7 +36,7 @@ K_MEANS = {"kmeans": KMeans, "sklearn": SklearnKMeans, "opencv": OpenCVKMeans}
 SPECS = {name: name for name in K_MEANS} | {
     "dbscan": sklearn.cluster.DBSCAN(eps=0.05, min_samples=2),
     "callable": thirds,
-    "object": KMeans(4, saliency_weight=2.0, color=False, n_iter=7),
+    "object": KMeans(4, saliency_weight=2.0, color=False, n_iter=7, start="quantiles"),
 }
 
 
@@ -134,11 +134,13 @@ def test_random_numbers_and_threads_are_left_alone(backend):
 # ---- the default and the libraries --------------------------------------------------------------------------------------
 
 
-def reference_k_means(points, n_clusters, n_iter, weight=1.0):
+def reference_k_means(points, n_clusters, n_iter, weight, start):
     """Lloyd's algorithm by loops over clusters and points, in Python's float64."""
     distinct = sorted({p[0] for p in points})
     starts = [distinct[(2 * j + 1) * len(distinct) // (2 * n_clusters)] for j in range(n_clusters)]
     labels = [sum(p[0] > (a + b) / 2 for a, b in itertools.pairwise(starts)) for p in points]
+    if start == "bands":
+        labels = [min(int(p[0] * n_clusters), n_clusters - 1) for p in points]
     points = [(p[0] * weight, *p[1:]) for p in points]
     for _ in range(n_iter):
         centres = {}
@@ -150,16 +152,16 @@ def reference_k_means(points, n_clusters, n_iter, weight=1.0):
     return labels
 
 
+@pytest.mark.parametrize("start", ["bands", "quantiles"])
 @pytest.mark.parametrize("n_clusters", [1, 2, 3, 7])
 @pytest.mark.parametrize(("n_iter", "columns", "weight"), [(1, 4, 0.5), (3, 1, 1.0), (10, 4, 0.5), (40, 4, 2.0)])
-def test_kmeans_equals_the_reference(n_clusters, n_iter, columns, weight):
+def test_kmeans_equals_the_reference(n_clusters, n_iter, columns, weight, start):
+    options = {"saliency_weight": weight, "n_iter": n_iter, "start": start}
     for seed in range(3):
         points = points_of(83, columns, seed=seed)
-        expected = reference_k_means(points.double().tolist(), n_clusters, n_iter, weight)
-        ours = KMeans(n_clusters, saliency_weight=weight, n_iter=n_iter)
-        assert ours(points).tolist() == expected
-        value_only = KMeans(n_clusters, saliency_weight=weight, color=False, n_iter=n_iter)
-        assert value_only(points).tolist() == reference_k_means(points[:, :1].double().tolist(), n_clusters, n_iter, weight)
+        for color, seen in ((True, points), (False, points[:, :1])):
+            expected = reference_k_means(seen.double().tolist(), n_clusters, n_iter, weight, start)
+            assert KMeans(n_clusters, color=color, **options)(points).tolist() == expected
 
 
 @pytest.mark.parametrize("name", ["sklearn", "opencv"])
@@ -176,7 +178,8 @@ def test_the_libraries_agree_with_the_default(name, n_points):
 def test_a_tie_goes_to_the_lower_cluster_and_an_empty_cluster_stays_empty():
     points, start = np.array([[[0.0], [2.0], [4.0], [2.0]]]), np.array([[0, 0, 1, 1]])  # the means are 1 and 3
     assert kmeans.lloyd(np, points, start, 2, 1).tolist() == [[0, 0, 1, 0]]
-    assert KMeans(5)(torch.tensor([[0.0], [0.0], [1.0]])).tolist() == [0, 0, 2]
+    for start, labels in (("bands", [0, 0, 4]), ("quantiles", [0, 0, 2])):
+        assert KMeans(5, start=start)(torch.tensor([[0.0], [0.0], [1.0]])).tolist() == labels
 
 
 @given(
@@ -186,15 +189,14 @@ def test_a_tie_goes_to_the_lower_cluster_and_an_empty_cluster_stays_empty():
 def test_numpy_and_torch_do_the_same(rows, n_clusters):
     """In sixteenths all sums are exact, so only a different formula could give another label."""
     points = torch.tensor(rows).reshape(-1, 9, 2)
-    found = []
-    for xp, x in ((np, points.numpy()), (torch, points)):
-        x, _, start = kmeans._start(xp, x, n_clusters)
-        found.append(torch.as_tensor(kmeans.lloyd(xp, x, start, n_clusters, 1)))
-        region = top_cluster(
-            points[..., 0].numpy() if xp is np else points[..., 0], found[-1].numpy() if xp is np else found[-1], 6
-        )
-        found[-1] = torch.cat((found[-1], torch.as_tensor(region).long()))
-    assert torch.equal(*found)
+    for start in ("bands", "quantiles"):
+        ours = KMeans(n_clusters, n_iter=1, start=start, saliency_weight=1.0)
+        labels = [ours.label(points.numpy()), ours.label(points)]
+        regions = [
+            top_cluster(points[..., 0].numpy(), labels[0], n_clusters),
+            top_cluster(points[..., 0], labels[1], n_clusters),
+        ]
+        assert all(np.array_equal(a, b.numpy()) for a, b in (labels, regions))
 
 
 def test_an_accelerator_is_never_waited_for():
@@ -232,6 +234,7 @@ def test_cuda_finds_the_regions_of_the_cpu():
         ({"saliency_weight": "1"}, TypeError, "`saliency_weight` must be a number, got '1'"),
         ({"saliency_weight": 0}, ValueError, "`saliency_weight` must be positive and finite, got 0"),
         ({"saliency_weight": INF}, ValueError, "`saliency_weight` must be positive and finite, got inf"),
+        ({"start": "bins"}, ValueError, "`start` must be 'bands' or 'quantiles', got 'bins'"),
     ],
 )
 def test_arguments_are_checked(kind, arguments, error, sentence):
@@ -250,7 +253,7 @@ def test_points_are_checked():
 
 
 def test_a_kmeans_shows_its_arguments_and_each_choice_has_its_own_fingerprint():
-    assert repr(KMeans(5)) == "KMeans(n_clusters=5, saliency_weight=0.5, color=True, n_iter=10)"
+    assert repr(KMeans(5)) == "KMeans(n_clusters=5, saliency_weight=0.5, color=True, n_iter=10, start='bands')"
     assert KMeans(5) == KMeans(5) != SklearnKMeans(5)
     choices = [
         KMeans(),
@@ -467,5 +470,7 @@ def test_regions_follow_the_object_and_not_the_blob():
     truth = torch.zeros(24, 24, dtype=torch.bool)
     truth[6:18, 6:18] = True
     both, values = (salient_regions([blob], image, KMeans(color=c))[0, 0] for c in (True, False))
+    alike = salient_regions([blob], image, KMeans(start="quantiles"))[0, 0]
+    assert (alike & truth).sum() / (alike | truth).sum() > 0.8
     assert (both & truth).sum() / (both | truth).sum() > 0.8
     assert (values & truth).sum() / (values | truth).sum() < 0.6

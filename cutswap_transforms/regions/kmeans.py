@@ -18,20 +18,20 @@ from torch import Tensor
 class KMeans:
     """Lloyd's k-means of the cells, from a fixed start: no random numbers; same points, same labels.
 
-    It starts from the quantiles (2j + 1) / 2k of the distinct values in the first column: every point joins the nearest.
-    Distinct, because a map that is mostly zero would else start from one centre. Quantiles, because parts of equal width
-    leave the few cells of a peak to themselves, and the region becomes that peak. A cluster without points stays empty.
-
     Args:
         n_clusters: number of clusters, at least 1; some may stay empty.
         saliency_weight: factor of the first column. The colours have the weight 1; more weight makes regions that
             follow the saliency map, less makes regions that follow the colours.
         color: False clusters by the first column alone.
         n_iter: number of rounds, at least 1. On the host it stops as soon as no label changes, with the same result.
+        start: "bands" cuts the range [0, 1] of saliency into equal parts. So the few cells of a peak begin as a cluster of
+            their own, and the region is the peak and what looks like it. "quantiles" begins from the quantiles
+            (2j + 1) / 2k of the distinct values of saliency, so the clusters begin alike in size, and the region is more
+            of the object. A cluster that loses all its points stays empty.
 
     Raises:
         TypeError: an argument of a wrong kind.
-        ValueError: `n_clusters` or `n_iter` below 1, `saliency_weight` not positive and finite.
+        ValueError: `n_clusters` or `n_iter` below 1, `saliency_weight` not positive and finite, an unknown `start`.
 
     >>> KMeans(2)(torch.tensor([[0.9], [0.1], [0.0], [0.8], [float("nan")]]))
     tensor([ 1,  0,  0,  1, -1])
@@ -42,6 +42,7 @@ class KMeans:
     saliency_weight: float = 0.5
     color: bool = True
     n_iter: int = 10
+    start: str = "bands"
 
     def __post_init__(self) -> None:
         for name in ("n_clusters", "n_iter"):
@@ -56,6 +57,8 @@ class KMeans:
             raise TypeError(f"`saliency_weight` must be a number, got {self.saliency_weight!r}")
         if not 0 < self.saliency_weight < float("inf"):
             raise ValueError(f"`saliency_weight` must be positive and finite, got {self.saliency_weight}")
+        if self.start not in ("bands", "quantiles"):
+            raise ValueError(f"`start` must be 'bands' or 'quantiles', got {self.start!r}")
 
     @property
     def fingerprint(self) -> str:
@@ -81,7 +84,13 @@ class KMeans:
         xp: Any = torch if isinstance(points, Tensor) else np
         if 0 in points.shape:
             return as_dtype(points.sum(-1), "int64")
-        x, finite, start = _start(xp, points if self.color else points[..., :1], self.n_clusters)
+        x = as_dtype(points if self.color else points[..., :1], "float64")
+        finite = xp.isfinite(x.sum(-1))
+        x = xp.where(finite[..., None], x, 0.0)  # also a copy, which is changed below
+        labels = (
+            _bands(x[..., 0], self.n_clusters) if self.start == "bands" else _quantiles(xp, x[..., 0], finite, self.n_clusters)
+        )
+        start = xp.where(finite, labels, -1)
         x[..., 0] *= self.saliency_weight
         return self._partition(xp, x, finite, start)
 
@@ -105,22 +114,23 @@ def as_dtype(x: Any, kind: str) -> Any:
     return x.to(getattr(torch, kind)) if isinstance(x, Tensor) else x.astype(kind, copy=False)
 
 
-def _start(xp: Any, points: Any, n_clusters: int) -> tuple[Any, Any, Any]:
-    """Points as float64 with zeros where one is not finite, which are finite [M, P], and the starting labels [M, P]."""
-    x = as_dtype(points, "float64")
-    finite = xp.isfinite(x.sum(-1))
-    x = xp.where(finite[..., None], x, 0.0)  # also a copy, which the caller may change
-    values = xp.where(finite, x[..., 0], float("inf"))
+def _bands(values: Any, n_clusters: int) -> Any:
+    """Labels [M, P]: in which of `n_clusters` equal parts of [0, 1] each value lies."""
+    return as_dtype(values * n_clusters, "int64").clip(0, n_clusters - 1)
+
+
+def _quantiles(xp: Any, values: Any, finite: Any, n_clusters: int) -> Any:
+    """Labels [M, P]: the nearest of the quantiles of each row's distinct finite values; of equal ones the lower."""
+    values = xp.where(finite, values, float("inf"))
     ordered: Any = np.sort(values, -1) if xp is np else values.sort(-1).values
     rank = xp.cumsum(xp.concatenate((ordered[:, :1] < ordered[:, :1], ordered[:, :-1] < ordered[:, 1:]), -1), -1)
     count = xp.amax(xp.where(xp.isfinite(ordered), rank, 0), -1)[:, None] + 1  # distinct values of each row
-    odd = xp.arange(1, 2 * n_clusters, 2) if xp is np else xp.arange(1, 2 * n_clusters, 2, device=x.device)
+    odd = xp.arange(1, 2 * n_clusters, 2) if xp is np else xp.arange(1, 2 * n_clusters, 2, device=values.device)
     wanted = count * odd // (2 * n_clusters)  # [M, k]
     place = (rank[:, None, :] < wanted[:, :, None]).sum(-1)
     centres = np.take_along_axis(ordered, place, 1) if xp is np else ordered.gather(1, place)
     middle = (centres[:, :-1] + centres[:, 1:]) * 0.5
-    labels = (values[:, None, :] > middle[:, :, None]).sum(1)
-    return x, finite, xp.where(finite, labels, -1)
+    return (values[:, None, :] > middle[:, :, None]).sum(1)
 
 
 def lloyd(xp: Any, x: Any, labels: Any, n_clusters: int, n_iter: int) -> Any:
