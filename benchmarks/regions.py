@@ -1,7 +1,7 @@
 """How well the salient region matches the object: the share of the region on it, and the share of the object covered.
 
     python benchmarks/regions.py [--data NAME=FOLDER ...] [--net MODULE:FACTORY ...] [--count N] [--quick] [--out FOLDER]
-    python benchmarks/regions.py --grid 16 24 32 --clusters 3 4 --saliency-weight 0.35 0.5 0.7 --color --no-color --start bands quantiles
+    python benchmarks/regions.py --grid 16 24 --clusters 4 --saliency-weight 0.5 0.7 --color --no-color --start bands quantiles
 
 Always measured on the drawn scenes that have an object (of the board: its components), and on the normal training images of
 each FOLDER, a category in MVTec AD's layout. The object's mask is FOLDER/object_mask, as `examples/lay_on_ground.py` writes
