@@ -218,7 +218,17 @@ def test_only_the_exact_class_vouches_for_its_results(tmp_path):
     class Told(Extractor):
         fingerprint = "hot quarter, told"
 
-    for arguments in ({"saliency": Extractor()}, {"clustering": Clusters()}):
+    class Base:
+        fingerprint = "base"
+
+        def __call__(self, images):
+            return hot_quarter(images)
+
+    class Derived(Base):
+        pass
+
+    SaliencySwap(Base(), cache=tmp_path / "c")
+    for arguments in ({"saliency": Extractor()}, {"clustering": Clusters()}, {"saliency": Derived()}):
         with pytest.raises(ValueError, match="without a string attribute `fingerprint`"):
             SaliencySwap(**arguments, cache=tmp_path / "c")
     SaliencySwap(Told(), cache=tmp_path / "c")

@@ -307,6 +307,12 @@ def test_a_swap_previews_itself_and_an_extractor_its_maps() -> None:
         swap.preview(images, rows=0)
     with pytest.raises(ValueError, match="`images` must hold at least one image, got none"):
         swap.preview([])
+    for wrong in (images[0], torch.rand(3, 8, 8)):
+        with pytest.raises(TypeError, match=r"`images` must be a sequence of images or a batch, got one \w+; pass \[image\]"):
+            swap.preview(wrong)
+    with pytest.raises(TypeError, match="`rows` must be an int, got 'a'"):
+        swap.preview(images, rows="a")
+    assert swap.preview(torch.rand(2, 3, 20, 20)).mode == "RGB"
     cam = LayerCAMExtractor()
     assert cam.overlay(images[0]).size == (4 * CELL + 3 * 8, CELL)
     one = cam.overlay(images[0], level=-1)
@@ -314,6 +320,8 @@ def test_a_swap_previews_itself_and_an_extractor_its_maps() -> None:
     assert np.array_equal(np.asarray(one), np.asarray(cam.overlay(images[0]))[:, -CELL:])
     with pytest.raises(ValueError, match=r"`level` must lie in \[-4, 3\] for 4 levels, got 4"):
         cam.overlay(images[0], level=4)
+    with pytest.raises(TypeError, match="`level` must be an int or None, got 'a'"):
+        cam.overlay(images[0], level="a")
     with pytest.raises(ValueError, match="`image` must be a single image, got a batch of 2"):
         cam.overlay(torch.rand(2, 3, 8, 8))
 

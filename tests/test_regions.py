@@ -136,9 +136,10 @@ def test_random_numbers_and_threads_are_left_alone(backend):
 
 def reference_k_means(points, n_clusters, n_iter, weight, start):
     """Lloyd's algorithm by loops over clusters and points, in Python's float64."""
-    distinct = sorted({p[0] for p in points})
+    rounded = [round(p[0] * 4096) / 4096 for p in points]
+    distinct = sorted(set(rounded))
     starts = [distinct[(2 * j + 1) * len(distinct) // (2 * n_clusters)] for j in range(n_clusters)]
-    labels = [sum(p[0] > (a + b) / 2 for a, b in itertools.pairwise(starts)) for p in points]
+    labels = [sum(value > (a + b) / 2 for a, b in itertools.pairwise(starts)) for value in rounded]
     if start == "bands":
         labels = [min(int(p[0] * n_clusters), n_clusters - 1) for p in points]
     points = [(p[0] * weight, *p[1:]) for p in points]
@@ -173,6 +174,15 @@ def test_the_libraries_agree_with_the_default(name, n_points):
         ours, theirs = KMeans(n_clusters, n_iter=90)(points), K_MEANS[name](n_clusters, n_iter=90)(points)
         same = (top_cluster(points[..., 0].numpy(), x.numpy(), n_clusters) for x in (ours, theirs))
         assert np.mean(np.equal(*same)) == 1.0
+
+
+@pytest.mark.parametrize("start", ["bands", "quantiles"])
+def test_rounding_errors_do_not_change_the_labels(start):
+    points = points_of(8, 576, 4)
+    points[:, 100:400, 0] = 0.25  # a plateau, as coarse maps have
+    noisy = points.clone()
+    noisy[..., 0] += 1e-7 * torch.randn(8, 576, generator=torch.Generator().manual_seed(1))
+    assert (KMeans(start=start)(points) == KMeans(start=start)(noisy)).double().mean() > 0.999
 
 
 def test_a_tie_goes_to_the_lower_cluster_and_an_empty_cluster_stays_empty():

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import torch
 from PIL import Image, ImageDraw
+from torch import Tensor
 
 from .._images import eight_bits
 from ..draw import PatchPair
@@ -61,7 +62,7 @@ def contact_sheet(
     >>> sheet.mode, sheet.width > 9 * 64
     ('RGB', True)
     """
-    if not images:
+    if not len(images):
         raise ValueError("`images` must hold at least one image, got none")
     names = [f"image {i}" for i in range(len(images))] if names is None else names
     if len(names) != len(images):
@@ -79,11 +80,16 @@ def spread(items: Sequence[Item], limit: int) -> list[Item]:
     """At most `limit` of them, evenly spaced, so that every part of a sorted folder is shown.
 
     Raises:
+        TypeError: one image instead of a sequence.
         ValueError: a limit below 1.
 
     >>> spread("abcdefgh", 3)
     ['a', 'c', 'f']
     """
+    if not hasattr(items, "__len__") or (isinstance(items, Tensor) and items.ndim != 4):
+        raise TypeError(f"`images` must be a sequence of images or a batch, got one {type(items).__name__}; pass [image]")
+    if not isinstance(limit, int):
+        raise TypeError(f"`rows` must be an int, got {limit!r}")
     if limit < 1:
         raise ValueError(f"`rows` must be at least 1, got {limit}")
     count = min(limit, len(items))

@@ -80,9 +80,9 @@ def _resized(m: Tensor, grid: int) -> Tensor:
 def salient_regions(maps: list[Tensor], images: Tensor, clustering: Any, grid: int = 24) -> Tensor:
     """The salient region of every level: the cluster of highest mean saliency among the cells of the grid.
 
-    A map of two values is a mask already: its region is the cells that the mask covers by half. A flat map and a map
-    without finite values say nothing: their region is all cells. Noise (label -1, or a map that is not finite there) is
-    never part of another region; where a backend calls everything noise, the region is all cells.
+    A map of two values is a mask already: its region is the cells that it covers at least half as much as any cell. A
+    flat map and a map without finite values say nothing: their region is all cells. Noise (label -1, or a map that is
+    not finite there) is never part of another region; where a backend calls everything noise, the region is all cells.
 
     Args:
         maps: L tensors [N, h_l, w_l], any range.

@@ -20,7 +20,7 @@ from torch import Tensor
 from .._arguments import MeanStd, checked_grid
 from .._images import eight_bits, pil_array, pil_order
 from ..saliency.layer_cam import LayerCAMExtractor
-from ..saliency.source import native_maps, resolve_saliency
+from ..saliency.source import native_maps, own_fingerprint, resolve_saliency
 from .cells import salient_regions
 from .clustering import BATCHED, resolve_clustering
 from .entry import Regions, content_key, pack, unpack
@@ -124,10 +124,7 @@ class RegionFinder:
 
 
 def _fingerprint(source: Any) -> Any:
-    """The attribute `fingerprint` of an object or of its very class. An inherited one does not count: it describes what
-    the base class computes, not what a subclass makes of it."""
-    own = "fingerprint" in getattr(source, "__dict__", {}) or "fingerprint" in vars(type(source))
-    return source.fingerprint if own or type(source) in BATCHED else None
+    return source.fingerprint if type(source) in BATCHED else own_fingerprint(source)
 
 
 def _resolved_cache(cache: Any) -> Any:

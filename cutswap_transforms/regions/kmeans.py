@@ -120,8 +120,11 @@ def _bands(values: Any, n_clusters: int) -> Any:
 
 
 def _quantiles(xp: Any, values: Any, finite: Any, n_clusters: int) -> Any:
-    """Labels [M, P]: the nearest of the quantiles of each row's distinct finite values; of equal ones the lower."""
-    values = xp.where(finite, values, float("inf"))
+    """Labels [M, P]: the nearest of the quantiles of each row's distinct finite values; of equal ones the lower.
+
+    Values are distinct in steps of 2**-12: rounding errors on a plateau of the map must not count as values.
+    """
+    values = xp.where(finite, xp.round(values * 4096) / 4096, float("inf"))
     ordered: Any = np.sort(values, -1) if xp is np else values.sort(-1).values
     rank = xp.cumsum(xp.concatenate((ordered[:, :1] < ordered[:, :1], ordered[:, :-1] < ordered[:, 1:]), -1), -1)
     count = xp.amax(xp.where(xp.isfinite(ordered), rank, 0), -1)[:, None] + 1  # distinct values of each row

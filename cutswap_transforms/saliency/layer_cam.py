@@ -168,6 +168,7 @@ class LayerCAMExtractor(v2.Transform):
         """The saliency map of a single image, coloured, over the grey image: all levels side by side, or one of them.
 
         Raises:
+            TypeError: a level that is no int.
             ValueError: a batch, or a level out of range.
         """
         from ..preview.panels import heat_map, heat_maps, picture  # the drawing code is not needed for training
@@ -179,6 +180,8 @@ class LayerCAMExtractor(v2.Transform):
         maps, photo = self.native_maps(x), picture(x[0])
         if level is None:
             return heat_maps(photo, maps)
+        if not isinstance(level, int):
+            raise TypeError(f"`level` must be an int or None, got {level!r}")
         if not -len(maps) <= level < len(maps):
             raise ValueError(f"`level` must lie in [{-len(maps)}, {len(maps) - 1}] for {len(maps)} levels, got {level}")
         return heat_map(photo, maps[level])

@@ -23,9 +23,7 @@ class CallableSaliency:
     """A function as a source: images float32 [N, 3, H, W] in [0, 1] -> [N, L, h, w] or a list of [N, h_l, w_l]."""
 
     def __init__(self, function: Callable[[Tensor], Any]) -> None:
-        self.function = function
-        if hasattr(function, "fingerprint"):
-            self.fingerprint = function.fingerprint
+        self.function, self.fingerprint = function, own_fingerprint(function)
 
     def native_maps(self, images: Tensor, /) -> Any:
         found = self.function(images.float() / 255)
@@ -33,6 +31,13 @@ class CallableSaliency:
 
     def __repr__(self) -> str:
         return repr(self.function)
+
+
+def own_fingerprint(source: Any) -> Any:
+    """The attribute `fingerprint` of an object or of its very class, else None. An inherited one does not count: it
+    describes what the base class computes, not what a subclass makes of it."""
+    own = "fingerprint" in getattr(source, "__dict__", {}) or "fingerprint" in vars(type(source))
+    return source.fingerprint if own else None
 
 
 def resolve_saliency(saliency: Any) -> SaliencySource:
