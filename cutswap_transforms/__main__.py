@@ -142,7 +142,7 @@ def precompute(args: argparse.Namespace) -> None:
     begin = time.perf_counter()
     try:
         count = swap.precompute(ImageFiles(files, args.size), args.batch_size, args.num_workers, args.device)
-    except RuntimeError as error:
+    except (AssertionError, RuntimeError) as error:  # torch without CUDA asserts
         raise UserError(str(error)) from None
     if count and not len(swap.cache):
         raise UserError(f"`--cache` must be a folder that can be written, {args.cache} kept nothing")

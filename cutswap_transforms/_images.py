@@ -132,6 +132,8 @@ def pil_array(image: PIL.Image.Image) -> npt.NDArray[np.uint8]:
     if image.mode.startswith("I;16"):
         high = (np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)
         return np.repeat(high[..., None], 3, axis=2)
+    if image.mode == "P":  # the way over RGBA also knows palettes with transparency
+        image = image.convert("RGBA")
     return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
 
 

@@ -43,8 +43,8 @@ class SwapViews(nn.Module):
         if not is_image(image):
             raise TypeError(f"`image` must be a PIL image or a tensor, got {type(image).__name__}")
         views = (t(image) for t in self.transforms)
-        # A transform that left the image alone gives the same object: views must not share memory.
-        return tuple(_as_image(view) for view in (image, *(_copy(v) if v is image else v for v in views)))
+        # A transform that left the image alone gives the same object or its memory: views must not share it.
+        return tuple(_as_image(view) for view in (image, *(_copy(v) if _shares(v, image) else v for v in views)))
 
     def extra_repr(self) -> str:
         return ", ".join(repr(t) for t in self.transforms)
@@ -83,11 +83,17 @@ class AnomalyGenerator(nn.Module):
         super().__init__()
         self.swap = swap
 
+    @torch.compiler.disable  # type: ignore[untyped-decorator]  # as SaliencySwap.forward
     def forward(self, img: Tensor) -> tuple[Tensor, Tensor]:
         self.swap.check_inputs([img])
         params = self.swap.make_params([img])
         mask = patch_mask(params["pairs"], image_size(img)).to(torch.float32)
         return self.swap.transform(img, params), mask if img.ndim == 4 else mask[0]
+
+
+def _shares(a: Any, b: Any) -> bool:
+    both = isinstance(a, Tensor) and isinstance(b, Tensor)
+    return a is b or (both and a.untyped_storage().data_ptr() == b.untyped_storage().data_ptr() != 0)
 
 
 def _copy(image: Any) -> Any:

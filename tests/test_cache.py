@@ -613,6 +613,28 @@ def test_images_that_are_never_the_same_twice_are_noticed_once(tmp_path):
             swap(scene(8, 8, seed=1000 + i))
 
 
+def test_a_first_epoch_of_several_workers_is_no_reason_to_warn(tmp_path):
+    """Workers fill a fresh folder together: at its hundredth miss each sees the entries of the others."""
+    for start in (0, 1000, 2000):
+        RegionCache(tmp_path / "c").get(entry_of(start)[0])
+    caches = [RegionCache(tmp_path / "c") for _ in range(3)]
+    for i in range(150):
+        for k, cache in enumerate(caches):
+            key, entry = entry_of(1000 * k + i)
+            assert cache.get(key) is None
+            cache.put([(key, entry)])
+
+
+def test_precompute_needs_few_open_files(tmp_path):
+    def work():
+        swap = SaliencySwap(Counting(), cache=tmp_path / "c")
+        soft = len(os.listdir("/proc/self/fd")) + 40
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, soft))
+        assert swap.precompute(Scenes(128, height=8), batch_size=64, num_workers=1) == 128
+
+    in_child(work)
+
+
 def test_a_first_epoch_is_no_reason_to_warn(tmp_path):
     SaliencySwap(Counting(), cache=tmp_path / "c").precompute(Scenes(250, height=8))
     source = Counting()

@@ -153,6 +153,8 @@ def test_a_compiled_model_may_hold_a_swap(back_end, cache):
     model, images = Model(), torch.stack([scene(seed=i) for i in range(3)]) / 255
     compiled = torch.compile(model, backend=back_end)
     torch.testing.assert_close(seeded(compiled, images), seeded(model, images))
+    generate = SaliencySwap(cache=cache).as_anomaly_generator()
+    assert all(map(equal, seeded(torch.compile(generate, backend=back_end), images), seeded(generate, images)))
 
 
 # ---- errors -------------------------------------------------------------------------------------------------------------

@@ -426,6 +426,21 @@ def test_a_mask_comes_through_whatever_the_image_and_the_backend(backend, side, 
     assert torch.equal(region[1], ~region[0])
 
 
+@pytest.mark.parametrize("hole", [4, 2])
+def test_a_mask_that_covers_every_cell_by_half_is_all_cells(hole):
+    """One pixel of 16 is a hole, or every other pixel: what resampling rounds must not decide."""
+    mask = torch.ones(1, 96, 96)
+    mask[:, ::hole, ::hole] = 0
+    assert salient_regions([mask], scene(96, 96)[None], KMeans(), 24).all()
+
+
+def test_maps_may_be_of_any_float_type_and_need_a_gradient():
+    values, image = torch.rand(1, 8, 8), scene()[None]
+    expected = salient_regions([values], image, KMeans())
+    assert torch.equal(salient_regions([values.clone().requires_grad_()], image, KMeans()), expected)
+    assert salient_regions([values.bfloat16()], image, KMeans()).shape == expected.shape
+
+
 def test_a_mask_thinner_than_a_cell_is_found():
     mask = torch.zeros(1, 100, 100)
     mask[:, 42] = 1

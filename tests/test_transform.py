@@ -427,6 +427,8 @@ def test_views_share_no_memory_where_p_missed():
         assert first is not second and type(first) is type(second) and torch.equal(pixels(first), pixels(second))
         if isinstance(first, torch.Tensor):
             assert first.data_ptr() != second.data_ptr()
+    wrapped = SwapViews(v2.Compose([v2.ToImage(), SaliencySwap(hot_quarter, p=0.0)]))(scene())
+    assert wrapped[0].data_ptr() != wrapped[1].data_ptr()
 
 
 def test_numbers_of_numpy_are_numbers():

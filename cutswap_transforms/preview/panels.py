@@ -106,10 +106,10 @@ def level_clusters(photo: Image.Image, saliency: Tensor, labels: Tensor, region:
     """
     found = [label for label in sorted(set(labels.flatten().tolist())) if label >= 0]
     order = sorted(found, key=lambda label: float(saliency[labels == label].mean()))
-    cells = torch.full((*labels.shape, 3), 20, dtype=torch.uint8)
+    cells = torch.full((*labels.shape, 3), 20, dtype=torch.uint8, device=labels.device)
     for rank, label in enumerate(order):
-        cells[labels == label] = torch.tensor(COOL[min(rank, len(COOL) - 1)], dtype=torch.uint8)
-    cells[region] = torch.tensor(SALIENT, dtype=torch.uint8)
+        cells[labels == label] = torch.tensor(COOL[min(rank, len(COOL) - 1)], dtype=torch.uint8, device=labels.device)
+    cells[region] = torch.tensor(SALIENT, dtype=torch.uint8, device=labels.device)
     colours = Image.fromarray(cells.numpy()).resize(photo.size, Image.Resampling.NEAREST)
     panel = Image.blend(photo.convert("L").convert("RGB"), colours, 0.62)
     inside = Image.fromarray(region.to(torch.uint8).numpy() * 255).resize(photo.size, Image.Resampling.NEAREST)

@@ -24,13 +24,14 @@ class Cells(NamedTuple):
     points: Any  # float32 [N, L, P, 4]: saliency in [0, 1], NaN where the map is not finite; three opponent colours
     flat: Any  # bool [N, L]: the map has one finite value, or none
     mask: Any  # bool [N, L]: the map has two values, so it is a mask already
+    covered: Any  # bool [N, L, P]: the cells that such a mask covers by half; if there is none, those it covers most
 
 
 def make_cells(maps: list[Tensor], images: Tensor, grid: int) -> Cells:
     """The cells of images uint8 [N, 3, H, W] and their maps, L tensors [N, h_l, w_l] of any range."""
     host = images.device.type == "cpu"
     xp: Any = np if host else torch
-    maps = [m if m.is_floating_point() else m.float() for m in maps]
+    maps = [m.detach() if m.dtype in (torch.float32, torch.float64) else m.detach().float() for m in maps]
     rows, low, high = _extremes(xp, maps)
     holes = None
     if not host or not (np.isfinite(low) & np.isfinite(high)).all():
@@ -39,9 +40,11 @@ def make_cells(maps: list[Tensor], images: Tensor, grid: int) -> Cells:
     two_valued = [((row == low[:, i, None]) | (row == high[:, i, None])).all(1) for i, row in enumerate(rows)]
     saliency = xp.stack([_array(host, _resized(m, grid)) for m in maps], 1)  # [N, L, P]
     saliency = as_dtype(saliency, "float64")  # a span may be beyond float32
+    flat = ~(low < high)  # asked of the map itself: resampling gives a flat map a span of rounding errors
+    mask = xp.stack(two_valued, 1)
+    covered = _covered(xp, saliency, as_dtype(low, "float64")[..., None], as_dtype(high, "float64")[..., None])
     least = xp.amin(saliency, -1)[..., None]
     span = xp.amax(saliency, -1)[..., None] - least
-    flat = ~(low < high)  # asked of the map itself: resampling gives a flat map a span of rounding errors
     saliency = (saliency - least) / xp.where((span > 0) & ~flat[..., None], span, float("inf"))
     if holes is not None:
         saliency = xp.where(_array(host, holes), float("nan"), saliency)
@@ -49,7 +52,15 @@ def make_cells(maps: list[Tensor], images: Tensor, grid: int) -> Cells:
     r, g, b = colours[:, 0], colours[:, 1], colours[:, 2]
     columns = (saliency, (r + g + b) * (1 / 3), r - g, (r + g) * 0.5 - b)
     points = xp.stack([xp.broadcast_to(c, saliency.shape) for c in columns], -1)
-    return Cells(as_dtype(points, "float32"), flat, xp.stack(two_valued, 1))
+    return Cells(as_dtype(points, "float32"), flat, mask, covered)
+
+
+def _covered(xp: Any, values: Any, low: Any, high: Any) -> Any:
+    """Where resampled maps [N, L, P] lie in the upper half between the lowest and the highest value [N, L, 1] of the map,
+    or, of maps that lie there nowhere, in the upper half of their own range."""
+    top = xp.amax(values, -1)[..., None]
+    middle = low + (high - low) * (0.5 - 1e-6)  # resampling rounds
+    return values >= xp.where(top >= middle, middle, low + (top - low) * 0.5)
 
 
 def _array(host: bool, x: Tensor) -> Any:
@@ -80,9 +91,10 @@ def _resized(m: Tensor, grid: int) -> Tensor:
 def salient_regions(maps: list[Tensor], images: Tensor, clustering: Any, grid: int = 24) -> Tensor:
     """The salient region of every level: the cluster of highest mean saliency among the cells of the grid.
 
-    A map of two values is a mask already: its region is the cells that it covers at least half as much as any cell. A
-    flat map and a map without finite values say nothing: their region is all cells. Noise (label -1, or a map that is
-    not finite there) is never part of another region; where a backend calls everything noise, the region is all cells.
+    A map of two values is a mask already: its region is the cells that it covers by half, or, if there is none, those
+    that it covers at least half as much as any cell. A map of one finite value or none says nothing: its region is all
+    cells. Noise (label -1, or a map that is not finite there) is never part of another region; where a backend calls
+    everything noise, the region is all cells.
 
     Args:
         maps: L tensors [N, h_l, w_l], any range.
@@ -115,5 +127,5 @@ def pick_regions(cells: Cells, labels: Any, k: int) -> Any:
     xp: Any = torch if isinstance(labels, Tensor) else np
     saliency = cells.points[..., 0]
     region = top_cluster(saliency, labels, k)
-    region = xp.where(cells.mask[..., None], saliency >= 0.5, region)
+    region = xp.where(cells.mask[..., None], cells.covered & ~xp.isnan(saliency), region)
     return region | cells.flat[..., None] | ~region.any(-1)[..., None]

@@ -10,8 +10,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sized
 from typing import Any, cast
 
+import numpy as np
+import numpy.typing as npt
 import torch
-from torch import Tensor
 from torch.utils._pytree import tree_leaves
 from torch.utils.data import DataLoader, Dataset, Subset
 
@@ -24,7 +25,7 @@ _log = logging.getLogger("cutswap_transforms")
 _LOG_EVERY = 10.0  # seconds
 _WAITING = 4  # batches of images of unequal size
 
-Keyed = tuple[bytes, Tensor]  # an image uint8 [3, H, W] and its key
+Keyed = tuple[bytes, npt.NDArray[np.uint8]]  # the key of an image and the image [H, W, 3]
 
 
 def precompute(
@@ -46,7 +47,7 @@ def precompute(
         """Compute and store a group of images of one size, and empty it."""
         keys, images = [key for key, _ in group], [image for _, image in group]
         if group:
-            finder.fill(keys, torch.stack(images).to(device or "cpu"))
+            finder.fill(keys, torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).to(device or "cpu"))
         group.clear()
         return len(keys)
 
@@ -65,7 +66,10 @@ def precompute(
 
 
 class _Keys:
-    """Collate function: the guiding image of every sample and its key, made where the image was read."""
+    """Collate function: the guiding image of every sample and its key, made where the image was read.
+
+    Images are arrays, not tensors: a worker passes each tensor as an open file, and their number is limited.
+    """
 
     def __init__(self, finder: RegionFinder) -> None:
         self.settings, self.normalized = finder.settings, finder.normalized
@@ -75,8 +79,8 @@ class _Keys:
         for sample in samples:
             leaves = tree_leaves(sample)
             check_sample(leaves)
-            images = eight_bits(image_leaves(leaves)[0], self.normalized)
-            found += [(content_key(self.settings, a), x) for a, x in zip(pil_order(images), images, strict=True)]
+            images = pil_order(eight_bits(image_leaves(leaves)[0], self.normalized))
+            found += [(content_key(self.settings, image), np.ascontiguousarray(image)) for image in images]
         return found
 
 

@@ -67,6 +67,7 @@ class RegionCache:
         self._readable, self._writable = True, not self.read_only
         self._lock = threading.RLock()
         self._missed_in_a_row: int | None = 0
+        self._known = 0  # entries of these settings at the first of the misses
         _open_caches.add(self)
 
     @property
@@ -170,25 +171,30 @@ class RegionCache:
         )
 
     def _notice_misses(self, key: bytes) -> None:
+        """Warn once if images are never the same twice: many misses in a row on a folder that held as many entries of
+        these settings at the first of them. What siblings add later, in a first epoch, is no sign of that."""
         if self._missed_in_a_row is None:
             return
+        if self._missed_in_a_row == 0:
+            self._known = self._count_of(key[:PREFIX])
         self._missed_in_a_row += 1
         if self._missed_in_a_row < _PATIENCE:
             return
         self._missed_in_a_row = None
-        prefix, count = key[:PREFIX], self.misses
-        with self._lock:
-            row = self._execute(
-                "SELECT count(*) FROM (SELECT 1 FROM regions WHERE key >= ? AND key < ? LIMIT ?)",
-                (prefix, prefix + b"\xff" * 17, count + _PATIENCE),
-            )
-        if row and row[0] >= count + _PATIENCE:
+        if self._known >= _PATIENCE:
             warnings.warn(
                 f"`cache` {str(self.folder)!r} holds regions for these settings, but {_PATIENCE} images in a row were "
                 "not among them: put deterministic steps such as Resize before SaliencySwap and random ones after it",
                 RuntimeWarning,
                 stacklevel=2,
             )
+
+    def _count_of(self, prefix: bytes) -> int:
+        """Entries with the prefix of some settings, counted up to the patience."""
+        query = "SELECT count(*) FROM (SELECT 1 FROM regions WHERE key >= ? AND key < ? LIMIT ?)"
+        with self._lock:
+            row = self._execute(query, (prefix, prefix + b"\xff" * 17, _PATIENCE))
+        return int(row[0]) if row else 0
 
 
 _open_caches: weakref.WeakSet[RegionCache] = weakref.WeakSet()
