@@ -378,10 +378,8 @@ def test_net_is_no_submodule_and_the_repr_names_the_arguments(either: LayerCAMEx
 
 def test_copies_are_small_and_share_the_net(cam: LayerCAMExtractor) -> None:
     fresh = LayerCAMExtractor()
-    sizes = [len(pickle.dumps(fresh))]
-    expected = fresh(scene())
-    sizes.append(len(pickle.dumps(fresh)))
-    assert max(sizes) < 10_000
+    unused, expected = len(pickle.dumps(fresh)), fresh(scene())
+    assert max(unused, len(pickle.dumps(fresh))) < 10_000
     for twin in (pickle.loads(pickle.dumps(fresh)), copy.deepcopy(fresh)):
         assert torch.equal(twin(scene()), expected)
         assert twin.fingerprint == fresh.fingerprint == LayerCAMExtractor().fingerprint

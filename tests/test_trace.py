@@ -6,6 +6,7 @@ import contextlib
 import copy
 import multiprocessing
 import pickle
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -82,10 +83,16 @@ def assert_expected(cam: LayerCAMExtractor, model: Small, *sizes: int) -> None:
             torch.testing.assert_close(got.double(), want, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("kind", [Small, Pads, Views])
-def test_one_trace_is_right_for_any_batch_size(kind: type[Small]) -> None:
-    model = kind()
-    assert_expected(cam_of(model), model, 1, 2, 5, 20)
+def weight_normed() -> Small:
+    """Its first weight is computed from others."""
+    model = Small()
+    model.first = weight_norm(model.first)
+    return model
+
+
+@pytest.mark.parametrize("make", [Small, Pads, Views, weight_normed])
+def test_one_trace_is_right_for_any_batch_size(make: Callable[[], Small]) -> None:
+    assert_expected(cam_of(make()), Small() if make is weight_normed else make(), 1, 2, 5, 20)
 
 
 class Coloured(Small):
@@ -167,12 +174,6 @@ def test_each_device_has_a_trace_of_its_own() -> None:
     assert_expected(pickle.loads(pickle.dumps(cam)), Small(), 2)
 
 
-def test_weights_that_are_computed_from_others() -> None:
-    normed = Small()
-    normed.first = weight_norm(normed.first)
-    assert_expected(cam_of(normed), Small(), 2)
-
-
 class Aside(Small):
     def forward(self, x: Tensor) -> Tensor:
         self.second(self.first(x).detach())
@@ -182,6 +183,8 @@ class Aside(Small):
 def test_modules_and_layers_that_are_refused() -> None:
     with pytest.raises(ValueError, match=r"`layers` must lie on the way to the logits, got \('second',\) of Aside"):
         cam_of(Aside(), layers=["second"])
+    with pytest.raises(ValueError, match=r"`layers` of 'net' cannot be found automatically.*\(it has none\)"):
+        layers_of(nn.Flatten(), nn.Linear(3 * SIZE * SIZE, 5))
     model = Small()
     model.spare = nn.Conv2d(3, 3, 1)
     with pytest.raises(ValueError, match=r"`layers` must be modules that return maps .* 'spare' returned no tensor"):
@@ -212,18 +215,13 @@ class Flow(Normed):
         return super().forward(x) if x.sum() > 0 else x
 
 
-def test_folding_changes_no_output_and_leaves_what_is_used_twice() -> None:
+def test_folding_changes_no_output_and_leaves_what_is_used_twice_wanted_itself_or_in_control_flow() -> None:
     model, x = Normed(), images()
     before = model(x)
     assert fold_batch_norms(model, keep=()) == 1
-    assert isinstance(model.norm, nn.Identity)
-    assert isinstance(model.after, nn.BatchNorm2d)
+    assert isinstance(model.norm, nn.Identity) and isinstance(model.after, nn.BatchNorm2d)
     torch.testing.assert_close(model(x), before, rtol=1e-5, atol=1e-5)
-
-
-def test_neither_control_flow_nor_a_convolution_whose_own_output_is_wanted_is_folded() -> None:
-    assert fold_batch_norms(Normed(), keep=["conv"]) == 0
-    assert fold_batch_norms(Flow(), keep=()) == 0
+    assert fold_batch_norms(Normed(), keep=["conv"]) == fold_batch_norms(Flow(), keep=()) == 0
 
 
 def layers_of(*modules: nn.Module) -> tuple[str, ...]:
@@ -235,17 +233,12 @@ def conv(before: int, after: int, stride: int = 1) -> nn.Conv2d:
     return nn.Conv2d(before, after, 3, stride=stride, padding=1)
 
 
-class Reducing(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.wide, self.reduce = nn.Sequential(conv(4, 8), nn.ReLU()), conv(8, 4, 2)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.reduce(self.wide(x))
-
-
 def block() -> nn.Module:
     return nn.Sequential(conv(4, 4), nn.ReLU())
+
+
+def reducing() -> nn.Module:
+    return nn.Sequential(nn.Sequential(conv(4, 8), nn.ReLU()), conv(8, 4, 2))
 
 
 @pytest.mark.parametrize(
@@ -255,15 +248,10 @@ def block() -> nn.Module:
         ((conv(3, 4), nn.ReLU(), nn.MaxPool2d(2), conv(4, 4), nn.ReLU(), nn.MaxPool2d(2)), ("1", "4")),
         ((conv(3, 4), nn.ReLU(), nn.AdaptiveAvgPool2d(1)), ("1",)),
         # The last block of each stage, without the stem and the inside of reducing blocks; four levels at most.
-        ((conv(3, 4, 2), block(), Reducing(), Reducing(), block()), ("1", "2", "4")),
+        ((conv(3, 4, 2), block(), reducing(), reducing(), block()), ("1", "2", "4")),
         ((conv(3, 4), *[conv(4, 4, 2) for _ in range(4)]), ("1", "2", "3", "4")),
     ],
     ids=["plain", "one", "blocks", "many"],
 )
 def test_levels_are_found(modules: tuple[nn.Module, ...], levels: tuple[str, ...]) -> None:
     assert layers_of(*modules) == levels
-
-
-def test_a_net_without_maps() -> None:
-    with pytest.raises(ValueError, match=r"`layers` of 'net' cannot be found automatically.*\(it has none\)"):
-        layers_of(nn.Flatten(), nn.Linear(3 * SIZE * SIZE, 5))
