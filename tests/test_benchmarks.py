@@ -43,15 +43,10 @@ def test_quartiles_are_numpys_and_far_apart_where_a_timing_is_unstable():
     assert Timing("noisy", (1.0, 1.3, 1.6, 1.9, 2.2)).unstable
 
 
-def test_ratios_and_differences_are_taken_round_by_round():
+def test_ratios_and_differences_are_taken_round_by_round_and_a_slope_is_the_exponent_of_growth():
     figure = harness.speed_ratio(Timing("fast", (1.0, 2.0, 4.0)), Timing("slow", (3.0, 4.0, 4.0)))
-    assert figure.value == 2.0  # of medians
-    assert (figure.low, figure.high) == (1.5, 2.5)  # of 3, 2 and 1
-    difference = harness.difference("d", Timing("w", (3.0, 5.0)), Timing("p", (1.0, 6.0)))
-    assert difference.samples == (2.0, 0.0)  # never negative
-
-
-def test_slope_is_the_exponent_of_growth():
+    assert figure == Figure(2.0, 1.5, 2.5)  # of medians; quartiles of 3, 2 and 1
+    assert harness.difference("d", Timing("w", (3.0, 5.0)), Timing("p", (1.0, 6.0))).samples == (2.0, 0.0)  # never negative
     assert harness.slope((1, 10, 100), (5.0, 500.0, 50_000.0)) == pytest.approx(2.0)
     assert math.isnan(harness.slope((1, 2), (0.0, 1.0)))
 
@@ -72,7 +67,7 @@ def test_measure_interleaves_and_counts_images():
     assert len(timed) >= 6 * 3 - 5 and len({tuple(timed[i : i + 3]) for i in range(0, 9, 3)}) > 1  # rounds, in changing order
 
 
-def test_measure_goes_through_all_variants():
+def test_measure_goes_through_all_variants_of_cases_of_different_names():
     seen: list[int] = []
     call = harness.cycle(seen.append, [0, 1, 2])
     harness.measure([Case("x", call, variants=3)], rounds=2, min_time=0.0)
@@ -110,13 +105,13 @@ def test_result_survives_json_and_its_table_shows_rate_spread_mark_and_ratio():
 
 
 def test_plot_is_written_where_matplotlib_is_installed_else_a_sentence(tmp_path, capsys, monkeypatch):
+    timing = Timing("x", (1.0, 2.0, 3.0))
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    report.bar_plot(tmp_path / "a.png", "title", [Timing("x", (1.0,))], rates=True)
-    assert "pip install 'cutswap-transforms[examples]'" in capsys.readouterr().out
-    assert not list(tmp_path.iterdir())
+    report.bar_plot(tmp_path / "a.png", "title", [timing], rates=True)
+    assert "pip install 'cutswap-transforms[examples]'" in capsys.readouterr().out and not list(tmp_path.iterdir())
     monkeypatch.undo()
     pytest.importorskip("matplotlib")
-    report.bar_plot(tmp_path / "a.png", "title", [Timing("x", (1.0, 2.0, 3.0))], rates=True)
+    report.bar_plot(tmp_path / "a.png", "title", [timing], rates=True)
     report.line_plot(tmp_path / "b.png", "title", {"side": {"label": ((1, 2), (3.0, 4.0))}})
     for name in ("a.png", "b.png"):
         with Image.open(tmp_path / name) as picture:
@@ -126,30 +121,26 @@ def test_plot_is_written_where_matplotlib_is_installed_else_a_sentence(tmp_path,
 def test_targets_are_judged_in_both_directions_and_missing_figures_are_told():
     results = {"demo": example()}
     results["demo"].figures |= {"memory": Figure(61.0, 60.0, 62.0), "empty": Figure(math.nan, math.nan, math.nan)}
-    verdicts = targets.judge(
-        results,
-        [
-            Target("kept", "demo", "ratio", 2.0),
-            Target("short", "demo", "ratio", 2.1),
-            Target("wished", "demo", "ratio", 3.0, sought=True),
-            Target("too much", "demo", "memory", 60, at_most=True, unit=" MB"),
-            Target("no such figure", "demo", "nothing", 1.0),
-            Target("no such script", "other", "ratio", 1.0),
-            Target("no number", "demo", "empty", 1.0),
-        ],
-    )
-    assert [v.met for v in verdicts] == [True, False, False, False, None, None, None]
+    wanted = {
+        Target("kept", "demo", "ratio", 2.0): True,
+        Target("short", "demo", "ratio", 2.1): False,
+        Target("wished", "demo", "ratio", 3.0, sought=True): False,
+        Target("too much", "demo", "memory", 60, at_most=True, unit=" MB"): False,
+        Target("no such figure", "demo", "nothing", 1.0): None,
+        Target("no such script", "other", "ratio", 1.0): None,
+        Target("no number", "demo", "empty", 1.0): None,
+    }
+    verdicts = targets.judge(results, [*wanted])
+    assert [v.met for v in verdicts] == [*wanted.values()]
     assert [v.target.text for v in targets.missed(verdicts)] == ["short", "too much"]
-    shown = targets.verdict_table(verdicts)
-    cells = [[c.strip() for c in line.strip("|").split("|")] for line in shown.splitlines()[2:]]
+    cells = [[c.strip() for c in line.strip("|").split("|")] for line in targets.verdict_table(verdicts).splitlines()[2:]]
     assert cells[0] == ["kept", ">= 2", "2", "0.4 to 4", "yes"]
     assert [c[4] for c in cells] == ["yes", "NO", "no", "NO", "-", "-", "-"]
     assert cells[3][1:3] == ["<= 60 MB", "61 MB"] and cells[4][2] == "not measured"
 
 
 def test_every_target_belongs_to_a_script_and_all_share_a_parser():
-    assert {t.script for t in targets.TARGETS} <= set(SCRIPTS)
-    assert set(run.SCRIPTS) == set(SCRIPTS)
+    assert {t.script for t in targets.TARGETS} <= set(SCRIPTS) == set(run.SCRIPTS)
     assert len({(t.figure, t.sought) for t in targets.TARGETS}) == len(targets.TARGETS)
     args = report.parser("One line.\n\nMore.").parse_args(["--quick", "--rounds", "3"])
     assert args == argparse.Namespace(out=BENCHMARKS / "results", quick=True, rounds=3)
@@ -177,30 +168,25 @@ def extent(mask: torch.Tensor) -> tuple[int, int]:
 
 
 @pytest.mark.parametrize("kind", ["PIL", "uint8", "float"])
-def test_cutpaste_changes_one_box_of_the_papers_size(kind):
+def test_cutpaste_changes_one_box_of_the_papers_size_and_scar_a_small_turned_strip(kind):
     sides = np.array([extent(mask) for _, mask in changes(kind, peers.CutPaste(), 60)])
     areas, aspects = sides.prod(1) / SIDE**2, sides[:, 0] / sides[:, 1]
     assert 0.017 < min(areas) < 0.05 and 0.1 < max(areas) < 0.155  # sides are rounded
     assert 0.27 < min(aspects) < 0.6 and 1.7 < max(aspects) < 3.7
-
-
-@pytest.mark.parametrize("kind", ["PIL", "uint8", "float"])
-def test_scar_changes_a_small_turned_strip(kind):
     masks = [mask for _, mask in changes(kind, peers.CutPasteScar(), 60)]
-    assert all(max(extent(m)) <= 32 for m in masks)  # 16 x 25 turned by 45 degrees
-    areas = [int(m.sum()) for m in masks]
+    sides, areas = np.array([extent(m) for m in masks]), np.array([int(m.sum()) for m in masks])
+    assert sides.max() <= 32  # 16 x 25 turned by 45 degrees
     assert min(areas) >= 5 and 200 < max(areas) <= 16 * 25 * 1.1
-    filled = [int(m.sum()) / math.prod(extent(m)) for m in masks]
-    assert min(filled) < 0.6  # the corners of a turned strip stay as they were
+    assert min(areas / sides.prod(1)) < 0.6  # the corners of a turned strip stay as they were
 
 
 @pytest.mark.parametrize("kind", ["PIL", "uint8", "float"])
 def test_random_swap_is_a_permutation(kind):
-    outputs = list(changes(kind, peers.RandomSwap(), 20))
-    assert all(0.0005 * SIDE**2 < int(mask.sum()) <= 2 * 0.033 * SIDE**2 for _, mask in outputs)
-    ordered = [pixels(out).flatten().sort()[0] for out, _ in outputs]
     before = (scene(SIDE, SIDE) / 255 if kind == "float" else scene(SIDE, SIDE)).flatten().sort()[0]
-    assert all(torch.equal(found, before.to(found.dtype)) for found in ordered)
+    for out, mask in changes(kind, peers.RandomSwap(), 20):
+        assert 0.0005 * SIDE**2 < int(mask.sum()) <= 2 * 0.033 * SIDE**2
+        found = pixels(out).flatten().sort()[0]
+        assert torch.equal(found, before.to(found.dtype))
 
 
 def test_files_differ_and_have_the_size_asked_for(tmp_path):
@@ -212,11 +198,11 @@ def test_files_differ_and_have_the_size_asked_for(tmp_path):
     assert len(contents) == 8
 
 
-SLOW = [(name, []) for name in SCRIPTS if name != "stages"] + [("scaling", ["--entries", "3000"])]
+SLOW = [pytest.param(name, [], marks=pytest.mark.slow) for name in SCRIPTS if name != "stages"]
+SLOW += [pytest.param("scaling", ["--entries", "3000"], marks=pytest.mark.slow)]  # a cache of many entries
 
 
-# `stages` looks inside the package, so it is the first to break.
-@pytest.mark.parametrize(("name", "others"), [("stages", []), *(pytest.param(*s, marks=pytest.mark.slow) for s in SLOW)])
+@pytest.mark.parametrize(("name", "others"), [("stages", []), *SLOW])  # `stages` looks inside the package: the first to break
 def test_script_runs(name, others, tmp_path):
     command = [sys.executable, "-W", "error", BENCHMARKS / f"{name}.py", "--quick", "--out", tmp_path, *others]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
@@ -226,17 +212,15 @@ def test_script_runs(name, others, tmp_path):
     found = json.loads((tmp_path / f"{title}.json").read_text(encoding="utf-8"))
     assert found["name"] == title and found["timings"] and found["environment"]["versions"]
     assert all(s > 0 for t in found["timings"].values() for s in t["samples"] if not t["name"].startswith("gradient"))
-    if others:  # a cache of many entries is measured on request
+    if others:
         assert found["settings"]["entries"] == 3000 and found["timings"]["look-up"]["samples"]
 
 
 def test_report_holds_all_tables_and_the_verdicts(tmp_path, monkeypatch, capsys):
     def pretend(name: str, arguments: list[str]) -> tuple[bool, float]:
-        out = Path(arguments[arguments.index("--out") + 1])
         result = example()
-        result.name = name
-        result.figures = {"cached_over_cutpaste_PIL": Figure(1.5, 1.4, 1.6)}
-        (out / f"{name}.json").write_text(result.to_json(), encoding="utf-8")
+        result.name, result.figures = name, {"cached_over_cutpaste_PIL": Figure(1.5, 1.4, 1.6)}
+        Path(arguments[arguments.index("--out") + 1], f"{name}.json").write_text(result.to_json(), encoding="utf-8")
         return name != "loader", 1.0
 
     monkeypatch.setattr(run, "run_script", pretend)
@@ -244,44 +228,35 @@ def test_report_holds_all_tables_and_the_verdicts(tmp_path, monkeypatch, capsys)
     readme.write_text(f"before\n{run.MARK}\nold\n{run.MARK}\nafter\n", encoding="utf-8")
     assert run.main(["--out", str(tmp_path), "--quote", str(readme)]) == 1  # the loader failed
     assert "failed: loader" in capsys.readouterr().out
-    text = (tmp_path / "report.md").read_text(encoding="utf-8")
+    text, quoted = (path.read_text(encoding="utf-8") for path in (tmp_path / "report.md", readme))
     assert all(f"## {name}" in text for name in SCRIPTS if name != "loader") and "## loader" not in text
-    for shown in (text, readme.read_text(encoding="utf-8")):
+    for shown in (text, quoted):
         assert "0 met, 1 not met, 13 not measured." in shown and shown.count("| cached SaliencySwap / CutPaste") == 1
-    lines = readme.read_text(encoding="utf-8").splitlines()
+    lines = quoted.splitlines()
     assert (lines[0], lines[-1], lines.count(run.MARK)) == ("before", "after", 2) and "old" not in lines
 
 
-def test_scripts_left_out_count_with_their_earlier_result(tmp_path, monkeypatch):
+def test_earlier_results_count_and_those_of_another_commit_are_told_and_quoting_needs_its_marks(tmp_path, monkeypatch):
     (tmp_path / "throughput.json").write_text(example().to_json(), encoding="utf-8")
     (tmp_path / "stages.json").write_text("of an earlier run that this one replaces", encoding="utf-8")
     monkeypatch.setattr(run, "run_script", lambda name, arguments: (False, 1.0))
     assert run.main(["--out", str(tmp_path), "--only", "stages"]) == 1
     assert "## demo" in (tmp_path / "report.md").read_text(encoding="utf-8")
     assert not (tmp_path / "stages.json").exists()
-
-
-def test_results_of_different_commits_are_told_and_quoting_needs_its_marks(tmp_path):
     results = {name: example() for name in ("stages", "throughput")}
     assert "Not of one commit" not in run.verdicts(results)
     results["throughput"].environment["commit"] = "abc1234"
     assert "commit abc1234" in run.verdicts(results).splitlines()[-1]
-    (tmp_path / "README.md").write_text("no marks", encoding="utf-8")
     with pytest.raises(ValueError, match=r"must hold the mark <!-- figures of benchmarks/run.py --> twice, got 0"):
-        run.quote("text", tmp_path / "README.md")
+        run.quote("text", tmp_path / "report.md")
 
 
-# ---- regions ------------------------------------------------------------------------------------------------------
-
-
-def test_shares_are_counted_on_pixels_of_the_nearest_cell():
+def test_shares_of_regions_are_counted_on_pixels_of_the_nearest_cell():
     masks = torch.zeros(2, 6, 9, dtype=torch.bool)
     masks[:, :, :4] = True
     region = torch.tensor([[[True, False, False]], [[False, True, False]]])  # cells of 3 columns
-    on, covered = regions.shares(region, masks)
-    assert on.tolist() == [1.0, 1 / 3] and covered.tolist() == [3 / 4, 1 / 4]
-    nothing, _ = regions.shares(torch.zeros_like(region), masks)
-    assert nothing.tolist() == [0.0, 0.0]
+    assert [share.tolist() for share in regions.shares(region, masks)] == [[1.0, 1 / 3], [3 / 4, 1 / 4]]
+    assert regions.shares(torch.zeros_like(region), masks)[0].tolist() == [0.0, 0.0]
 
 
 def test_highest_values_are_scikit_learns_top_cluster():
@@ -294,17 +269,18 @@ def test_highest_values_are_scikit_learns_top_cluster():
 
 
 def test_object_masks_are_read_where_they_are_written_else_found(tmp_path):
-    picture = np.full((32, 48, 3), 10, np.uint8)
-    picture[8:24, 12:36] = 200
-    stored = np.zeros((32, 48), np.uint8)
-    stored[:, :24] = 255
-    for name in ("train/good/0.png", "test/good/0.png"):
+    picture, stored = np.full((32, 48, 3), 10, np.uint8), np.zeros((32, 48), np.uint8)
+    picture[8:24, 12:36], stored[:, :24] = 200, 255
+
+    def save(name: str, array: np.ndarray) -> None:
         (tmp_path / name).parent.mkdir(parents=True)
-        Image.fromarray(picture).save(tmp_path / name)
+        Image.fromarray(array).save(tmp_path / name)
+
+    save("train/good/0.png", picture)
+    save("test/good/0.png", picture)
     found = regions.photographed("x", tmp_path, 5, 32)
     assert found.images.shape == (1, 3, 32, 32) and abs(found.masks.float().mean() - 0.25) < 0.06
-    (tmp_path / "object_mask" / "train" / "good").mkdir(parents=True)
-    Image.fromarray(stored).save(tmp_path / "object_mask" / "train" / "good" / "0.png")
+    save("object_mask/train/good/0.png", stored)
     assert regions.photographed("x", tmp_path, 5, 32).masks[0].float().mean(0).tolist() == [1.0] * 16 + [0.0] * 16
 
 
