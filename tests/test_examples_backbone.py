@@ -43,45 +43,35 @@ def blind(name="any"):
 """
 
 
-def run(script: str, folder: Path, arguments: str) -> subprocess.CompletedProcess[str]:
+def run(script: str, folder: Path, arguments: str, status: int = 0) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"PYTHONPATH": f"{folder}{os.pathsep}{ROOT}", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, str(ROOT / "examples" / script), *arguments.split()]
-    return subprocess.run(command, capture_output=True, text=True, timeout=280, cwd=folder, env=environment)
-
-
-@pytest.fixture
-def photographs(tmp_path: Path) -> Path:
-    """Two labels of 20 photographs, and a teacher."""
-    (tmp_path / "own.py").write_text(TEACHER)
-    for i in range(40):
-        path = tmp_path / f"photographs/{'ab'[i % 2]}/{i:02d}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(scene(70, 80, seed=i).permute(1, 2, 0).numpy()).save(path)
-    return tmp_path
+    done = subprocess.run(command, capture_output=True, text=True, timeout=280, cwd=folder, env=environment)
+    assert done.returncode == status, done.stderr
+    return done
 
 
 @pytest.mark.slow
-def test_a_backbone_is_trained_measured_and_loads_and_its_teacher_needs_feature_maps(photographs: Path) -> None:
+def test_a_backbone_is_trained_measured_and_loads_and_its_teacher_needs_feature_maps(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(TEACHER)
+    for i in range(40):  # two labels of 20 photographs
+        path = tmp_path / f"photographs/{'ab'[i % 2]}/{i:02d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(scene(70, 80, seed=i).permute(1, 2, 0).numpy()).save(path)
     brief = "--views 1 --epochs 1 --map-views 1 --map-epochs 1 --batch-size 8"
     arguments = f"--data photographs --out net --teacher own:teacher --teacher-size 64 {brief}"
-    first = run("train_backbone.py", photographs, arguments)
-    assert first.returncode == 0, first.stderr
+    first = run("train_backbone.py", tmp_path, arguments)
     assert "tiny.npz: 937720 parameters" in first.stdout
-    with np.load(photographs / "net/tiny.npz") as arrays:
-        weights = {name: arrays[name] for name in arrays.files}
+    weights = dict(np.load(tmp_path / "net/tiny.npz"))
     assert all(w.dtype == np.float16 and np.isfinite(w).all() for w in weights.values())
-    again = run("train_backbone.py", photographs, arguments)  # the teacher's answers are there
-    assert again.returncode == 0 and "teacher:" not in again.stderr, again.stderr
-    with np.load(photographs / "net/tiny.npz") as arrays:
-        assert all(np.array_equal(arrays[name], w) for name, w in weights.items())
-    maps = LayerCAMExtractor("tiny", weights=str(photographs / "net/tiny.npz"))(scene(64, 64)[None])
+    again = run("train_backbone.py", tmp_path, arguments)
+    assert "teacher:" not in again.stderr  # its answers are there
+    assert all(np.array_equal(w, weights[name]) for name, w in np.load(tmp_path / "net/tiny.npz").items())
+    maps = LayerCAMExtractor("tiny", weights=str(tmp_path / "net/tiny.npz"))(scene(64, 64)[None])
     assert maps.shape == (1, 4, 64, 64) and torch.isfinite(maps).all()
-
     sets = "--caltech photographs --photographs photographs --object photographs/a --count 4"
     nets = "--teacher own:teacher --teachers big:64 --weights net/tiny.npz"
-    measured = run("measure_backbone.py", photographs, f"{sets} {nets}")
-    assert measured.returncode == 0, measured.stderr
+    measured = run("measure_backbone.py", tmp_path, f"{sets} {nets}")
     assert measured.stdout.count("| tiny |") == 3 and measured.stdout.count("| big |") == 2
-    refused = run("train_backbone.py", photographs, "--data photographs --out other --teacher own:blind")
-    assert refused.returncode == 1
+    refused = run("train_backbone.py", tmp_path, "--data photographs --out other --teacher own:blind", status=1)
     assert "`--teacher` must have a method stages(images) that returns feature maps, got Linear" in refused.stderr
