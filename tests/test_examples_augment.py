@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,6 @@ import varied_swap
 from images import scene, sorted_pixels
 
 NAMES = ("none", "random-swap", "object-swap", "saliency-swap", "cutpaste", "scar", "3way-cutpaste", "3way-saliency")
-
-
 SWAPS = ("random-swap", "object-swap", "saliency-swap")
 
 
@@ -57,16 +56,11 @@ def test_negatives_keep_the_image_follow_the_seed_and_have_a_mask_of_all_that_ch
             assert changed.sum() > 0.8 * mask.sum()  # patches of one texture share some pixels
 
 
-@pytest.mark.parametrize(("levels", "swaps"), [("all", 4), ([0, 2], 2), ("random", 1)])
-def test_controls_swap_as_often_as_the_guided_swap(levels: Any, swaps: int) -> None:
+def test_controls_swap_as_often_as_the_guided_swap_at_the_same_sizes_in_other_places() -> None:
     image, _ = on_ground(True)
-    for name in SWAPS:
+    for name, (levels, count) in itertools.product(SWAPS, (("all", 4), ([0, 2], 2), ("random", 1))):
         (swap,) = augment.make_negatives(name, levels=levels, scale=(0.002, 0.004))
-        assert int((params_of(swap, image)["pairs"][0, :, 5] > 0).sum()) == swaps
-
-
-def test_swaps_differ_in_place_and_not_in_size() -> None:
-    image, _ = on_ground(True)
+        assert int((params_of(swap, image)["pairs"][0, :, 5] > 0).sum()) == count
     swaps = [augment.make_negatives(name, "random")[0] for name in SWAPS]
     assert len({(swap.scale, swap.ratio) for swap in swaps}) == 1
     sizes = []
@@ -77,15 +71,12 @@ def test_swaps_differ_in_place_and_not_in_size() -> None:
     assert np.mean(sizes) > 0.8  # the same numbers are drawn; now and then no candidate fits and the patch is halved
 
 
-@pytest.mark.parametrize("bright", [True, False])
-def test_otsu_finds_the_object_on_either_ground(bright: bool) -> None:
-    image, disc = on_ground(bright)
-    found = augment.OtsuObject()(image[None].float() / 255)
-    assert found.shape == (1, 1, *disc.shape)
-    assert (found[0, 0].bool() == disc).float().mean() > 0.99
-
-
-def test_otsu_threshold_is_the_one_of_a_search() -> None:
+def test_otsu_finds_the_object_on_either_ground_with_the_threshold_of_a_search() -> None:
+    for bright in (True, False):
+        image, disc = on_ground(bright)
+        found = augment.OtsuObject()(image[None].float() / 255)
+        assert found.shape == (1, 1, *disc.shape)
+        assert (found[0, 0].bool() == disc).float().mean() > 0.99
     grey = torch.from_numpy(np.random.default_rng(0).normal([[90], [160]], 25, (2, 400)).clip(0, 255)).long()
     images = torch.stack((grey.flatten()[:700], grey.flatten()[-700:])).reshape(2, 20, 35)
     for image, threshold in zip(images, augment.otsu_threshold(images), strict=True):
@@ -145,38 +136,31 @@ def varied(name: str = "saliency-swap", **variation: Any) -> Any:
     return augment.make_negatives(name, "random", variation=variation or None, levels=[0])[0]
 
 
-def test_variation_without_a_choice_is_the_swap() -> None:
+def test_variation_without_a_choice_is_the_swap_and_variations_reach_the_controls() -> None:
     image = scene(64, 64)
     same = [(torch.manual_seed(0), swap(image))[1] for swap in (varied(), varied(rule="any"))]
     assert torch.equal(*same)
-    with pytest.raises(ValueError, match="`rule` must be any, near, far, alike, unlike, visible, got 'best'"):
-        varied(rule="best")
-
-
-def test_variations_reach_the_controls() -> None:
-    image = scene(64, 64)
     for name in SWAPS:
         plain, soft = varied(name), varied(name, rule="any", feather=3, jitter=0.0)
         assert isinstance(soft, varied_swap.VariedSwap) and not isinstance(plain, varied_swap.VariedSwap)
         params = params_of(soft, image)
         changes = [varied_swap.mean_change(image, swap.transform(image, params), params["pairs"]) for swap in (soft, plain)]
         assert changes[0] < changes[1]
+    with pytest.raises(ValueError, match="`rule` must be any, near, far, alike, unlike, visible, got 'best'"):
+        varied(rule="best")
 
 
 @pytest.mark.parametrize(("low", "high", "measure"), [("near", "far", "distance"), ("alike", "unlike", "visible_change")])
 def test_rules_order_the_pairs_at_one_size(low: str, high: str, measure: str) -> None:
     image = scene(64, 64)
-    found: dict[str, list[float]] = {low: [], high: []}
-    areas: dict[str, list[int]] = {low: [], high: []}
-    for rule in (low, high):
-        swap = varied(rule=rule)
-        for seed in range(15):
-            pairs = params_of(swap, image, seed)["pairs"]
-            found[rule].append(getattr(varied_swap, measure)(*((pairs,) if measure == "distance" else (image, pairs))))
-            areas[rule].append(int(pairs[0, 0, 5] * pairs[0, 0, 6]))
-        assert swap.scale == (0.002, 0.03)
-    assert np.mean(found[high]) > 1.3 * np.mean(found[low])
-    assert np.median(areas[low]) == np.median(areas[high])
+    found, areas = [], []
+    for rule, seed in itertools.product((low, high), range(15)):
+        pairs = params_of(varied(rule=rule), image, seed)["pairs"]
+        found.append(getattr(varied_swap, measure)(*((pairs,) if measure == "distance" else (image, pairs))))
+        areas.append(int(pairs[0, 0, 5] * pairs[0, 0, 6]))
+    assert varied(rule=low).scale == varied(rule=high).scale == (0.002, 0.03)
+    assert np.mean(found[15:]) > 1.3 * np.mean(found[:15])
+    assert np.median(areas[:15]) == np.median(areas[15:])
 
 
 def test_feather_fades_the_seams() -> None:
@@ -208,9 +192,8 @@ def test_jitter_multiplies_the_patches_channels() -> None:
 
 
 def test_visible_rule_drops_swaps_that_change_nothing() -> None:
-    image = torch.full((3, 64, 64), 90, dtype=torch.uint8)
+    image, faint = torch.full((3, 64, 64), 90, dtype=torch.uint8), {}
     image[:, :, 50:] = 200
-    faint = {}
     for rule in ("any", "visible"):
         swap = augment.VariedSwap(augment.Anywhere(), rule=rule)
         torch.manual_seed(0)
