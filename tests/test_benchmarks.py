@@ -51,8 +51,8 @@ def test_ratios_and_differences_are_taken_round_by_round_and_a_slope_is_the_expo
     assert math.isnan(harness.slope((1, 2), (0.0, 1.0)))
 
 
-def test_measure_interleaves_and_counts_images():
-    now, calls = [0.0], []
+def test_measure_interleaves_counts_images_and_goes_through_all_variants_of_cases_of_different_names():
+    now, calls, seen = [0.0], [], []
 
     def takes(name: str, seconds: float) -> None:
         calls.append(name)
@@ -65,10 +65,6 @@ def test_measure_interleaves_and_counts_images():
     timed = [calls[i] for i in range(9, len(calls)) if i == 9 or calls[i] != calls[i - 1]]  # 9 calls of warm-up and trial
     assert calls.count("a") == 3 + 6 * 4  # repeated to fill the second
     assert len(timed) >= 6 * 3 - 5 and len({tuple(timed[i : i + 3]) for i in range(0, 9, 3)}) > 1  # rounds, in changing order
-
-
-def test_measure_goes_through_all_variants_of_cases_of_different_names():
-    seen: list[int] = []
     call = harness.cycle(seen.append, [0, 1, 2])
     harness.measure([Case("x", call, variants=3)], rounds=2, min_time=0.0)
     assert seen == [0, 1, 2] * (len(seen) // 3)
@@ -190,12 +186,9 @@ def test_random_swap_is_a_permutation(kind):
 
 
 def test_files_differ_and_have_the_size_asked_for(tmp_path):
-    contents = set()
-    for path in write_files(tmp_path, 8, 64):
-        with Image.open(path) as picture:
-            assert (picture.mode, picture.size) == ("RGB", (64, 64))
-            contents.add(picture.tobytes())
-    assert len(contents) == 8
+    pictures = [Image.open(path) for path in write_files(tmp_path, 8, 64)]
+    assert {(picture.mode, picture.size) for picture in pictures} == {("RGB", (64, 64))}
+    assert len({picture.tobytes() for picture in pictures}) == 8
 
 
 SLOW = [pytest.param(name, [], marks=pytest.mark.slow) for name in SCRIPTS if name != "stages"]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from pathlib import Path
+import sys
+from types import SimpleNamespace
 from typing import Any
 
 import augment
@@ -12,6 +13,7 @@ import pytest
 import torch
 import varied_swap
 from images import scene, sorted_pixels
+from torch import nn
 
 NAMES = ("none", "random-swap", "object-swap", "saliency-swap", "cutpaste", "scar", "3way-cutpaste", "3way-saliency")
 SWAPS = ("random-swap", "object-swap", "saliency-swap")
@@ -116,18 +118,13 @@ def test_batches_are_drawn_image_by_image(name: str) -> None:
         assert torch.equal(sorted_pixels(batch[0]), sorted_pixels(images[0]))
 
 
-def test_saliency_by_name_and_by_factory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_saliency_by_name_and_by_factory(monkeypatch: pytest.MonkeyPatch) -> None:
     tiny, blind = (augment.load_saliency(name) for name in ("tiny", "random"))
     assert tiny.fingerprint != blind.fingerprint
-    (tmp_path / "own_nets.py").write_text(
-        "import torch\n"
-        "def net():\n"
-        "    conv, pool = torch.nn.Conv2d(3, 4, 3, 2), torch.nn.AdaptiveAvgPool2d(1)\n"
-        "    return torch.nn.Sequential(conv, torch.nn.ReLU(), pool, torch.nn.Flatten(), torch.nn.Linear(4, 2))\n"
-        "def source():\n"
-        "    return lambda images: images[:, :1]\n"
-    )
-    monkeypatch.syspath_prepend(str(tmp_path))
+    conv, pool, head = nn.Conv2d(3, 4, 3, 2), nn.AdaptiveAvgPool2d(1), nn.Linear(4, 2)
+    net = nn.Sequential(conv, nn.ReLU(), pool, nn.Flatten(), head)
+    own = SimpleNamespace(net=lambda: net, source=lambda: lambda images: images[:, :1])
+    monkeypatch.setitem(sys.modules, "own_nets", own)  # type: ignore[arg-type]
     assert augment.load_saliency("own_nets:net", 32).native_maps(torch.rand(2, 3, 40, 40))[0].shape[0] == 2
     assert augment.load_saliency("own_nets:source")(torch.rand(2, 3, 4, 4)).shape == (2, 1, 4, 4)
 

@@ -290,11 +290,9 @@ def test_a_backbone_without_heat_maps_keeps_its_result(toy: Path, tmp_path: Path
 
 def test_weights_begin_alike_for_any_saliency_net(toy: Path, tmp_path: Path, monkeypatch: MonkeyPatch) -> None:
     heads = []
-
-    def on_fit_start(module: Any) -> None:
-        heads.append(module.detector.head.weight.clone())
-
-    monkeypatch.setattr(train_ssl.SelfSupervised, "on_fit_start", on_fit_start, raising=False)
+    monkeypatch.setattr(
+        train_ssl.SelfSupervised, "on_fit_start", lambda m: heads.append(m.detector.head.weight.clone()), raising=False
+    )
     for net in ("tiny", "factories:plain"):
         one(toy, tmp_path / net, f"--saliency {net} --steps 1")
     assert torch.equal(*heads)
