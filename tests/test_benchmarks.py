@@ -164,7 +164,7 @@ def extent(mask: torch.Tensor) -> tuple[int, int]:
 
 
 @pytest.mark.parametrize("kind", ["PIL", "uint8", "float"])
-def test_cutpaste_changes_one_box_of_the_papers_size_and_scar_a_small_turned_strip(kind):
+def test_cutpaste_changes_a_box_of_the_papers_size_scar_a_small_turned_strip_and_random_swap_permutes(kind):
     sides = np.array([extent(mask) for _, mask in changes(kind, peers.CutPaste(), 60)])
     areas, aspects = sides.prod(1) / SIDE**2, sides[:, 0] / sides[:, 1]
     assert 0.017 < min(areas) < 0.05 and 0.1 < max(areas) < 0.155  # sides are rounded
@@ -174,15 +174,10 @@ def test_cutpaste_changes_one_box_of_the_papers_size_and_scar_a_small_turned_str
     assert sides.max() <= 32  # 16 x 25 turned by 45 degrees
     assert min(areas) >= 5 and 200 < max(areas) <= 16 * 25 * 1.1
     assert min(areas / sides.prod(1)) < 0.6  # the corners of a turned strip stay as they were
-
-
-@pytest.mark.parametrize("kind", ["PIL", "uint8", "float"])
-def test_random_swap_is_a_permutation(kind):
     before = (scene(SIDE, SIDE) / 255 if kind == "float" else scene(SIDE, SIDE)).flatten().sort()[0]
     for out, mask in changes(kind, peers.RandomSwap(), 20):
         assert 0.0005 * SIDE**2 < int(mask.sum()) <= 2 * 0.033 * SIDE**2
-        found = pixels(out).flatten().sort()[0]
-        assert torch.equal(found, before.to(found.dtype))
+        assert torch.equal(pixels(out).flatten().sort()[0], before.to(pixels(out).dtype))
 
 
 def test_files_differ_and_have_the_size_asked_for(tmp_path):

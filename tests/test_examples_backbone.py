@@ -23,8 +23,7 @@ from torch import nn
 class Teacher(nn.Module):
     def __init__(self):
         super().__init__()
-        widths = [3, 8, 16, 70, 130]
-        convs = [nn.Conv2d(a, b, 3, 2 if a > 3 else 4, 1) for a, b in zip(widths, widths[1:])]
+        convs = [nn.Conv2d(a, b, 3, s, 1) for a, b, s in ((3, 8, 4), (8, 16, 2), (16, 70, 2), (70, 130, 2))]
         self.blocks = nn.ModuleList(nn.Sequential(conv, nn.ReLU()) for conv in convs)
         self.fc = nn.Linear(130, 1000)
 

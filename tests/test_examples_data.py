@@ -23,8 +23,7 @@ def noise(height: int = 17, width: int = 11) -> np.ndarray[Any, Any]:
 
 def save(path: Path, picture: Any = None) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    picture = noise() if picture is None else picture
-    (picture if isinstance(picture, Image.Image) else Image.fromarray(picture)).save(path)
+    (picture if isinstance(picture, Image.Image) else Image.fromarray(noise() if picture is None else picture)).save(path)
     return path
 
 
@@ -92,11 +91,9 @@ def test_anomalib_folder(tmp_path: Path) -> None:
 
 
 def test_magnetic_tiles_as_they_are_published(tmp_path: Path) -> None:
-    for i in range(10):
-        save(tmp_path / f"MT_Free/Imgs/{i}.jpg")
-        save(tmp_path / f"MT_Free/Imgs/{i}.png", DEFECT * 0)
-    save(tmp_path / "MT_Blowhole/Imgs/7.jpg")
-    save(tmp_path / "MT_Blowhole/Imgs/7.png", DEFECT * 255)
+    for name, mask in (*((f"MT_Free/Imgs/{i}", DEFECT * 0) for i in range(10)), ("MT_Blowhole/Imgs/7", DEFECT * 255)):
+        save(tmp_path / f"{name}.jpg")
+        save(tmp_path / f"{name}.png", mask)
     (tiles,) = data.read_categories(tmp_path)
     assert tiles.name == "mtd" and data.read_categories(tmp_path, ["mtd"]) == [tiles]
     assert [len(tiles.train), [s.defect for s in tiles.test]] == [8, [None, None, "blowhole"]]

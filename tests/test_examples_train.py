@@ -215,15 +215,14 @@ def test_draws_do_not_depend_on_epochs_or_processes() -> None:
     ],
 )
 def test_two_processes_train_like_one(toy: Path, tmp_path: Path, program: str, common: str, how: str, rtol: float) -> None:
-    found = []
-    for name, others in (("one", common), ("two", f"{common} {how}")):
-        arguments = options(toy, tmp_path / name, f"--categories flange --seeds 0 1 {others}")
-        command = [sys.executable, str(EXAMPLES / f"{program}.py"), *arguments]
-        subprocess.run(command, check=True, capture_output=True, timeout=280, env=os.environ | {"OMP_NUM_THREADS": "1"})
-        found.append({(r.get("condition"), r["seed"]): r["scores"] for r in results(tmp_path / name)})
-    assert found[0].keys() == found[1].keys()
-    for key, scores in found[0].items():
-        np.testing.assert_allclose(scores, found[1][key], rtol=rtol)
+    arguments = f"--categories flange --seeds 0 1 {common}"
+    assert importlib.import_module(program).main(options(toy, tmp_path / "one", arguments)) == 0
+    command = [sys.executable, str(EXAMPLES / f"{program}.py"), *options(toy, tmp_path / "two", f"{arguments} {how}")]
+    subprocess.run(command, check=True, capture_output=True, timeout=280, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    one, two = ({(r.get("condition"), r["seed"]): r["scores"] for r in results(tmp_path / name)} for name in ("one", "two"))
+    assert one.keys() == two.keys()
+    for key, scores in one.items():
+        np.testing.assert_allclose(scores, two[key], rtol=rtol)
 
 
 @pytest.mark.slow

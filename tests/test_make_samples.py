@@ -16,10 +16,12 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 NAMES = ("screws", "cloth", "blister", "board", "flange", "wood", "tiles")
 
 
-def test_scenes_are_the_documented_ones_and_take_a_generator() -> None:
+def test_scenes_are_the_documented_ones_take_a_generator_and_know_where_their_object_is() -> None:
     assert tuple(make_samples.SCENES) == NAMES
     picture = make_samples.SCENES["tiles"](np.random.default_rng(0), 48)
     assert picture.dtype == np.uint8 and picture.shape == (48, 48, 3)
+    picture, mask = make_samples.make_scene("flange", 0, 96, return_mask=True)
+    assert picture[mask == 1].mean() > picture[mask == 0].mean() + 30  # bright steel on a dark belt
     with pytest.raises(ValueError, match=r"`name` must be one of screws, .*, tiles, got 'nails'"):
         make_samples.make_scene("nails", 0)
     with pytest.raises(ValueError, match="`size` must be at least 16 pixels, got 8"):
@@ -52,11 +54,6 @@ def test_scene_is_exposed_and_textured_like_a_photograph_and_its_layout_is_that_
     small = make_samples.make_scene(name, 1, 64)
     a, b = (Image.fromarray(x).resize((16, 16), Image.Resampling.BOX) for x in (small, picture))
     assert np.corrcoef(np.asarray(a).ravel(), np.asarray(b).ravel())[0, 1] > 0.8
-
-
-def test_object_mask_lies_on_the_object() -> None:
-    picture, mask = make_samples.make_scene("flange", 0, 96, return_mask=True)
-    assert picture[mask == 1].mean() > picture[mask == 0].mean() + 30  # bright steel on a dark belt
 
 
 def test_edit_makes_a_local_defect_and_changes_nothing_else() -> None:

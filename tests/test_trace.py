@@ -116,16 +116,13 @@ def test_constants_of_a_module_are_part_of_its_fingerprint() -> None:
 
 @pytest.mark.parametrize("traced", [True, False])
 def test_a_child_that_is_forked_in_the_middle_of_a_call_does_not_wait(traced: bool) -> None:
-    with pytest.warns(UserWarning, match="cannot be traced") if not traced else contextlib.nullcontext():
+    with contextlib.nullcontext() if traced else pytest.warns(UserWarning, match="cannot be traced"):
         cam = cam_of(Small() if traced else Value())
     net: Any = cam._net
     expected = cam.native_maps(images())[0]
 
     def child() -> None:
-        if traced:
-            assert net._lock.acquire(timeout=20)
-        else:
-            assert torch.equal(cam.native_maps(images())[0], expected)
+        assert net._lock.acquire(timeout=20) if traced else torch.equal(cam.native_maps(images())[0], expected)
 
     with net._lock if traced else net._graphs[torch.device("cpu")]._lock:  # held by another thread, as it were
         process = multiprocessing.get_context("fork").Process(target=child)
