@@ -42,7 +42,9 @@ def make_cells(maps: list[Tensor], images: Tensor, grid: int) -> Cells:
     saliency = as_dtype(saliency, "float64")  # a span may be beyond float32
     flat = ~(low < high)  # asked of the map itself: resampling gives a flat map a span of rounding errors
     mask = xp.stack(two_valued, 1)
-    covered = _covered(xp, saliency, as_dtype(low, "float64")[..., None], as_dtype(high, "float64")[..., None])
+    covered = mask[..., None]
+    if not host or mask.any():  # rare on the host, and not asked on a device
+        covered = _covered(xp, saliency, as_dtype(low, "float64")[..., None], as_dtype(high, "float64")[..., None])
     least = xp.amin(saliency, -1)[..., None]
     span = xp.amax(saliency, -1)[..., None] - least
     saliency = (saliency - least) / xp.where((span > 0) & ~flat[..., None], span, float("inf"))
