@@ -366,6 +366,24 @@ def test_eight_processes_fill_one_cache(tmp_path):
     assert all(cache.get(entry_of(i)[0]) == entry_of(i)[1] for i in range(450))
 
 
+def fill_at_once(folder, k, barrier):
+    barrier.wait()
+    fill(folder, k, 1)
+
+
+def test_processes_that_open_a_fresh_folder_at_once_all_write(tmp_path):
+    context = multiprocessing.get_context("fork")
+    for trial in range(25):  # before the file was prepared in transactions, one process of twenty lost its cache
+        barrier = context.Barrier(8)
+        processes = [context.Process(target=fill_at_once, args=(tmp_path / str(trial), k, barrier)) for k in range(8)]
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join(120)
+            assert process.exitcode == 0
+        assert len(RegionCache(tmp_path / str(trial))) == 8
+
+
 def test_a_hundred_kills_in_the_middle_of_writes(tmp_path):
     folder, told = tmp_path / "c", 0
     rng = np.random.default_rng(0)

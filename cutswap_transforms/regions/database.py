@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import os
 import sqlite3
+import time
 from pathlib import Path
 from typing import Any
 
 APPLICATION = 0x43555453  # "CUTS", in the header of the file: another program's database is left alone
 SCHEMA = 1
+_TIMEOUT = 10  # seconds to wait for the lock of another process
 
 
 def connect(folder: Path, path: Path, writable: bool) -> sqlite3.Connection:
@@ -23,7 +25,7 @@ def connect(folder: Path, path: Path, writable: bool) -> sqlite3.Connection:
     # see what a killed writer left in the log.
     settled = not os.access(folder, os.W_OK) and not _log_size(path)
     mode = "mode=rwc" if writable else "mode=ro&immutable=1" if settled else "mode=ro"
-    connection = sqlite3.connect(f"{path.as_uri()}?{mode}", uri=True, timeout=10, check_same_thread=False)
+    connection = sqlite3.connect(f"{path.as_uri()}?{mode}", uri=True, timeout=_TIMEOUT, check_same_thread=False)
     try:
         _prepare(connection, writable)
     except BaseException:
@@ -41,22 +43,40 @@ def _log_size(path: Path) -> int:
 
 def _prepare(connection: sqlite3.Connection, writable: bool) -> None:
     connection.execute("PRAGMA cache_size = -2000")
-    if not _is_ours(connection):
+    with connection:
+        connection.execute("BEGIN")  # one snapshot for all that is read
+        ours = _is_ours(connection)
+    if not ours:
         if not writable:
             raise ValueError("it is not a region cache of this version")
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("BEGIN IMMEDIATE")  # of several processes one makes the table, the others find it
         with connection:
+            connection.execute("BEGIN IMMEDIATE")  # of several processes one makes the table, the others find it
             if not _is_ours(connection):
                 connection.execute("CREATE TABLE regions (key BLOB PRIMARY KEY, entry BLOB NOT NULL) WITHOUT ROWID")
                 connection.execute(f"PRAGMA application_id = {APPLICATION}")
                 connection.execute(f"PRAGMA user_version = {SCHEMA}")
+    if writable:
+        _switch_to_log(connection)
     # In the log's mode a killed process loses nothing with NORMAL; a power cut may lose the last entries, no more.
     connection.execute("PRAGMA synchronous = NORMAL")
 
 
+def _switch_to_log(connection: sqlite3.Connection) -> None:
+    """Set the write-ahead log. SQLite's timeout does not cover this statement while other processes open the file."""
+    end = time.monotonic() + _TIMEOUT
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > end:
+                raise
+        time.sleep(0.005)
+
+
 def _is_ours(connection: sqlite3.Connection) -> bool:
-    """False for an empty file. Raises ValueError for another program's database or another version of ours."""
+    """False for an empty file. Raises ValueError for another program's database or another version of ours. Its
+    statements see one state of the file only within a transaction."""
     application = connection.execute("PRAGMA application_id").fetchone()[0]
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     if (application, version) == (APPLICATION, SCHEMA):
