@@ -95,10 +95,11 @@ def finders(args: argparse.Namespace) -> Iterator[tuple[str, Finder]]:
         return lambda images: list(salient_regions(source.native_maps(images), images, clustering, grid).unbind(1))
 
     sources = {"tiny": tiny, "random weights": untrained} | {net: augment.load_saliency(net) for net in args.net}
-    choices = itertools.product(args.grid, args.clusters, args.saliency_weight, args.color, args.start)
-    for grid, clusters, weight, color, start in choices:
-        kmeans = KMeans(clusters, saliency_weight=weight, color=color, start=start)
-        settings = f"{clusters} clusters, weight {weight:g}, grid {grid}, {start}{'' if color else ', no colour'}"
+    choices = itertools.product(args.grid, args.clusters, args.saliency_weight, args.color, args.start, args.union)
+    for grid, clusters, weight, color, start, union in choices:
+        kmeans = KMeans(clusters, saliency_weight=weight, color=color, start=start, union=union)
+        settings = f"{clusters} clusters, weight {weight:g}, grid {grid}, {start}"
+        settings += f"{', union' if union else ''}{'' if color else ', no colour'}"
         for name, source in sources.items():
             yield f"{name}, {settings}", clustered(source, kmeans, grid)
 
@@ -166,7 +167,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     found.add_argument("--color", action="append_const", const=True, help="cluster by colour too (default)")
     found.add_argument("--no-color", dest="color", action="append_const", const=False, help="cluster by saliency alone")
+    found.add_argument("--union", action="append_const", const=True, help="join the salient clusters")
+    found.add_argument("--no-union", dest="union", action="append_const", const=False, help="the highest alone (default)")
     args = found.parse_args(argv)
+    args.union = args.union or [False]
     args.color = args.color or [True]
     one_thread()
     torch.manual_seed(0)

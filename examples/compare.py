@@ -31,11 +31,11 @@ from typing import Any
 import numpy as np
 import torch
 import train_ssl
-from data import Category, DataError, categories_from
+from data import Category, DataError, categories_from, decode
 from matplotlib.figure import Figure
-from report import Cell, markdown, mean_and_deviation, percent, unique
+from report import Cell, markdown, mean_and_deviation, percent, save_sheet, unique
 from scipy.stats import t as student_t
-from training import explained_errors, explanation, write
+from training import explained_errors, explanation, make_negatives_of, write
 
 CONDITIONS = ("none", "random-swap", "object-swap", "cutpaste", "scar", "saliency-swap")
 Key = tuple[str, str, int]  # condition, category, seed
@@ -180,6 +180,18 @@ def draw_differences(rows: dict[str, dict[str, tuple[float, float, float]]], aga
 # ---- command line ------------------------------------------------------------------------------------------------------
 
 
+def draw_strips(out: Path, settings: dict[str, argparse.Namespace], categories: Iterable[Category], columns: int = 8) -> None:
+    """A sheet per category: the same normal images in the first row, and what each condition makes of them below."""
+    for category in categories:
+        own = next(iter(settings.values()))
+        images, _ = decode(category.train[:columns], own.size, own.skip_unreadable, own.white)
+        rows = [("normal", list(images))]
+        for condition, args in settings.items():
+            torch.manual_seed(0)
+            rows += [(condition, [negative(x) for x in images]) for negative in make_negatives_of(args)]
+        save_sheet(rows, out / f"negatives-{category.name}.png")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__.split("\n")[0], epilog="All other options are those of train_ssl.py.", allow_abbrev=False
@@ -202,6 +214,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         command = shlex.join(["compare.py", *(sys.argv[1:] if argv is None else argv)])
         note = f"`{command}`\n\n{machine()}, {args.jobs} jobs at a time; {time.strftime('%Y-%m-%d')}."
         print(f"\n{write_report(args.out, cells, args.against, note)}\nin {args.out}")
+        draw_strips(args.out, settings, next(iter(categories.values())))
     if failures:
         raise SystemExit("error: " + "\n".join([f"{len(failures)} trainings failed", *failures]))
     return 0

@@ -26,6 +26,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from composites import as_bank, compose, cut_photograph, draw_ground, draw_object, photo_ground, scene_object
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
@@ -269,21 +270,39 @@ def state_of(folded: Student) -> dict[str, np.ndarray]:
     return {name: tensor.detach().half().contiguous().numpy() for name, tensor in tensors_of(folded).items()}
 
 
-def map_loss(logits: Tensor, features: list[Tensor], teacher: Tensor, flip: Tensor, weights: Sequence[float]) -> Tensor:
-    """1 - Pearson correlation of the student's LayerCAM maps with the teacher's, weighted mean over levels, and images.
-
-    Each net's maps explain its own arg-max class, as they will in use. The loss is a function of a gradient, so the
-    graph of the gradient is kept."""
+def layer_cam(logits: Tensor, features: list[Tensor]) -> list[Tensor]:
+    """LayerCAM of each net's own arg-max class, as in use: [N, h, w] per stage, with the graph of the gradient."""
     gradients = torch.autograd.grad(logits.amax(1).sum(), features, create_graph=True)
+    return [(g.relu() * a).sum(1) for a, g in zip(features, gradients, strict=True)]
+
+
+def unlike(mine: Tensor, theirs: Tensor) -> Tensor:
+    """1 - Pearson correlation of maps [N, P]; float [N]."""
+    return 1 - F.cosine_similarity(mine - mine.mean(1, keepdim=True), theirs - theirs.mean(1, keepdim=True), eps=1e-6)
+
+
+def map_loss(maps: list[Tensor], teacher: Tensor, flip: Tensor, weights: Sequence[float]) -> Tensor:
+    """How unlike the teacher's maps [N, cells of all grids] the student's are, weighted mean over levels, and images."""
     lost = []
-    for (a, g), theirs in zip(
-        zip(features, gradients, strict=True), teacher.split([side * side for side in GRIDS], 1), strict=True
-    ):
-        mine = (g.relu() * a).sum(1)
-        mine = torch.where(flip[:, None, None], mine.flip(2), mine).flatten(1)
-        lost.append(1 - F.cosine_similarity(mine - mine.mean(1, keepdim=True), theirs - theirs.mean(1, keepdim=True), eps=1e-6))
-    share = torch.tensor(weights) / sum(weights)
-    return (torch.stack(lost).mean(1) * share).sum()
+    for mine, theirs in zip(maps, teacher.split([side * side for side in GRIDS], 1), strict=True):
+        lost.append(unlike(torch.where(flip[:, None, None], mine.flip(2), mine).flatten(1), theirs).mean())
+    return torch.stack(lost) @ torch.tensor(weights, dtype=torch.float32) / sum(weights)
+
+
+def ground_loss(maps: list[Tensor], covered: Tensor, weights: Sequence[float], even_weight: float) -> Tensor:
+    """What a map must do on a composite, weighted mean over levels, and images.
+
+    With an object: be like the mask, and have its weight on the object (-log of the share). Without one: be even (squared
+    coefficient of variation, times `even_weight`). Masks are float [N, S, S]."""
+    shown = covered.mean((1, 2)) > 0.01
+    lost = []
+    for mine in maps:
+        wanted, m = F.adaptive_avg_pool2d(covered, mine.shape[-1]).flatten(1), mine.flatten(1)
+        total = m.sum(1) + 1e-6
+        share = ((m * wanted).sum(1) / total).clamp(min=1e-3)
+        even = (m.square().mean(1) / (total / m.shape[1]).square() - 1).clamp(max=20)
+        lost.append(torch.where(shown, unlike(m, wanted) - share.log(), even_weight * even).mean())
+    return torch.stack(lost) @ torch.tensor(weights, dtype=torch.float32) / sum(weights)
 
 
 def jitter(images: Tensor, flip: Tensor, generator: torch.Generator) -> Tensor:
@@ -306,6 +325,7 @@ def train(student: Student, photos, labels: Tensor, views, cache: TeacherCache, 
     """One phase: with batch norm on all views, or with `maps` on the folded net and the views that have maps."""
     name, epochs, lr = ("maps", args.map_epochs, args.map_lr) if maps else ("classes", args.epochs, args.lr)
     count = args.map_views if maps else views.shape[1]
+    composites = draw_composites(photos, views, cache, args) if maps and args.composites else None
     decay = [p for p in student.parameters() if p.ndim > 1]
     plain = [p for p in student.parameters() if p.ndim <= 1]
     optimiser = torch.optim.AdamW([{"params": decay, "weight_decay": 0.02}, {"params": plain, "weight_decay": 0.0}], lr=lr)
@@ -325,10 +345,10 @@ def train(student: Student, photos, labels: Tensor, views, cache: TeacherCache, 
         generator = torch.Generator().manual_seed(args.seed * 10_000 + epoch + 5_000 * maps)
         order = torch.randperm(len(photos), generator=generator)
         which = torch.randint(count, (len(photos),), generator=generator)
-        sums, begin = torch.zeros(5), time.time()
+        sums, begin = torch.zeros(6), time.time()
         for step in tqdm(range(per_epoch), desc=f"{name} {epoch + 1}/{epochs}", mininterval=10):
             index = order[step * args.batch_size : (step + 1) * args.batch_size]
-            losses = batch_losses(student, photos, labels, views, cache, index, which[index], generator, args, maps)
+            losses = batch_losses(student, photos, labels, views, cache, index, which[index], generator, args, maps, composites)
             optimiser.zero_grad(set_to_none=True)
             losses.sum().backward()
             nn.utils.clip_grad_norm_(student.parameters(), 5.0)
@@ -339,12 +359,12 @@ def train(student: Student, photos, labels: Tensor, views, cache: TeacherCache, 
         torch.save({**state, "epoch": epoch + 1}, f"{checkpoint}.new")
         Path(f"{checkpoint}.new").replace(checkpoint)
         means = [round(v, 4) for v in (sums / per_epoch).tolist()]
-        record = dict(zip(("logits", "labels", "mid", "deep", "maps"), means, strict=True))
+        record = dict(zip(("logits", "labels", "mid", "deep", "maps", "grounds"), means, strict=True))
         print(json.dumps({"phase": name, "epoch": epoch + 1, "seconds": round(time.time() - begin), **record}), flush=True)
 
 
-def batch_losses(student, photos, labels, views, cache, index, view, generator, args, maps: bool) -> Tensor:
-    """[5]: logits, labels, middle and deep features, maps."""
+def batch_losses(student, photos, labels, views, cache, index, view, generator, args, maps: bool, composites) -> Tensor:
+    """[6]: logits, labels, middle and deep features, maps, composites."""
     raw = [render_view(photos[i], views[i, v], SIDE) for i, v in zip(index.tolist(), view.tolist(), strict=True)]
     flip = torch.rand(len(index), generator=generator) < 0.5
     images = jitter(torch.stack(raw), flip, generator)
@@ -352,21 +372,76 @@ def batch_losses(student, photos, labels, views, cache, index, view, generator, 
     def answer(kind: str) -> Tensor:
         return torch.from_numpy(getattr(cache, kind)[index.numpy(), view.numpy()].astype("f4"))
 
-    # The second phase differentiates a gradient, which bfloat16 does not bear.
+    # The second phase differentiates a gradient, which bfloat16 is too coarse for.
     with torch.autocast("cpu", torch.bfloat16, enabled=args.bf16 and not maps):
         *outputs, features = student(images)
     said, labelled, mid, deep = (o.float() for o in outputs)
     mid, deep = (torch.where(flip[:, None, None, None], m.flip(3), m) for m in (mid, deep))
     t, wanted = args.temperature, F.log_softmax(answer("logits") / args.temperature, 1)
+    found = layer_cam(said, features) if maps else []
     return torch.stack(
         (
-            F.kl_div(F.log_softmax(said / t, 1), wanted, log_target=True, reduction="batchmean") * t * t,
+            F.kl_div(F.log_softmax(said / t, 1), wanted, log_target=True, reduction="batchmean") * t * t * args.logit_weight,
             args.label_weight * F.cross_entropy(labelled, labels[index], label_smoothing=0.1),
             args.feature_weight * F.mse_loss(mid, answer("mid")),
             args.feature_weight * F.mse_loss(deep, answer("deep")),
-            args.map_weight * map_loss(said, features, answer("maps"), flip, args.level_weights) if maps else torch.zeros(()),
+            args.map_weight * map_loss(found, answer("maps"), flip, args.level_weights) if maps else torch.zeros(()),
+            composite_loss(student, composites, generator, args) if composites else torch.zeros(()),
         )
     )
+
+
+def composite_loss(student, composites: tuple[Tensor, Tensor], generator: torch.Generator, args) -> Tensor:
+    """`ground_loss` of a batch of composites, turned and mirrored."""
+    index = torch.randint(len(composites[0]), (args.ground_batch,), generator=generator)
+    turns, mirror = torch.randint(4, (1,), generator=generator).item(), torch.rand(len(index), generator=generator) < 0.5
+    images, covered = (x[index].rot90(turns, (-2, -1)) for x in composites)
+    covered = torch.where(mirror[:, None, None], covered.flip(2), covered).float() / 255
+    said, *_, features = student(jitter(images, mirror, generator))
+    return args.ground_weight * ground_loss(layer_cam(said, features), covered, args.ground_levels, args.even_weight)
+
+
+def draw_composites(photos: list[Tensor], views: np.ndarray, cache: TeacherCache, args) -> tuple[Tensor, Tensor]:
+    """Images uint8 [M, 3, SIDE, SIDE] and how much of each cell of the finest grid an object covers, uint8 [M, 32, 32]."""
+    path = args.out / "composites.pt"
+    if not path.exists():
+        grounds, objects = draw_banks(photos, views, cache, args)
+        generator, made = torch.Generator().manual_seed(args.seed), []
+        for _ in tqdm(range(args.composites // 64), desc="composites", unit="batch", mininterval=10):
+            index = torch.randint(len(grounds), (64,), generator=generator)
+            images, covered = compose(grounds[index], objects, SIDE, generator)
+            made.append((images.byte(), (F.adaptive_avg_pool2d(covered, GRIDS[0]) * 255).byte()))
+        torch.save([torch.cat(parts) for parts in zip(*made, strict=True)], path)
+    images, covered = torch.load(path, weights_only=True)
+    return images, covered
+
+
+def draw_banks(photos: list[Tensor], views: np.ndarray, cache: TeacherCache, args) -> tuple[Tensor, list[Tensor]]:
+    """Grounds uint8 [M, 3, S, S], a quarter of them photographs' textures, and three kinds of objects uint8 [M, 4, s, s]:
+    drawn ones, those of scenes, and cut-outs of the photographs by the teacher's maps."""
+    rng = np.random.default_rng([args.seed, 1])
+    count = args.grounds
+
+    def photo() -> np.ndarray:
+        return photos[rng.integers(len(photos))].permute(1, 2, 0).numpy()
+
+    drawn = [draw_ground(rng) for _ in tqdm(range(count - count // 4), desc="grounds", mininterval=10)]
+    drawn += [photo_ground(rng, photo()) for _ in range(count // 4)]
+    shapes = [draw_object(rng) for _ in tqdm(range(count), desc="objects", mininterval=10)]
+    scenes = [scene_object(rng) for _ in tqdm(range(count // 8), desc="scenes", mininterval=10)]
+    cut = []
+    for i in tqdm(rng.permutation(len(photos)), desc="cut-outs", mininterval=10):
+        levels = np.split(cache.maps[i, 0].astype("f4"), np.cumsum([side * side for side in GRIDS])[:-1])
+        grids = [torch.from_numpy(v).view(1, 1, side, side) for v, side in zip(levels, GRIDS, strict=True)]
+        fused = torch.stack([F.interpolate(g, size=(32, 32), mode="bilinear") for g in grids[:3]]).mean(0)[0, 0]
+        view = render_view(photos[i], views[i, 0], SIDE).permute(1, 2, 0).numpy()
+        image = cut_photograph(view, (fused / fused.max()).numpy())
+        if image is not None:
+            cut.append(image)
+        if len(cut) == 2 * count:
+            break
+    banks = [as_bank(pictures) for pictures in (drawn, shapes, scenes, cut)]
+    return banks[0], [banks[1], banks[2], banks[3], banks[3]]  # photographs' objects twice as often
 
 
 def main() -> None:
@@ -390,6 +465,13 @@ def main() -> None:
     parser.add_argument("--temperature", type=float, default=2.0)
     parser.add_argument("--label-weight", type=float, default=0.5)
     parser.add_argument("--feature-weight", type=float, default=1.0)
+    parser.add_argument("--logit-weight", type=float, default=1.0)
+    parser.add_argument("--composites", type=int, default=24_000, help="drawn for the second phase; 0 for none")
+    parser.add_argument("--grounds", type=int, default=4000, help="drawn to lay them on; also how many objects are drawn")
+    parser.add_argument("--ground-batch", type=int, default=64, help="composites in a step beside --batch-size photographs")
+    parser.add_argument("--ground-weight", type=float, default=4.0)
+    parser.add_argument("--ground-levels", type=float, nargs=4, default=(1, 1, 1, 1), help="of the composites' loss")
+    parser.add_argument("--even-weight", type=float, default=0.1, help="of even maps where a composite has no object")
     parser.add_argument("--start", type=Path, help="a tiny.npz to go on from: the second phase alone")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)

@@ -381,6 +381,7 @@ def test_grid_compares_in_pairs_resumes_and_keeps_what_did_not_fail(
     text = (tmp_path / "table.md").read_text()
     assert f"| random-swap | {mean:+.1f} ({mean - half:+.1f} to {mean + half:+.1f}) |" in text
     assert "cores" in text and "compare.py --data" in text and (tmp_path / "differences.png").exists()
+    assert (tmp_path / "negatives-flange.png").exists()
     note = tmp_path / "random-swap/flange-seed0/result.json"
     stamp = note.stat().st_mtime_ns
     grid("none", "random-swap", "scar")

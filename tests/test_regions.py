@@ -192,6 +192,17 @@ def test_a_tie_goes_to_the_lower_cluster_and_an_empty_cluster_stays_empty():
         assert KMeans(5, start=start)(torch.tensor([[0.0], [0.0], [1.0]])).tolist() == labels
 
 
+def test_a_union_joins_the_clusters_above_the_midpoint_of_their_mean_saliency():
+    saliency = torch.tensor([0.9, 0.7, 0.49, 0.1]).repeat_interleave(3)  # the midpoint is 0.5
+    colours = torch.tensor([0.0, 5.0, 10.0, 15.0]).repeat_interleave(3)
+    points = torch.stack((saliency, colours), 1)
+    apart, joined = KMeans(4)(points), KMeans(4, union=True)(points)
+    assert apart.unique().tolist() == [0, 1, 2, 3] and joined.unique().tolist() == [0, 1, 3]
+    assert torch.equal(joined == joined[0], saliency > 0.5) and torch.equal(joined[6:], apart[6:])
+    assert top_cluster(saliency.numpy(), joined.numpy(), 4).tolist() == (saliency > 0.5).tolist()
+    assert KMeans(4, union=True)(torch.full((5, 2), NAN)).tolist() == [-1] * 5
+
+
 @given(
     st.lists(st.lists(st.sampled_from([NAN, INF, *(i / 16 for i in range(17))]), min_size=18, max_size=18), min_size=1),
     st.integers(1, 6),
@@ -199,8 +210,8 @@ def test_a_tie_goes_to_the_lower_cluster_and_an_empty_cluster_stays_empty():
 def test_numpy_and_torch_do_the_same(rows, n_clusters):
     """In sixteenths all sums are exact, so only a different formula could give another label."""
     points = torch.tensor(rows).reshape(-1, 9, 2)
-    for start in ("bands", "quantiles"):
-        ours = KMeans(n_clusters, n_iter=1, start=start, saliency_weight=1.0)
+    for start, union in itertools.product(("bands", "quantiles"), (False, True)):
+        ours = KMeans(n_clusters, n_iter=1, start=start, saliency_weight=1.0, union=union)
         labels = [ours.label(points.numpy()), ours.label(points)]
         regions = [
             top_cluster(points[..., 0].numpy(), labels[0], n_clusters),
@@ -241,6 +252,7 @@ def test_cuda_finds_the_regions_of_the_cpu():
         ({"n_clusters": 4.0}, TypeError, r"`n_clusters` must be an int, got 4\.0"),
         ({"n_iter": True}, TypeError, "`n_iter` must be an int, got True"),
         ({"color": 1}, TypeError, "`color` must be True or False, got 1"),
+        ({"union": 0}, TypeError, "`union` must be True or False, got 0"),
         ({"saliency_weight": "1"}, TypeError, "`saliency_weight` must be a number, got '1'"),
         ({"saliency_weight": 0}, ValueError, "`saliency_weight` must be positive and finite, got 0"),
         ({"saliency_weight": INF}, ValueError, "`saliency_weight` must be positive and finite, got inf"),
@@ -263,12 +275,13 @@ def test_points_are_checked():
 
 
 def test_a_kmeans_shows_its_arguments_and_each_choice_has_its_own_fingerprint():
-    assert repr(KMeans(5)) == "KMeans(n_clusters=5, saliency_weight=0.5, color=True, n_iter=10, start='bands')"
+    assert repr(KMeans(5)) == "KMeans(n_clusters=5, saliency_weight=0.5, color=True, n_iter=10, start='bands', union=False)"
     assert KMeans(5) == KMeans(5) != SklearnKMeans(5)
     choices = [
         KMeans(),
         KMeans(4),
         KMeans(color=False),
+        KMeans(union=True),
         KMeans(n_iter=3),
         KMeans(saliency_weight=1),
         SklearnKMeans(),

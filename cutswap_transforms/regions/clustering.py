@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .kmeans import KMeans, as_dtype
+from .kmeans import KMeans, cluster_means
 from .libraries import OpenCVKMeans, SklearnKMeans, one_thread_in_workers
 
 _NAMES: dict[str, Callable[[], KMeans]] = {"kmeans": KMeans, "sklearn": SklearnKMeans, "opencv": OpenCVKMeans}
@@ -101,9 +101,5 @@ def top_cluster(saliency: Any, labels: Any, k: int) -> Any:
         bool [..., P].
     """
     xp: Any = torch if isinstance(labels, Tensor) else np
-    numbers = np.arange(k) if xp is np else torch.arange(k, device=labels.device)
-    member = labels[..., None, :] == numbers[:, None]  # [..., k, P]
-    columns = xp.stack((xp.where(labels >= 0, saliency, 0.0), xp.ones_like(saliency)), -1)  # one product: sums and sizes
-    sums = as_dtype(member, "float64") @ as_dtype(columns, "float64")  # [..., k, 2]
-    means = xp.where(sums[..., 1] > 0, sums[..., 0] / sums[..., 1].clip(1), -1.0)  # saliency is never negative
+    means = cluster_means(xp, saliency, labels, k)
     return (labels == means.argmax(-1)[..., None]) & (labels >= 0)

@@ -28,6 +28,8 @@ class KMeans:
             their own, and the region is the peak and what looks like it. "quantiles" begins from the quantiles
             (2j + 1) / 2k of the distinct values of saliency, so the clusters begin alike in size, and the region is more
             of the object. A cluster that loses all its points stays empty.
+        union: True joins the clusters whose mean saliency lies above the midpoint between the highest and the lowest. So an
+            object of several colours is one region.
 
     Raises:
         TypeError: an argument of a wrong kind.
@@ -43,6 +45,7 @@ class KMeans:
     color: bool = True
     n_iter: int = 10
     start: str = "bands"
+    union: bool = False
 
     def __post_init__(self) -> None:
         for name in ("n_clusters", "n_iter"):
@@ -51,8 +54,9 @@ class KMeans:
                 raise TypeError(f"`{name}` must be an int, got {value!r}")
             if value < 1:
                 raise ValueError(f"`{name}` must be at least 1, got {value}")
-        if not isinstance(self.color, bool):
-            raise TypeError(f"`color` must be True or False, got {self.color!r}")
+        for name in ("color", "union"):
+            if not isinstance(getattr(self, name), bool):
+                raise TypeError(f"`{name}` must be True or False, got {getattr(self, name)!r}")
         if not isinstance(self.saliency_weight, (int, float)) or isinstance(self.saliency_weight, bool):
             raise TypeError(f"`saliency_weight` must be a number, got {self.saliency_weight!r}")
         if not 0 < self.saliency_weight < float("inf"):
@@ -91,12 +95,34 @@ class KMeans:
             _bands(x[..., 0], self.n_clusters) if self.start == "bands" else _quantiles(xp, x[..., 0], finite, self.n_clusters)
         )
         start = xp.where(finite, labels, -1)
+        saliency = x[..., 0].clone() if xp is torch else x[..., 0].copy()
         x[..., 0] *= self.saliency_weight
-        return self._partition(xp, x, finite, start)
+        found = self._partition(xp, x, finite, start)
+        return _merged(xp, saliency, found, self.n_clusters) if self.union else found
 
     def _partition(self, xp: Any, x: Any, finite: Any, start: Any) -> Any:
         """Labels int64 [M, P] of points float64 [M, P, D] from the starting ones; all have -1 where not finite."""
         return lloyd(xp, x, start, self.n_clusters, self.n_iter)
+
+
+def cluster_means(xp: Any, saliency: Any, labels: Any, k: int) -> Any:
+    """Mean saliency float64 [..., k] of the clusters, -1 where one is empty; labels int64 [..., P] below k, -1 is noise."""
+    numbers = np.arange(k) if xp is np else torch.arange(k, device=labels.device)
+    member = labels[..., None, :] == numbers[:, None]  # [..., k, P]
+    columns = xp.stack((xp.where(labels >= 0, saliency, 0.0), xp.ones_like(saliency)), -1)  # one product: sums and sizes
+    sums = as_dtype(member, "float64") @ as_dtype(columns, "float64")  # [..., k, 2]
+    return xp.where(sums[..., 1] > 0, sums[..., 0] / sums[..., 1].clip(1), -1.0)  # saliency is never negative
+
+
+def _merged(xp: Any, saliency: Any, labels: Any, k: int) -> Any:
+    """Labels int64 [M, P] in which the clusters above the midpoint between the highest and the lowest mean are one."""
+    means = cluster_means(xp, saliency, labels, k)  # [M, k]
+    low = xp.amin(xp.where(means < 0, float("inf"), means), -1)
+    middle = (xp.amax(means, -1) + low) * 0.5
+    numbers = xp.arange(k) if xp is np else xp.arange(k, device=labels.device)
+    joined = xp.where(means >= middle[:, None], means.argmax(-1)[:, None], numbers)
+    found = np.take_along_axis(joined, labels.clip(0), 1) if xp is np else joined.gather(1, labels.clip(0))
+    return xp.where(labels < 0, -1, found)
 
 
 def _checked_points(points: Tensor) -> Tensor:
