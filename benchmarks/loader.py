@@ -70,8 +70,8 @@ def private_memory() -> int:
 def fill_memory_cache(_: int) -> None:
     """Fill the memory cache of a worker up to its limit with entries of the size that "tiny" makes."""
     swap = SaliencySwap()
-    regions = swap._finder(torch.zeros(3, 64, 64, dtype=torch.uint8))
-    entry_bytes, number, cache, before = len(pack(regions)[0]), 0, swap._finder.store, -1
+    found = swap._finder(torch.zeros(3, 64, 64, dtype=torch.uint8))
+    entry_bytes, number, cache, before = len(pack(*found)[0]), 0, swap._finder.store, -1
     while cache.size > before:
         before = cache.size
         cache.put((number.to_bytes(KEY_BYTES, "big"), bytes(entry_bytes)) for number in range(number, number + 1000))

@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from _harness import Case, Timing, cycle, difference, measure
 from _images import as_kind, pictures
@@ -55,7 +56,7 @@ def guidance_cases(images: Sequence[Tensor], mark: str) -> list[Case]:
         "cells": (lambda pair: make_cells(*pair, GRID), list(zip(maps, images, strict=True))),
         "k-means": (lambda c: cluster_cells(c, kmeans), cells),
         "region": (lambda pair: pick_regions(pair[0], *pair[1]), list(zip(cells, labels, strict=True))),
-        "pack": (pack, regions),
+        "pack": (lambda r: pack(r, np.zeros(len(r), np.uint8)), regions),
     }
     n = len(images[0])
     return [Case(name + mark, cycle(call, data), n, len(data)) for name, (call, data) in stages.items()]
@@ -65,14 +66,14 @@ def swap_cases(images: Sequence[Tensor], shown: Sequence[Any], folder: str) -> l
     """Regions -> swapped image, with what a cache hit costs, the whole, and the floors."""
     cached, uncached, marking = SaliencySwap(), SaliencySwap(cache=None), SaliencySwap(return_mask=True)
     finder = cached._finder
-    entries = [pack(finder(x))[0] for x in images]
+    entries = [pack(*finder(x))[0] for x in images]
     keys = [content_key(finder.settings, pil_array(x)) for x in shown]
     disk = RegionCache(folder)
     disk.put(zip(keys, entries, strict=True))
     disk.close()
     on_disk = SaliencySwap(cache=RegionCache(folder))
     size = (images[0].shape[-2], images[0].shape[-1])
-    regions = [unpack(entry, GRID) for entry in entries]
+    regions = [finder(x).regions[0] for x in images]
     drawn = [torch.rand(HEAD + NUMBERS).tolist() for _ in images]
     params = [cached.make_params([x]) for x in images]
     pairs = [p["pairs"] for p in params]
@@ -86,7 +87,7 @@ def swap_cases(images: Sequence[Tensor], shown: Sequence[Any], folder: str) -> l
         "hash, PIL": over(lambda x: content_key(finder.settings, pil_array(x)), shown),
         "look-up, memory": over(lambda k: unpack(finder.store.get(k), GRID), keys),
         "look-up, folder": over(lambda k: unpack(on_disk.cache.get(k), GRID), keys),
-        "sampling": over(lambda r, u: first_pairs(r, u, None, size, cached.scale, cached.ratio), regions, drawn),
+        "sampling": over(lambda r, u: first_pairs(r, u, [0], size, cached.scale, cached.ratio), regions, drawn),
         "swap, tensor": over(functional.swap_patches, images, pairs),
         "swap, PIL": over(cached.transform, shown, params),
         "mask": over(lambda p: functional.patch_mask(p, size), pairs),

@@ -32,13 +32,13 @@ def checked_probability(p: Any) -> float:
 
 def checked_levels(levels: Any) -> str | tuple[int, ...]:
     if isinstance(levels, str):
-        if levels not in ("random", "all"):
-            raise ValueError(f"`levels` must be 'random', 'all' or indices, got {levels!r}")
+        if levels not in ("auto", "random", "all"):
+            raise ValueError(f"`levels` must be 'auto', 'random', 'all' or indices, got {levels!r}")
         return levels
     indices = (levels,) if isinstance(levels, Integral) else tuple(levels) if isinstance(levels, Sequence) else ()
     whole = all(isinstance(i, Integral) and not isinstance(i, bool) for i in indices)
     if not indices or not whole or len(set(indices)) < len(indices):
-        raise ValueError(f"`levels` must be 'random', 'all' or distinct indices, got {levels!r}")
+        raise ValueError(f"`levels` must be 'auto', 'random', 'all' or distinct indices, got {levels!r}")
     return tuple(int(i) for i in indices)
 
 

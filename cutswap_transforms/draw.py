@@ -21,6 +21,7 @@ from torch import Tensor
 CANDIDATES = 8
 NUMBERS = 2 + CANDIDATES * 6  # uniform numbers per pair: area, aspect, and (cell, y, x) twice per candidate
 HEAD = 2  # uniform numbers before them: p, level
+SURFACE = 166  # of 255: a map that is spread more evenly shows a surface, not an object
 
 Range = tuple[float, float]
 
@@ -117,15 +118,25 @@ def beside(on: Any, y: Any, x: Any, image: Size) -> tuple[Any, Any]:
 # ---- one image on the host --------------------------------------------------------------------------------------------
 
 
+def first_levels(u: Sequence[float], count: int, spread: int | None) -> list[int]:
+    """`levels_by_spread` for one image; a drawn level alone where `spread` is None."""
+    drawn = min(int(u[1] * count), count - 1)
+    if spread is None:
+        return [drawn]
+    return list(range(count)) if spread >= SURFACE else [drawn] + [-1] * (count - 1)
+
+
 def first_pairs(
-    regions: npt.NDArray[np.bool_], u: Sequence[float], levels: Sequence[int] | None, image: Size, scale: Range, ratio: Range
+    regions: npt.NDArray[np.bool_], u: Sequence[float], levels: Sequence[int], image: Size, scale: Range, ratio: Range
 ) -> list[list[int]]:
-    """Rows as `PatchPair` for one image. Arguments as `all_pairs`, with regions [L, G, G] and u a list."""
-    count, grid = len(regions), regions.shape[-1]
-    levels = [min(int(u[1] * count), count - 1)] if levels is None else levels
+    """Rows as `PatchPair` for one image. Arguments as `all_pairs`, with regions [L, G, G], u and levels lists."""
+    grid = regions.shape[-1]
     rows: list[list[int]] = []
     taken: list[Box] = []
     for s, level in enumerate(levels):
+        if level < 0:
+            rows.append([0] * 7)
+            continue
         v = u[HEAD + s * NUMBERS : HEAD + (s + 1) * NUMBERS]
         h, w = patch_size(SCALARS, v[0], v[1], image, scale, ratio)
         found = _first_pair(np.flatnonzero(regions[level]), grid, v[2:], h, w, image, taken)
@@ -171,7 +182,26 @@ def _first_pair(
 # ---- a batch on any device --------------------------------------------------------------------------------------------
 
 
-def all_pairs(regions: Tensor, u: Tensor, levels: Sequence[int] | None, image_size: Size, scale: Range, ratio: Range) -> Tensor:
+def levels_by_spread(u: Tensor, count: int, spread: Tensor) -> Tensor:
+    """int64 [N, L], the levels to swap on: all of a surface, one that is drawn and -1 for the others of an object.
+
+    Args:
+        u: as in `all_pairs`.
+        count: L, the number of levels.
+        spread: uint8 [N], as in `Guidance`.
+    """
+    numbers = torch.arange(count, device=u.device).expand(len(u), -1)
+    one = torch.where(numbers == 0, _drawn(u, count)[:, None], -1)
+    return torch.where((spread >= SURFACE)[:, None], numbers, one)
+
+
+def _drawn(u: Tensor, count: int) -> Tensor:
+    return (u[:, 1].double() * count).long().clamp(max=count - 1)
+
+
+def all_pairs(
+    regions: Tensor, u: Tensor, levels: Sequence[int] | Tensor | None, image_size: Size, scale: Range, ratio: Range
+) -> Tensor:
     """The patch pairs of a batch, as a function of uniform numbers.
 
     For each swap a size is drawn and eight candidate pairs: two cells of the region, with replacement, a uniform position
@@ -182,7 +212,8 @@ def all_pairs(regions: Tensor, u: Tensor, levels: Sequence[int] | None, image_si
     Args:
         regions: bool [N, L, G, G], each with at least one true cell.
         u: uniform numbers in [0, 1), [N, 2 + S * 50] for S swaps per image; the first column is not used.
-        levels: the S levels to swap on; None draws one per image, S = 1.
+        levels: the S levels to swap on; an int64 tensor [N, S] gives each image its own, -1 for no swap; None draws one
+            per image, S = 1.
         image_size: (H, W), at least two pixels.
         scale: range of the patch area as a share of the image.
         ratio: range of the aspect, height / width.
@@ -202,15 +233,17 @@ def all_pairs(regions: Tensor, u: Tensor, levels: Sequence[int] | None, image_si
     n, count, grid, _ = regions.shape
     u = u.double()
     images = torch.arange(n, device=u.device)
-    drawn = (u[:, 1] * count).long().clamp(max=count - 1)
-    chosen = [drawn] if levels is None else [torch.full_like(drawn, level) for level in levels]
+    if levels is None:
+        levels = _drawn(u, count)[:, None]
+    chosen = levels if isinstance(levels, Tensor) else images.new_tensor(levels).expand(n, -1)
     rows: list[Tensor] = []
     taken: list[Box] = []
-    for s, level in enumerate(chosen):
+    for s, level in enumerate(chosen.unbind(1)):
         v = u[:, HEAD + s * NUMBERS : HEAD + (s + 1) * NUMBERS]
         h, w = patch_size(TENSORS, v[:, 0], v[:, 1], image_size, scale, ratio)
-        found = _best_pair(regions[images, level].flatten(1), grid, v[:, 2:], h, w, image_size, taken)
-        rows.append(torch.cat((level[:, None], found), 1))
+        found = _best_pair(regions[images, level.clamp(min=0)].flatten(1), grid, v[:, 2:], h, w, image_size, taken)
+        found = found * (level >= 0)[:, None]
+        rows.append(torch.cat((level.clamp(min=0)[:, None], found), 1))
         for top, left in ((found[:, 0], found[:, 1]), (found[:, 2], found[:, 3])):
             taken.append(tuple(x[:, None, None] for x in (top, left, found[:, 4], found[:, 5])))  # type: ignore[arg-type]
     return torch.stack(rows, 1)

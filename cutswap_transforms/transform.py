@@ -15,7 +15,7 @@ from torchvision.transforms import v2
 
 from ._arguments import MeanStd, checked_levels, checked_mean_std, checked_probability, checked_range
 from ._images import batch_size, check_sample, image_leaves, image_size, is_image
-from .draw import HEAD, NUMBERS, all_pairs, first_pairs
+from .draw import HEAD, NUMBERS, all_pairs, first_levels, first_pairs, levels_by_spread
 from .regions.finder import RegionFinder
 from .regions.precompute import precompute
 from .saliency.source import SaliencySource
@@ -232,15 +232,15 @@ class SaliencySwap(v2.Transform):
 
     def _swap_count(self, image: Any) -> int:
         """S, the number of swaps per image. Every image of a call draws the numbers for S swaps."""
-        if self.levels != "all":
-            return 1 if isinstance(self.levels, str) else len(self.levels)
+        if self.levels not in ("auto", "all"):
+            return 1 if self.levels == "random" else len(self.levels)
         if self._finder.num_levels is None:  # the number of a callable's levels is known after its first call
             self._finder(image, [0])
         return cast(int, self._finder.num_levels)
 
     def _chosen_levels(self, count: int) -> list[int] | None:
-        """Levels to swap on, fine to coarse; None where one is drawn per image."""
-        if self.levels == "random":
+        """Levels to swap on, fine to coarse; None where each image has its own."""
+        if self.levels in ("auto", "random"):
             return None
         if self.levels == "all":
             return list(range(count))
@@ -257,15 +257,19 @@ class SaliencySwap(v2.Transform):
         hits = [i for i, row in enumerate(numbers) if row[0] < self.p]
         rows = [[[0] * 7] * count] * len(numbers)
         if hits:
-            regions = self._finder(image, hits)
-            levels = self._chosen_levels(regions.shape[1])
-            for i, region in zip(hits, regions, strict=True):
+            regions, spreads = self._finder(image, hits)
+            same = self._chosen_levels(regions.shape[1])
+            for i, region, spread in zip(hits, regions, spreads.tolist(), strict=True):
+                levels = same or first_levels(numbers[i], len(region), spread if self.levels == "auto" else None)
                 rows[i] = first_pairs(region, numbers[i], levels, size, self.scale, self.ratio)
         return torch.from_numpy(np.array(rows, dtype=np.int64))  # a third of the time of torch.tensor
 
     def _pairs_on_device(self, image: Tensor, u: Tensor, size: tuple[int, int]) -> Tensor:
-        regions: Tensor = torch.as_tensor(self._finder(image))
-        pairs = all_pairs(regions, u, self._chosen_levels(regions.shape[1]), size, self.scale, self.ratio)
+        regions, spread = (torch.as_tensor(x) for x in self._finder(image))
+        levels: Any = self._chosen_levels(regions.shape[1])
+        if self.levels == "auto":
+            levels = levels_by_spread(u, regions.shape[1], spread)
+        pairs = all_pairs(regions, u, levels, size, self.scale, self.ratio)
         return pairs * (u[:, 0] < self.p)[:, None, None]
 
 

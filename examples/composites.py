@@ -299,8 +299,8 @@ def lay(images: Tensor, covered: Tensor, objects: Tensor, which: Tensor, generat
     u = torch.rand(n, 9, generator=generator)
     rgba = objects[torch.randint(len(objects), (n,), generator=generator)].float() / 255
     fill = rgba[:, 3].mean((1, 2)).clamp(min=0.05)
-    share = torch.exp(torch.log(torch.tensor(0.05)) + u[:, 0] * torch.log(torch.tensor(0.6 / 0.05)))
-    scale = (share / fill).sqrt().clamp(0.2, 1.3)  # side of the object's box over the side of the image
+    share = 0.05 + 0.65 * u[:, 0] ** 1.5  # of the frame
+    scale = (share / fill).sqrt().clamp(0.2, 1.4)  # side of the object's box over the side of the image
     turn = u[:, 1] * 2 * torch.pi
     stretch = 0.85 + 0.3 * u[:, 2]
     flip = torch.where(u[:, 3] < 0.5, -1.0, 1.0)

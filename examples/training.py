@@ -222,7 +222,7 @@ def add_negatives(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--augmentation", choices=AUGMENTATIONS, default="saliency-swap", metavar="NAME", help=names)
     group.add_argument("--saliency", default="tiny", metavar="NET", help="tiny, random, a torchvision name or module:factory")
     group.add_argument("--saliency-size", type=int, metavar="PX", help="the saliency net's input (default: the net's own)")
-    group.add_argument("--levels", type=parse_levels, default="random", help="random, all, or indices as 0,2")
+    group.add_argument("--levels", type=parse_levels, default="random", help="auto, random, all, or indices as 0,2")
     group.add_argument("--grid", type=int, default=24, help="cells along each side of an image (default 24)")
     group.add_argument("--clusters", type=int, default=3, help="of the k-means (default 3)")
     group.add_argument("--saliency-weight", type=float, default=0.5, help="of saliency beside colour (default 0.5)")
@@ -260,9 +260,9 @@ def check_common(args: argparse.Namespace) -> None:
 
 
 def parse_levels(text: str) -> Any:
-    if text in ("random", "all"):
+    if text in ("auto", "random", "all"):
         return text
     try:
         return [int(part) for part in text.split(",")]
     except ValueError:
-        raise argparse.ArgumentTypeError(f"must be random, all or indices as 0,2, got {text!r}") from None
+        raise argparse.ArgumentTypeError(f"must be auto, random, all or indices as 0,2, got {text!r}") from None

@@ -104,16 +104,18 @@ def key_of(image, settings=SETTINGS):
 def test_entries_give_back_the_regions(levels, grid, seed):
     regions = np.random.default_rng(seed).random((3, levels, grid, grid)) < 0.3
     regions[:, :, 0, 0] = True
-    for entry, region in zip(pack(regions), regions, strict=True):
-        assert np.array_equal(unpack(entry, grid), region)
-        assert len(entry) == 2 + (levels * grid * grid + 7) // 8
-        wrong = [entry[:-1], entry + b"\0", entry[:2], b"", bytes((levels, grid + 1)) + entry[2:]]
+    spreads = np.array([0, 100, 255], np.uint8)
+    for entry, region, spread in zip(pack(regions, spreads), regions, spreads, strict=True):
+        found = unpack(entry, grid)
+        assert found is not None and np.array_equal(found[0], region) and found[1] == spread
+        assert len(entry) == 3 + (levels * grid * grid + 7) // 8
+        wrong = [entry[:-1], entry + b"\0", entry[:3], b"", bytes((levels, grid + 1)) + entry[2:]]
         assert [unpack(e, grid) for e in wrong] == [None] * 5
-        assert unpack(entry[:2] + bytes(len(entry) - 2), grid) is None, "a level without a cell"
+        assert unpack(entry[:3] + bytes(len(entry) - 3), grid) is None, "a level without a cell"
 
 
 def test_an_entry_of_four_levels_takes_less_than_three_hundred_bytes():
-    assert len(pack(np.ones((1, 4, 24, 24), bool))[0]) == 290
+    assert len(pack(np.ones((1, 4, 24, 24), bool), np.zeros(1, np.uint8))[0]) == 291
 
 
 def test_keys_are_of_8_bit_values_not_of_containers():
@@ -234,9 +236,9 @@ def test_only_the_exact_class_vouches_for_its_results(tmp_path):
     SaliencySwap(Told(), cache=tmp_path / "c")
     base, mine = SaliencySwap(levels=0), SaliencySwap(Extractor(), levels=0)
     image = scene(64, 64)
-    before = base._finder(image)
-    assert not np.array_equal(mine._finder(image)[:, 0], before[:, 0]), "the subclass was given the regions of its base"
-    assert np.array_equal(base._finder(image), before)
+    before = base._finder(image).regions
+    assert not np.array_equal(mine._finder(image).regions[:, 0], before[:, 0]), "the subclass was given the regions of its base"
+    assert np.array_equal(base._finder(image).regions, before)
 
 
 def test_the_memory_is_bounded_and_keeps_what_it_has():

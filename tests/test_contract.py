@@ -213,7 +213,7 @@ def test_bad_samples_are_refused_with_the_way_out(make, sample, kind, sentence):
         make()(sample)
 
 
-LEVELS, RANGE = r"`levels` must be 'random', 'all' or ", r"must be 0 < low <= high"
+LEVELS, RANGE = r"`levels` must be 'auto', 'random', 'all' or ", r"must be 0 < low <= high"
 PAIR = r"`normalized` must be \(mean, std\)"
 ARGUMENTS = [
     ({"scale": (0.3, 0.1)}, ValueError, rf"`scale` {RANGE} <= 1, got \(0.3, 0.1\)"),

@@ -10,7 +10,18 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cutswap_transforms.draw import CANDIDATES, NUMBERS, SCALARS, TENSORS, all_pairs, first_pairs, patch_size
+from cutswap_transforms.draw import (
+    CANDIDATES,
+    NUMBERS,
+    SCALARS,
+    SURFACE,
+    TENSORS,
+    all_pairs,
+    first_levels,
+    first_pairs,
+    levels_by_spread,
+    patch_size,
+)
 
 sizes = st.tuples(st.integers(1, 40), st.integers(1, 40)).filter(lambda s: s[0] * s[1] >= 2)
 RATIO = (0.3, 3.3)
@@ -82,12 +93,31 @@ def test_both_drivers_equal_the_reference(seed, size, grid, levels, scale):
     assert together.dtype == torch.int64 and together.shape == (4, len(levels or [0]), 7)
     for i in range(4):
         expected = reference_pairs(regions[i], u[i].tolist(), levels, size, scale)
-        assert first_pairs(regions[i], u[i].tolist(), levels, size, scale, RATIO) == expected
+        mine = levels or first_levels(u[i].tolist(), 3, None)
+        assert first_pairs(regions[i], u[i].tolist(), mine, size, scale, RATIO) == expected
         assert together[i].tolist() == expected
         boxes = [box for _, ta, la, tb, lb, h, w in expected if h for box in ((ta, la, h, w), (tb, lb, h, w))]
         assert expected[0][5] > 0, "the first pair always fits"
         assert not any(overlap(a, b) for k, a in enumerate(boxes) for b in boxes[:k])
         assert all(t >= 0 and le >= 0 and t + h <= size[0] and le + w <= size[1] for t, le, h, w in boxes)
+
+
+@given(st.integers(0, 10**6), st.lists(st.sampled_from([0, SURFACE - 1, SURFACE, 255]), min_size=1, max_size=5))
+def test_a_surface_gets_a_swap_per_level_and_an_object_one(seed, spreads):
+    rng = np.random.default_rng(seed)
+    n, size, scale = len(spreads), (20, 30), (0.002, 0.03)
+    regions, u = some_regions(rng, n, 3, 6), torch.from_numpy(rng.random((n, 2 + 3 * NUMBERS)))
+    levels = levels_by_spread(u, 3, torch.tensor(spreads, dtype=torch.uint8))
+    together = all_pairs(torch.from_numpy(regions), u, levels, size, scale, RATIO)
+    for i, spread in enumerate(spreads):
+        mine = first_levels(u[i].tolist(), 3, spread)
+        assert mine == levels[i].tolist()
+        assert first_pairs(regions[i], u[i].tolist(), mine, size, scale, RATIO) == together[i].tolist()
+        if spread >= SURFACE:
+            assert together[i].tolist() == reference_pairs(regions[i], u[i].tolist(), [0, 1, 2], size, scale)
+        else:
+            assert together[i, :1].tolist() == reference_pairs(regions[i], u[i].tolist(), None, size, scale)
+            assert together[i, 1:].tolist() == [[0] * 7] * 2
 
 
 def test_cells_and_offsets_are_drawn_uniformly():
@@ -134,7 +164,7 @@ def numbers_for(*spots):
 def test_which_attempt_wins(spots, expected):
     region, u = np.ones((1, 12, 12), bool), numbers_for(*spots)
     rest = ((12, 12), (16 / 144, 16 / 144), (1.0, 1.0))
-    assert first_pairs(region, u, None, *rest) == [expected]
+    assert first_pairs(region, u, [0], *rest) == [expected]
     drawn = all_pairs(torch.from_numpy(region)[None], torch.tensor([u], dtype=torch.float64), None, *rest)
     assert drawn[0].tolist() == [expected]
 

@@ -173,16 +173,16 @@ def test_the_embedded_net_sees_the_object(swap):
 
 
 def test_host_and_device_draws_are_the_same_function():
-    for levels in ("random", "all", (1, 0)):
+    for levels in ("auto", "random", "all", (1, 0)):
         transform = SaliencySwap(hot_quarter, levels=levels, p=0.7)
         batch = torch.stack([scene(50, 37, seed=i) for i in range(16)])
-        count = 2 if levels in ("all", (1, 0)) else 1
+        count = 1 if levels == "random" else 2
         u = torch.rand(16, 2 + count * 50, generator=torch.Generator().manual_seed(9))
         host, size = transform._pairs_on_host(batch, u, (50, 37), count), (50, 37)
         assert torch.equal(host, transform._pairs_on_device(batch, u, size)), levels
 
 
-@pytest.mark.parametrize("levels", ["random", "all", (0, 2)])
+@pytest.mark.parametrize("levels", ["auto", "random", "all", (0, 2)])
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
 def test_on_an_accelerator_nothing_is_read_back(levels, dtype):
     """Tensors on the meta device have no values: whatever would wait for the device to look at one raises."""
@@ -192,7 +192,7 @@ def test_on_an_accelerator_nothing_is_read_back(levels, dtype):
     assert out.shape == (4, 3, 40, 33) and out.dtype == dtype and mask.shape == (4, 1, 40, 33)
     told = SaliencySwap(levels=levels, normalized=MEAN_STD)
     sample = {"x": torch.empty(4, 3, 40, 33, device="meta"), "m": tv_tensors.Mask(torch.empty(4, 40, 33, device="meta"))}
-    assert told.make_params([sample["x"]])["pairs"].shape == (4, {"all": 4, (0, 2): 2}.get(levels, 1), 7)
+    assert told.make_params([sample["x"]])["pairs"].shape == (4, {"random": 1, (0, 2): 2}.get(levels, 4), 7)
     assert told(sample)["m"].shape == (4, 40, 33)
 
 

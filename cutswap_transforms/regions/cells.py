@@ -18,6 +18,13 @@ from .clustering import label_cells, top_cluster
 from .kmeans import as_dtype
 
 
+class Guidance(NamedTuple):
+    """What the random half of the method needs to know of N images; arrays of NumPy or torch."""
+
+    regions: Any  # bool [N, L, G, G], each with at least one true cell
+    spread: Any  # uint8 [N]: how evenly the saliency is spread, 255 = everywhere alike; see `spread_of`
+
+
 class Cells(NamedTuple):
     """All levels of N images on a grid of P = G * G cells, as arrays of NumPy or torch."""
 
@@ -111,10 +118,29 @@ def salient_regions(maps: list[Tensor], images: Tensor, clustering: Any, grid: i
     >>> salient_regions([torch.tensor([[[0.0, 3.0]]])], image, lambda points: points[:, 0] > 0.5, grid=2).tolist()
     [[[[False, True], [False, True]]]]
     """
+    regions: Tensor = guide(maps, images, clustering, grid).regions
+    return regions
+
+
+def guide(maps: list[Tensor], images: Tensor, clustering: Any, grid: int) -> Guidance:
+    """`salient_regions`, and how evenly the saliency is spread; tensors."""
     cells = make_cells(maps, images, grid)
     regions = pick_regions(cells, *cluster_cells(cells, clustering))
-    regions = regions.reshape(*regions.shape[:2], grid, grid)
-    return regions if isinstance(regions, Tensor) else torch.from_numpy(regions)
+    found = (regions.reshape(*regions.shape[:2], grid, grid), spread_of(cells))
+    return Guidance(*(x if isinstance(x, Tensor) else torch.from_numpy(x) for x in found))
+
+
+def spread_of(cells: Cells) -> Any:
+    """uint8 [N]: the effective spread of the fused map m, the mean of the levels: (sum m)^2 / (P * sum m^2), times 255.
+
+    It is the share of the image that an evenly salient object of the same sums would fill, so it is low for a small object and
+    high for a surface; 255 where no map says anything. Cells that are not finite count as not salient.
+    """
+    xp: Any = torch if isinstance(cells.points, Tensor) else np
+    m = as_dtype(xp.nan_to_num(cells.points[..., 0]), "float64").mean(1)  # [N, P]
+    squares = (m**2).sum(1) * m.shape[1]
+    spread = xp.where(squares > 0, m.sum(1) ** 2 / xp.where(squares > 0, squares, 1.0), 1.0)
+    return as_dtype(xp.round(spread * 255), "uint8")
 
 
 def cluster_cells(cells: Cells, clustering: Any) -> tuple[Any, int]:

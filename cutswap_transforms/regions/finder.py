@@ -21,17 +21,17 @@ from .._arguments import MeanStd, checked_grid
 from .._images import eight_bits, pil_array, pil_order
 from ..saliency.layer_cam import LayerCAMExtractor
 from ..saliency.source import native_maps, own_fingerprint, resolve_saliency
-from .cells import salient_regions
+from .cells import Guidance, guide
 from .clustering import BATCHED, resolve_clustering
-from .entry import Regions, content_key, pack, unpack
+from .entry import content_key, pack, unpack
 from .memory import Memory, shared_memory
 from .store import RegionCache
 
-_VERSION = "regions-3"  # enters every key: raise it when the same settings come to give other regions
+_VERSION = "regions-4"  # enters every key: raise it when the same settings come to give other regions
 
 
 class RegionFinder:
-    """`finder(image) -> regions`: bool [N, L, G, G], a NumPy array on the host and a Tensor on a device.
+    """`finder(image) -> Guidance`: regions bool [N, L, G, G] and spread; NumPy arrays on the host, tensors on a device.
 
     Args:
         saliency, clustering, grid, cache, normalized: as in `SaliencySwap`.
@@ -68,18 +68,18 @@ class RegionFinder:
         self.__dict__.update(state)
         self._prepare()
 
-    def __call__(self, image: Any, rows: Sequence[int] | None = None) -> Any:
-        """The regions of an image leaf or batch; on the host of the given rows of the batch alone."""
+    def __call__(self, image: Any, rows: Sequence[int] | None = None) -> Guidance:
+        """The regions and the spread of an image leaf or batch; on the host of the given rows of the batch alone."""
         if isinstance(image, Tensor) and image.device.type != "cpu":
             return self.compute(eight_bits(image, self.normalized))
         if self.store is None or self.normalized is not None or isinstance(image, Tensor):
             seen = eight_bits(image, self.normalized)
             seen = seen if rows is None or len(rows) == len(seen) else seen[list(rows)]
-            return self.compute(seen).numpy() if self.store is None else self._looked_up(list(pil_order(seen)))
+            return _arrays(self.compute(seen)) if self.store is None else self._looked_up(list(pil_order(seen)))
         return self._looked_up([pil_array(cast(PIL.Image.Image, image))])
 
-    def compute(self, images: Tensor) -> Tensor:
-        """bool [N, L, G, G] for images uint8 [N, 3, H, W] on any device; nothing is looked up.
+    def compute(self, images: Tensor) -> Guidance:
+        """Tensors for images uint8 [N, 3, H, W] on any device; nothing is looked up.
 
         Raises:
             ValueError: the source returns another number of maps than before.
@@ -90,29 +90,29 @@ class RegionFinder:
                 f"`saliency` must return one number of maps for all images, got {len(maps)} after {self.num_levels}"
             )
         self.num_levels = len(maps)
-        return salient_regions(maps, images, self.clustering, self.grid)
+        return guide(maps, images, self.clustering, self.grid)
 
     def fill(self, keys: Sequence[bytes], images: Tensor) -> None:
         """Compute the regions of images uint8 [N, 3, H, W] and store them under the keys."""
         if self.store is not None:
-            self.store.put(zip(keys, pack(self.compute(images).cpu().numpy()), strict=True))
+            self.store.put(zip(keys, pack(*_arrays(self.compute(images))), strict=True))
 
-    def _looked_up(self, arrays: Sequence[npt.NDArray[np.uint8]]) -> Regions:
-        """Regions of images uint8 [H, W, 3] of one size; what the store lacks is computed in one batch and stored."""
+    def _looked_up(self, arrays: Sequence[npt.NDArray[np.uint8]]) -> Guidance:
+        """Of images uint8 [H, W, 3] of one size; what the store lacks is computed in one batch and stored."""
         store = cast(Memory | RegionCache, self.store)
         keys = [content_key(self.settings, a) for a in arrays]
         entries = [store.get(key) for key in keys]
         found = [None if entry is None else unpack(entry, self.grid) for entry in entries]
-        missing = [j for j, regions in enumerate(found) if regions is None]
+        missing = [j for j, entry in enumerate(found) if entry is None]
         if missing:
             images = torch.from_numpy(np.stack([arrays[j] for j in missing])).permute(0, 3, 1, 2)
-            new = self.compute(images).numpy()
-            store.put(zip((keys[j] for j in missing), pack(new), strict=True))
-            for j, regions in zip(missing, new, strict=True):
-                found[j] = regions
-        elif self.num_levels is None and found:
-            self.num_levels = len(cast(Regions, found[0]))
-        return np.stack(cast(list[Regions], found)) if len(found) > 1 else cast(Regions, found[0])[None]
+            new = _arrays(self.compute(images))
+            store.put(zip((keys[j] for j in missing), pack(*new), strict=True))
+            for j, region, number in zip(missing, *new, strict=True):
+                found[j] = (region, number)
+        regions, spread = zip(*cast(list[tuple[Any, int]], found), strict=True)
+        self.num_levels = len(regions[0])
+        return Guidance(np.stack(regions) if len(regions) > 1 else regions[0][None], np.array(spread, np.uint8))
 
     def _described(self) -> str | None:
         parts = [_fingerprint(x) for x in (self.saliency, self.clustering)]
@@ -121,6 +121,10 @@ class RegionFinder:
     def _undescribed(self) -> str:
         named = {"`saliency`": self.saliency, "`clustering`": self.clustering}
         return " and ".join(n for n, x in named.items() if not isinstance(_fingerprint(x), str))
+
+
+def _arrays(found: Guidance) -> Guidance:
+    return Guidance(*(x.cpu().numpy() for x in found))
 
 
 def _fingerprint(source: Any) -> Any:
