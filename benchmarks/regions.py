@@ -1,7 +1,7 @@
 """How well the salient region matches the object: the share of the region on it, and the share of the object covered.
 
     python benchmarks/regions.py [--data NAME=FOLDER ...] [--net MODULE:FACTORY ...] [--count N] [--quick] [--out FOLDER]
-    python benchmarks/regions.py --grid 16 24 --clusters 4 --saliency-weight 0.5 0.7 --color --no-color --start bands quantiles
+    python benchmarks/regions.py --grid 16 24 --clusters 4 --saliency-weight 0.5 0.7 --color --no-color --union --no-union
 
 Always measured on the drawn scenes that have an object (of the board: its components), and on the normal training images of
 each FOLDER, a category in MVTec AD's layout. The object's mask is FOLDER/object_mask, as `examples/lay_on_ground.py` writes
@@ -95,11 +95,11 @@ def finders(args: argparse.Namespace) -> Iterator[tuple[str, Finder]]:
         return lambda images: list(salient_regions(source.native_maps(images), images, clustering, grid).unbind(1))
 
     sources = {"tiny": tiny, "random weights": untrained} | {net: augment.load_saliency(net) for net in args.net}
-    choices = itertools.product(args.grid, args.clusters, args.saliency_weight, args.color, args.start, args.union)
-    for grid, clusters, weight, color, start, union in choices:
-        kmeans = KMeans(clusters, saliency_weight=weight, color=color, start=start, union=union)
-        settings = f"{clusters} clusters, weight {weight:g}, grid {grid}, {start}"
-        settings += f"{', union' if union else ''}{'' if color else ', no colour'}"
+    choices = itertools.product(args.grid, args.clusters, args.saliency_weight, args.color, args.union)
+    for grid, clusters, weight, color, union in choices:
+        kmeans = KMeans(clusters, saliency_weight=weight, color=color, union=union)
+        settings = f"{clusters} clusters, weight {weight:g}, grid {grid}"
+        settings += f"{'' if union else ', highest cluster'}{'' if color else ', no colour'}"
         for name, source in sources.items():
             yield f"{name}, {settings}", clustered(source, kmeans, grid)
 
@@ -160,17 +160,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     found.add_argument("--count", type=int, default=60, help="images per data set at most (default 60)")
     found.add_argument("--size", type=int, default=256, help="side of the images (default 256)")
     found.add_argument("--grid", nargs="+", type=int, default=[24], help="cells along a side (default 24)")
-    found.add_argument("--clusters", nargs="+", type=int, default=[3], help="of k-means (default 3)")
+    found.add_argument("--clusters", nargs="+", type=int, default=[4], help="of k-means (default 4)")
     found.add_argument("--saliency-weight", nargs="+", type=float, default=[0.5], help="of k-means (default 0.5)")
-    found.add_argument(
-        "--start", nargs="+", default=["bands"], choices=("bands", "quantiles"), help="of k-means (default bands)"
-    )
     found.add_argument("--color", action="append_const", const=True, help="cluster by colour too (default)")
     found.add_argument("--no-color", dest="color", action="append_const", const=False, help="cluster by saliency alone")
-    found.add_argument("--union", action="append_const", const=True, help="join the salient clusters")
-    found.add_argument("--no-union", dest="union", action="append_const", const=False, help="the highest alone (default)")
+    found.add_argument("--union", action="append_const", const=True, help="join the salient clusters (default)")
+    found.add_argument("--no-union", dest="union", action="append_const", const=False, help="the highest alone")
     args = found.parse_args(argv)
-    args.union = args.union or [False]
+    args.union = args.union or [True]
     args.color = args.color or [True]
     one_thread()
     torch.manual_seed(0)

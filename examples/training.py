@@ -30,7 +30,7 @@ LOGGERS: dict[str, Any] = {"csv": CSVLogger, "tensorboard": TensorBoardLogger}
 # What a training depends on; the other arguments only say where and how it runs.
 COMMON_SETTINGS = (
     *("skip_unreadable", "white", "size", "steps", "batch", "optimizer", "lr", "weight_decay", "precision"),
-    *("augmentation", "saliency", "saliency_size", "levels", "grid", "clusters", "saliency_weight", "color", "start", "union"),
+    *("augmentation", "saliency", "saliency_size", "levels", "grid", "clusters", "saliency_weight", "color", "union"),
     *("scale", "rule", "feather", "jitter"),
 )
 
@@ -108,9 +108,7 @@ def _make_negatives_of(args: argparse.Namespace) -> list[Negative]:
         args.augmentation,
         args.saliency,
         saliency_size=args.saliency_size,
-        kmeans=KMeans(
-            args.clusters, saliency_weight=args.saliency_weight, color=args.color, start=args.start, union=args.union
-        ),
+        kmeans=KMeans(args.clusters, saliency_weight=args.saliency_weight, color=args.color, union=args.union),
         variation=None if plain else {"rule": args.rule, "feather": args.feather, "jitter": args.jitter},
         levels=args.levels,
         scale=tuple(args.scale),
@@ -224,11 +222,10 @@ def add_negatives(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--saliency-size", type=int, metavar="PX", help="the saliency net's input (default: the net's own)")
     group.add_argument("--levels", type=parse_levels, default="random", help="auto, random, all, or indices as 0,2")
     group.add_argument("--grid", type=int, default=24, help="cells along each side of an image (default 24)")
-    group.add_argument("--clusters", type=int, default=3, help="of the k-means (default 3)")
+    group.add_argument("--clusters", type=int, default=4, help="of the k-means (default 4)")
     group.add_argument("--saliency-weight", type=float, default=0.5, help="of saliency beside colour (default 0.5)")
     group.add_argument("--color", action=argparse.BooleanOptionalAction, default=True, help="cluster by colour as well")
-    group.add_argument("--start", choices=("bands", "quantiles"), default="bands", help="of the k-means (default bands)")
-    group.add_argument("--union", action=argparse.BooleanOptionalAction, default=False, help="join the salient clusters")
+    group.add_argument("--union", action=argparse.BooleanOptionalAction, default=True, help="join the salient clusters")
     group.add_argument("--scale", type=float, nargs=2, default=[0.002, 0.03], metavar=("LOW", "HIGH"), help="area of a patch")
     group.add_argument("--rule", default="any", help="choice among eight pairs: near, far, alike, unlike, visible (ablation)")
     group.add_argument("--feather", type=int, default=0, metavar="PX", help="soften the seams (ablation)")

@@ -197,7 +197,7 @@ def test_hit_and_miss_draw_the_same(levels, saliency):
 
 def test_every_setting_has_entries_of_its_own(tmp_path):
     cache = RegionCache(tmp_path / "c")
-    for arguments in ({}, {"grid": 16}, {"clustering": "sklearn"}, {"clustering": KMeans(4)}):
+    for arguments in ({}, {"grid": 16}, {"clustering": "sklearn"}, {"clustering": KMeans(3)}):
         SaliencySwap(cache=cache, **arguments)(scene())
     other = Counting()
     other.fingerprint = "another"

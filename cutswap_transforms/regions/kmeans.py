@@ -24,28 +24,26 @@ class KMeans:
             follow the saliency map, less makes regions that follow the colours.
         color: False clusters by the first column alone.
         n_iter: number of rounds, at least 1. On the host it stops as soon as no label changes, with the same result.
-        start: "bands" cuts the range [0, 1] of saliency into equal parts. So the few cells of a peak begin as a cluster of
-            their own, and the region is the peak and what looks like it. "quantiles" begins from the quantiles
-            (2j + 1) / 2k of the distinct values of saliency, so the clusters begin alike in size, and the region is more
-            of the object. A cluster that loses all its points stays empty.
-        union: True joins the clusters whose mean saliency lies above the midpoint between the highest and the lowest. So an
-            object of several colours is one region.
+        union: join the clusters whose mean saliency lies above the midpoint between the highest and the lowest, so an object
+            of several colours is one region. False leaves the clusters apart, and the region is the most salient one.
+
+    The start cuts the range [0, 1] of saliency into equal parts, so the few cells of a peak begin as a cluster of their own.
+    A cluster that loses all its points stays empty.
 
     Raises:
         TypeError: an argument of a wrong kind.
-        ValueError: `n_clusters` or `n_iter` below 1, `saliency_weight` not positive and finite, an unknown `start`.
+        ValueError: `n_clusters` or `n_iter` below 1, `saliency_weight` not positive and finite.
 
     >>> KMeans(2)(torch.tensor([[0.9], [0.1], [0.0], [0.8], [float("nan")]]))
     tensor([ 1,  0,  0,  1, -1])
     """
 
-    n_clusters: int = 3
+    n_clusters: int = 4
     _: KW_ONLY
     saliency_weight: float = 0.5
     color: bool = True
     n_iter: int = 10
-    start: str = "bands"
-    union: bool = False
+    union: bool = True
 
     def __post_init__(self) -> None:
         for name in ("n_clusters", "n_iter"):
@@ -61,13 +59,11 @@ class KMeans:
             raise TypeError(f"`saliency_weight` must be a number, got {self.saliency_weight!r}")
         if not 0 < self.saliency_weight < float("inf"):
             raise ValueError(f"`saliency_weight` must be positive and finite, got {self.saliency_weight}")
-        if self.start not in ("bands", "quantiles"):
-            raise ValueError(f"`start` must be 'bands' or 'quantiles', got {self.start!r}")
 
     @property
     def fingerprint(self) -> str:
         """All that the labels depend on. The version rises when the same arguments come to give other labels."""
-        return f"{self!r} v3"
+        return f"{self!r} v4"
 
     def __call__(self, points: Tensor) -> Tensor:
         """Label points [P, D] or, M sets at once, [M, P, D].
@@ -91,9 +87,7 @@ class KMeans:
         x = as_dtype(points if self.color else points[..., :1], "float64")
         finite = xp.isfinite(x.sum(-1))
         x = xp.where(finite[..., None], x, 0.0)  # also a copy, which is changed below
-        labels = (
-            _bands(x[..., 0], self.n_clusters) if self.start == "bands" else _quantiles(xp, x[..., 0], finite, self.n_clusters)
-        )
+        labels = as_dtype(x[..., 0] * self.n_clusters, "int64").clip(0, self.n_clusters - 1)  # equal parts of [0, 1]
         start = xp.where(finite, labels, -1)
         saliency = x[..., 0].clone() if xp is torch else x[..., 0].copy()
         x[..., 0] *= self.saliency_weight
@@ -138,28 +132,6 @@ def _checked_points(points: Tensor) -> Tensor:
 def as_dtype(x: Any, kind: str) -> Any:
     """An array of NumPy or torch with the dtype of that name."""
     return x.to(getattr(torch, kind)) if isinstance(x, Tensor) else x.astype(kind, copy=False)
-
-
-def _bands(values: Any, n_clusters: int) -> Any:
-    """Labels [M, P]: in which of `n_clusters` equal parts of [0, 1] each value lies."""
-    return as_dtype(values * n_clusters, "int64").clip(0, n_clusters - 1)
-
-
-def _quantiles(xp: Any, values: Any, finite: Any, n_clusters: int) -> Any:
-    """Labels [M, P]: the nearest of the quantiles of each row's distinct finite values; of equal ones the lower.
-
-    Values are distinct in steps of 2**-12: rounding errors on a plateau of the map must not count as values.
-    """
-    values = xp.where(finite, xp.round(values * 4096) / 4096, float("inf"))
-    ordered: Any = np.sort(values, -1) if xp is np else values.sort(-1).values
-    rank = xp.cumsum(xp.concatenate((ordered[:, :1] < ordered[:, :1], ordered[:, :-1] < ordered[:, 1:]), -1), -1)
-    count = xp.amax(xp.where(xp.isfinite(ordered), rank, 0), -1)[:, None] + 1  # distinct values of each row
-    odd = xp.arange(1, 2 * n_clusters, 2) if xp is np else xp.arange(1, 2 * n_clusters, 2, device=values.device)
-    wanted = count * odd // (2 * n_clusters)  # [M, k]
-    place = (rank[:, None, :] < wanted[:, :, None]).sum(-1)
-    centres = np.take_along_axis(ordered, place, 1) if xp is np else ordered.gather(1, place)
-    middle = (centres[:, :-1] + centres[:, 1:]) * 0.5
-    return (values[:, None, :] > middle[:, :, None]).sum(1)
 
 
 def lloyd(xp: Any, x: Any, labels: Any, n_clusters: int, n_iter: int) -> Any:
