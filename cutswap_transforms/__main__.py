@@ -90,7 +90,7 @@ def _add_guidance(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", default="tiny", help="tiny (embedded) or a torchvision classification model")
     parser.add_argument("--weights", default="DEFAULT", help="name of torchvision weights, path to a state_dict, or none")
     parser.add_argument("--clustering", default="kmeans", help="kmeans, sklearn or opencv")
-    parser.add_argument("--levels", type=_levels, default="random", help="auto, random, all or indices such as 0,2")
+    parser.add_argument("--levels", type=_levels, default="auto", help="auto, random, all or indices such as 0,2")
 
 
 def _swap(args: argparse.Namespace, **arguments: Any) -> SaliencySwap:

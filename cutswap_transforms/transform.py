@@ -16,6 +16,7 @@ from torchvision.transforms import v2
 from ._arguments import MeanStd, checked_levels, checked_mean_std, checked_probability, checked_range
 from ._images import batch_size, check_sample, image_leaves, image_size, is_image
 from .draw import HEAD, NUMBERS, all_pairs, first_levels, first_pairs, levels_by_spread
+from .regions.cells import Guidance
 from .regions.finder import RegionFinder
 from .regions.precompute import precompute
 from .saliency.source import SaliencySource
@@ -42,8 +43,9 @@ class SaliencySwap(v2.Transform):
             is the region itself.
         clustering: "kmeans", "sklearn", "opencv", a `KMeans`, a callable points [P, 4] -> labels [P], or an object with
             `fit_predict`. The columns are saliency in [0, 1] and three opponent colours; the label -1 is noise.
-        levels: "random" (one level is drawn per image), "all" (one swap per level, boxes disjoint; levels that do not
-            fit are dropped), an index or indices (one swap each), fine to coarse.
+        levels: "auto" (one swap, on a level that is drawn, where the saliency lies on an object; "all" where it is spread
+            over the image, as on a surface), "random" (one level is drawn per image), "all" (one swap per level, boxes
+            disjoint; levels that do not fit are dropped), an index or indices (one swap each), fine to coarse.
         scale: range of a patch's area as a fraction of the image; a size that finds no room for two disjoint patches in
             the region is halved until it does.
         ratio: range of a patch's aspect, height / width, drawn log-uniformly.
@@ -84,7 +86,7 @@ class SaliencySwap(v2.Transform):
         saliency: Any = "tiny",
         clustering: Any = "kmeans",
         *,
-        levels: str | int | Sequence[int] = "random",
+        levels: str | int | Sequence[int] = "auto",
         scale: tuple[float, float] = (0.002, 0.03),
         ratio: tuple[float, float] = (0.3, 3.3),
         p: float = 1.0,
@@ -154,9 +156,11 @@ class SaliencySwap(v2.Transform):
             return {"pairs": torch.zeros(0, 1, 7, dtype=torch.int64, device=device), "size": size}
         if size[0] * size[1] < 2:
             raise ValueError(f"`image` must have room for two disjoint patches, got (H, W) = {size}")
-        count = self._swap_count(image)
+        per_level = self.levels in ("auto", "all")  # the number of a callable's levels is known after its first call
+        found = self._finder(image) if per_level and self._finder.num_levels is None else None
+        count = cast(int, self._finder.num_levels) if per_level else 1 if self.levels == "random" else len(self.levels)
         u = torch.rand(n, HEAD + count * NUMBERS, dtype=torch.float32, device=device)
-        pairs = self._pairs_on_host(image, u, size, count) if device.type == "cpu" else self._pairs_on_device(image, u, size)
+        pairs = (self._pairs_on_host if device.type == "cpu" else self._pairs_on_device)(image, u, size, found)
         return {"pairs": pairs, "size": size}
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
@@ -230,14 +234,6 @@ class SaliencySwap(v2.Transform):
 
     # ---- regions and uniform numbers -> patch pairs --------------------------------------------------------------------
 
-    def _swap_count(self, image: Any) -> int:
-        """S, the number of swaps per image. Every image of a call draws the numbers for S swaps."""
-        if self.levels not in ("auto", "all"):
-            return 1 if self.levels == "random" else len(self.levels)
-        if self._finder.num_levels is None:  # the number of a callable's levels is known after its first call
-            self._finder(image, [0])
-        return cast(int, self._finder.num_levels)
-
     def _chosen_levels(self, count: int) -> list[int] | None:
         """Levels to swap on, fine to coarse; None where each image has its own."""
         if self.levels in ("auto", "random"):
@@ -252,20 +248,21 @@ class SaliencySwap(v2.Transform):
             raise ValueError(f"`levels` must be distinct, got {self.levels}, of which two are one of {count} saliency maps")
         return chosen
 
-    def _pairs_on_host(self, image: Any, u: Tensor, size: tuple[int, int], count: int) -> Tensor:
-        numbers = u.tolist()
+    def _pairs_on_host(self, image: Any, u: Tensor, size: tuple[int, int], found: Guidance | None = None) -> Tensor:
+        """Every image of a call draws the numbers for S swaps; `found` is what the finder would say of the whole batch."""
+        numbers, count = u.tolist(), (u.shape[1] - HEAD) // NUMBERS
         hits = [i for i, row in enumerate(numbers) if row[0] < self.p]
         rows = [[[0] * 7] * count] * len(numbers)
         if hits:
-            regions, spreads = self._finder(image, hits)
+            regions, spreads = self._finder(image, hits) if found is None else (part[hits] for part in found)
             same = self._chosen_levels(regions.shape[1])
             for i, region, spread in zip(hits, regions, spreads.tolist(), strict=True):
                 levels = same or first_levels(numbers[i], len(region), spread if self.levels == "auto" else None)
                 rows[i] = first_pairs(region, numbers[i], levels, size, self.scale, self.ratio)
         return torch.from_numpy(np.array(rows, dtype=np.int64))  # a third of the time of torch.tensor
 
-    def _pairs_on_device(self, image: Tensor, u: Tensor, size: tuple[int, int]) -> Tensor:
-        regions, spread = (torch.as_tensor(x) for x in self._finder(image))
+    def _pairs_on_device(self, image: Any, u: Tensor, size: tuple[int, int], found: Guidance | None = None) -> Tensor:
+        regions, spread = (torch.as_tensor(x) for x in found or self._finder(image))
         levels: Any = self._chosen_levels(regions.shape[1])
         if self.levels == "auto":
             levels = levels_by_spread(u, regions.shape[1], spread)

@@ -220,7 +220,7 @@ def add_negatives(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--augmentation", choices=AUGMENTATIONS, default="saliency-swap", metavar="NAME", help=names)
     group.add_argument("--saliency", default="tiny", metavar="NET", help="tiny, random, a torchvision name or module:factory")
     group.add_argument("--saliency-size", type=int, metavar="PX", help="the saliency net's input (default: the net's own)")
-    group.add_argument("--levels", type=parse_levels, default="random", help="auto, random, all, or indices as 0,2")
+    group.add_argument("--levels", type=parse_levels, default="auto", help="auto, random, all, or indices as 0,2")
     group.add_argument("--grid", type=int, default=24, help="cells along each side of an image (default 24)")
     group.add_argument("--clusters", type=int, default=4, help="of the k-means (default 4)")
     group.add_argument("--saliency-weight", type=float, default=0.5, help="of saliency beside colour (default 0.5)")
