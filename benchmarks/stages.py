@@ -64,14 +64,15 @@ def guidance_cases(images: Sequence[Tensor], mark: str) -> list[Case]:
 
 def swap_cases(images: Sequence[Tensor], shown: Sequence[Any], folder: str) -> list[Case]:
     """Regions -> swapped image, with what a cache hit costs, the whole, and the floors."""
-    cached, uncached, marking = SaliencySwap(), SaliencySwap(cache=None), SaliencySwap(return_mask=True)
+    cached, uncached = (SaliencySwap(levels="random", cache=cache) for cache in ("memory", None))
+    marking = SaliencySwap(levels="random", return_mask=True)
     finder = cached._finder
     entries = [pack(*finder(x))[0] for x in images]
     keys = [content_key(finder.settings, pil_array(x)) for x in shown]
     disk = RegionCache(folder)
     disk.put(zip(keys, entries, strict=True))
     disk.close()
-    on_disk = SaliencySwap(cache=RegionCache(folder))
+    on_disk = SaliencySwap(levels="random", cache=RegionCache(folder))
     size = (images[0].shape[-2], images[0].shape[-1])
     regions = [finder(x).regions[0] for x in images]
     drawn = [torch.rand(HEAD + NUMBERS).tolist() for _ in images]

@@ -28,7 +28,7 @@ class Target:
 
 
 TARGETS = (
-    Target("cached SaliencySwap / CutPaste (PIL, jitter)", "throughput", "cached_over_cutpaste_PIL", 2.2),
+    Target("cached SaliencySwap, one swap / CutPaste (PIL, jitter)", "throughput", "cached_over_cutpaste_PIL", 2.2),
     Target("a folder that was read once / memory (PIL)", "throughput", "folder_over_memory_PIL", 0.97),
     Target("SaliencySwap(cache=None) / CutPaste (PIL, jitter)", "throughput", "uncached_over_cutpaste_PIL", 0.11),
     Target("the same, sought", "throughput", "uncached_over_cutpaste_PIL", 0.2, sought=True),

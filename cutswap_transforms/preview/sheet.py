@@ -116,7 +116,7 @@ def _row(image: Any, swap: Any, name: str, cell: int) -> tuple[Row, list[tuple[s
     made = [p for p in pairs if p.height > 0]
     mask = patch_mask(params["pairs"].cpu(), size)[0]
     photo = fitted(picture(seen[0]), cell)
-    clustered = [level_clusters(photo, *(x[0, p.level].reshape(grid, grid) for x in shown)) for p in pairs]
+    clustered = [level_clusters(photo, *(x[0, p.level].reshape(grid, grid) for x in shown)) for p in made or pairs[:1]]
     panels = [
         photo,
         *(heat_map(photo, m) for m in maps),

@@ -98,7 +98,8 @@ def _resized(m: Tensor, grid: int) -> Tensor:
 
 
 def salient_regions(maps: list[Tensor], images: Tensor, clustering: Any, grid: int = 24) -> Tensor:
-    """The salient region of every level: the cluster of highest mean saliency among the cells of the grid.
+    """The salient region of every level: the cluster of highest mean saliency among the cells of the grid. (The default
+    k-means joins all clusters of high saliency.)
 
     A map of two values is a mask already: its region is the cells that it covers by half, or, if there is none, those
     that it covers at least half as much as any cell. A map of one finite value or none says nothing: its region is all
