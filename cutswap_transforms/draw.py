@@ -21,7 +21,7 @@ from torch import Tensor
 CANDIDATES = 8
 NUMBERS = 2 + CANDIDATES * 6  # uniform numbers per pair: area, aspect, and (cell, y, x) twice per candidate
 HEAD = 2  # uniform numbers before them: p, level
-SURFACE = 153  # of 255: a map that is spread more evenly shows a surface, not an object
+SURFACE = 179  # of 255, 0.7: a map that is spread more evenly shows a surface, not an object
 
 Range = tuple[float, float]
 
