@@ -28,8 +28,8 @@ class SaliencySwap(v2.Transform):
     """Swap two patches of the salient region: a normal image becomes a synthetic anomaly that keeps its local appearance.
 
     Each image is divided into cells of saliency and colour, one set per level of the saliency net. The cells are
-    clustered; the region of a level is the clusters of high mean saliency. Two pixels are drawn from the inner cells of
-    a region, those whose neighbours belong to it too, and the boxes around them are swapped. The pixels of the image are permuted, nothing is blended, and the same pairs applied
+    clustered; the region of a level is the clusters of high mean saliency. Two pixels of a region are drawn, and the
+    boxes around them are swapped. The pixels of the image are permuted, nothing is blended, and the same pairs applied
     again restore it. Method: CutSwap (Qin, Gu, Yu, Zhang, arXiv 2311.18332); backbone, levels, cells, number of
     clusters, sizes and sampling rule are choices of this library.
 

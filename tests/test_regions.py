@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 
 from cutswap_transforms import KMeans
 from cutswap_transforms.regions import kmeans, libraries
-from cutswap_transforms.regions.cells import guide, inner_cells, make_cells, salient_regions, spread_of
+from cutswap_transforms.regions.cells import guide, make_cells, salient_regions, spread_of
 from cutswap_transforms.regions.clustering import label_cells, resolve_clustering, top_cluster
 from cutswap_transforms.regions.libraries import OpenCVKMeans, SklearnKMeans
 
@@ -508,32 +508,6 @@ def test_regions_follow_the_object_and_not_the_blob():
 
 
 # ---- what the draw needs to know ----------------------------------------------------------------------------------------
-
-
-def test_patches_are_drawn_from_inner_cells_where_there_are_any():
-    square, border, line = (torch.zeros(1, 1, 8, 8, dtype=torch.bool) for _ in range(3))
-    square[..., 1:6, 2:7] = border[..., :3, :] = line[..., 3, 1:7] = True
-    expected = torch.zeros_like(square)
-    expected[..., 2:5, 3:6] = True
-    for regions in (square, square.numpy()):
-        assert np.array_equal(inner_cells(regions), expected)
-    assert torch.equal(
-        inner_cells(border)[0, 0, :, 0], torch.tensor([True, True, *[False] * 6])
-    )  # the image ends, not the object
-    assert torch.equal(inner_cells(line), line)
-
-
-def test_a_mask_guides_as_it_is_and_a_region_by_its_inner_cells():
-    image = torch.full((1, 3, 96, 96), 30, dtype=torch.uint8)
-    image[..., 24:72, 24:72] = 200
-    mask = (image[:, 0] > 100).float()
-    soft = mask + 0.01 * torch.rand(mask.shape, generator=torch.Generator().manual_seed(0))
-    for values, shrunk in ((mask, 0), (soft, 1)):
-        whole = salient_regions([values], image, KMeans(), 12)[0, 0]
-        found = guide([values], image, KMeans(), 12).regions[0, 0]
-        assert torch.equal(whole.nonzero().amin(0), torch.tensor([3, 3]))
-        assert torch.equal(found.nonzero().amin(0), torch.tensor([3 + shrunk] * 2))
-        assert torch.equal(found.nonzero().amax(0), torch.tensor([8 - shrunk] * 2))
 
 
 @given(st.integers(0, 10**6))

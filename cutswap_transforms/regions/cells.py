@@ -21,7 +21,7 @@ from .kmeans import as_dtype
 class Guidance(NamedTuple):
     """What the random half of the method needs to know of N images; arrays of NumPy or torch."""
 
-    regions: Any  # bool [N, L, G, G], each with at least one true cell: the inner cells of `salient_regions`
+    regions: Any  # bool [N, L, G, G], each with at least one true cell
     spread: Any  # uint8 [N]: how evenly the saliency is spread, 255 = everywhere alike; see `spread_of`
 
 
@@ -119,37 +119,16 @@ def salient_regions(maps: list[Tensor], images: Tensor, clustering: Any, grid: i
     >>> salient_regions([torch.tensor([[[0.0, 3.0]]])], image, lambda points: points[:, 0] > 0.5, grid=2).tolist()
     [[[[False, True], [False, True]]]]
     """
-    regions = _regions(make_cells(maps, images, grid), clustering, grid)
-    return regions if isinstance(regions, Tensor) else torch.from_numpy(regions)
+    regions: Tensor = guide(maps, images, clustering, grid).regions
+    return regions
 
 
 def guide(maps: list[Tensor], images: Tensor, clustering: Any, grid: int) -> Guidance:
-    """The inner cells of `salient_regions`, and how evenly the saliency is spread; tensors."""
+    """`salient_regions`, and how evenly the saliency is spread; tensors."""
     cells = make_cells(maps, images, grid)
-    regions = _regions(cells, clustering, grid)
-    xp: Any = torch if isinstance(regions, Tensor) else np
-    found = (xp.where(cells.mask[..., None, None], regions, inner_cells(regions)), spread_of(cells))
-    return Guidance(*(x if isinstance(x, Tensor) else torch.from_numpy(x) for x in found))
-
-
-def _regions(cells: Cells, clustering: Any, grid: int) -> Any:
     regions = pick_regions(cells, *cluster_cells(cells, clustering))
-    return regions.reshape(*regions.shape[:2], grid, grid)
-
-
-def inner_cells(regions: Any) -> Any:
-    """The cells bool [N, L, G, G] whose four neighbours belong to the region too; the border of the image is no outline.
-
-    Patches around them lie on the object. Across its outline a swap would show the ground on the object, which is too easy
-    to see. A region without an inner cell stays as it is.
-    """
-    xp: Any = torch if isinstance(regions, Tensor) else np
-    inner = xp.zeros_like(regions) | regions
-    inner[..., 1:, :] &= regions[..., :-1, :]
-    inner[..., :-1, :] &= regions[..., 1:, :]
-    inner[..., 1:] &= regions[..., :-1]
-    inner[..., :-1] &= regions[..., 1:]
-    return xp.where(inner.any((2, 3))[..., None, None], inner, regions)
+    found = (regions.reshape(*regions.shape[:2], grid, grid), spread_of(cells))
+    return Guidance(*(x if isinstance(x, Tensor) else torch.from_numpy(x) for x in found))
 
 
 def spread_of(cells: Cells) -> Any:
