@@ -139,10 +139,13 @@ def write_report(out: Path, cells: dict[Key, Cell], against: str, note: str) -> 
     seen = {c: [cell for key, cell in cells.items() if key[0] == c and "faint" in cell] for c in conditions}
     if any(seen.values()):
         text += (
-            "\nShare of the patches on the object (by Otsu's threshold) and of swaps that change less than 2 of 255 levels.\n\n"
+            "\nShare of the patches on the object (by Otsu's threshold) and of swaps that change less than 2 of 255 grey levels, "
+            "and the mean change.\n\n"
         )
         means = {c: [percent(float(np.mean([x[k] for x in v]))) for k in ("on_object", "faint")] for c, v in seen.items() if v}
-        text += markdown(["condition", "on the object", "faint"], [[c, *row] for c, row in means.items()])
+        for c, row in means.items():
+            row.append(f"{np.mean([x.get('change', np.nan) for x in seen[c]]):.1f}")
+        text += markdown(["condition", "on the object", "faint", "change"], [[c, *row] for c, row in means.items()])
     (out / "table.md").write_text(text)
     write(out / "results.json", [{"condition": key[0], **cell} for key, cell in cells.items()])
     return text

@@ -97,18 +97,20 @@ RULES: dict[str, Callable[[Tensor, Tensor], float]] = {
 
 
 def describe_swaps(swap: SaliencySwap, images: Tensor, object_maps: Callable[[Tensor], Tensor]) -> dict[str, float]:
-    """Shares of patches that lie on the object (by their centres) and of negatives that differ next to nothing.
+    """Shares of patches that lie on the object (by their centres) and of negatives that differ next to nothing, and the
+    mean change inside the boxes in grey levels.
 
     Args:
         images: uint8 [N, 3, H, W], one swap of each.
         object_maps: float images [N, 3, H, W] in [0, 1] -> [N, 1, H, W], 1 on the object.
     """
     objects = object_maps(images.float() / 255)[:, 0] > 0.5
-    hits, faint = [], []
+    hits, changes = [], []
     for image, where in zip(images, objects, strict=True):
         params = swap.make_params([image])
         pairs = params["pairs"]
         for _, *corners, h, w in pairs[0][pairs[0, :, 5] > 0].tolist():
             hits += [float(where[t + h // 2, left + w // 2]) for t, left in (corners[:2], corners[2:])]
-        faint.append(float(mean_change(image, swap.transform(image, params), pairs) < VISIBLE))
-    return {"on_object": sum(hits) / len(hits), "faint": sum(faint) / len(faint)}
+        changes.append(mean_change(image, swap.transform(image, params), pairs))
+    faint = sum(change < VISIBLE for change in changes) / len(changes)
+    return {"on_object": sum(hits) / len(hits), "faint": faint, "change": sum(changes) / len(changes)}
