@@ -139,7 +139,7 @@ def write_report(out: Path, cells: dict[Key, Cell], against: str, note: str) -> 
     seen = {c: [cell for key, cell in cells.items() if key[0] == c and "faint" in cell] for c in conditions}
     if any(seen.values()):
         text += (
-            "\nShare of the patches on the object (by Otsu's threshold) and of swaps that change less than 2 of 255 grey levels, "
+            "\nShare of the patches on the object (by Otsu's threshold), of swaps that change less than 2 of 255 levels, "
             "and the mean change.\n\n"
         )
         means = {c: [percent(float(np.mean([x[k] for x in v]))) for k in ("on_object", "faint")] for c, v in seen.items() if v}

@@ -374,7 +374,7 @@ def test_grid_compares_in_pairs_resumes_and_keeps_what_did_not_fail(
     conditions = ["none", "random-swap", "saliency-swap --levels all"]
     cells = grid(*conditions)
     assert [(r["condition"], r["seed"]) for r in cells] == [(c, s) for s in (0, 1) for c in conditions]
-    assert cells[2]["settings"]["levels"] == "all" and cells[1]["settings"]["levels"] == "random"
+    assert cells[2]["settings"]["levels"] == "all" and cells[1]["settings"]["levels"] == "auto"
     score = {(r["condition"], r["seed"]): r["auroc"] for r in cells}
     change = [100 * (score["random-swap", s] - score["none", s]) for s in (0, 1)]
     mean, half = sum(change) / 2, 12.706 * abs(change[0] - change[1]) / 2  # Student's t with one degree of freedom
