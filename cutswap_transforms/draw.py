@@ -190,9 +190,9 @@ def levels_by_spread(u: Tensor, count: int, spread: Tensor) -> Tensor:
         count: L, the number of levels.
         spread: uint8 [N], as in `Guidance`.
     """
-    numbers = torch.arange(count, device=u.device).expand(len(u), -1)
-    one = torch.where(numbers == 0, _drawn(u, count)[:, None], -1)
-    return torch.where((spread >= SURFACE)[:, None], numbers, one)
+    every = torch.arange(count, device=u.device).expand(len(u), -1)
+    drawn_alone = torch.where(every == 0, _drawn(u, count)[:, None], -1)
+    return torch.where((spread >= SURFACE)[:, None], every, drawn_alone)
 
 
 def _drawn(u: Tensor, count: int) -> Tensor:
@@ -233,12 +233,14 @@ def all_pairs(
     n, count, grid, _ = regions.shape
     u = u.double()
     images = torch.arange(n, device=u.device)
-    if levels is None:
-        levels = _drawn(u, count)[:, None]
-    chosen = levels if isinstance(levels, Tensor) else images.new_tensor(levels).expand(n, -1)
+    drawn = _drawn(u, count)
+    if isinstance(levels, Tensor):
+        chosen = list(levels.unbind(1))
+    else:  # full_like fills on the device; a tensor of the list would be copied to it, which waits
+        chosen = [drawn] if levels is None else [torch.full_like(drawn, level) for level in levels]
     rows: list[Tensor] = []
     taken: list[Box] = []
-    for s, level in enumerate(chosen.unbind(1)):
+    for s, level in enumerate(chosen):
         v = u[:, HEAD + s * NUMBERS : HEAD + (s + 1) * NUMBERS]
         h, w = patch_size(TENSORS, v[:, 0], v[:, 1], image_size, scale, ratio)
         found = _best_pair(regions[images, level.clamp(min=0)].flatten(1), grid, v[:, 2:], h, w, image_size, taken)

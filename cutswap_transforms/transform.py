@@ -28,10 +28,10 @@ class SaliencySwap(v2.Transform):
     """Swap two patches of the salient region: a normal image becomes a synthetic anomaly that keeps its local appearance.
 
     Each image is divided into cells of saliency and colour, one set per level of the saliency net. The cells are
-    clustered; the region of a level is the clusters of high mean saliency. Two pixels of a region are drawn, and the
-    boxes around them are swapped. The pixels of the image are permuted, nothing is blended, and the same pairs applied
-    again restore it. Method: CutSwap (Qin, Gu, Yu, Zhang, arXiv 2311.18332); backbone, levels, cells, number of
-    clusters, sizes and sampling rule are choices of this library.
+    clustered; the region of a level is the cluster of highest mean saliency, or the union of several. Two pixels of a
+    region are drawn, and the boxes around them are swapped. The pixels of the image are permuted, nothing is blended,
+    and the same pairs applied again restore it. Method: CutSwap (Qin, Gu, Yu, Zhang, arXiv 2311.18332); backbone,
+    levels, cells, number of clusters, sizes and sampling rule are choices of this library.
 
     All randomness comes from one `torch.rand` per call on the global generator of the image's device. A batch
     [N, C, H, W] gets N independent draws and equals a loop over its images.
@@ -43,9 +43,10 @@ class SaliencySwap(v2.Transform):
             is the region itself.
         clustering: "kmeans", "sklearn", "opencv", a `KMeans`, a callable points [P, 4] -> labels [P], or an object with
             `fit_predict`. The columns are saliency in [0, 1] and three opponent colours; the label -1 is noise.
-        levels: "auto" (one swap, on a level that is drawn, where the saliency lies on an object; "all" where it is spread
-            over the image, as on a surface), "random" (one level is drawn per image), "all" (one swap per level, boxes
-            disjoint; levels that do not fit are dropped), an index or indices (one swap each), fine to coarse.
+        levels: "auto" (one swap, on a level that is drawn, where the saliency is gathered, as on an object; "all" where
+            its spread over the image is 0.7 or more, as on a surface or many objects), "random" (one level is drawn per
+            image), "all" (one swap per level, boxes disjoint; levels that do not fit are dropped), an index or indices
+            (one swap each), fine to coarse.
         scale: range of a patch's area as a fraction of the image; a size that finds no room for two disjoint patches in
             the region is halved until it does.
         ratio: range of a patch's aspect, height / width, drawn log-uniformly.
@@ -255,9 +256,9 @@ class SaliencySwap(v2.Transform):
         rows = [[[0] * 7] * count] * len(numbers)
         if hits:
             regions, spreads = self._finder(image, hits) if found is None else (part[hits] for part in found)
-            same = self._chosen_levels(regions.shape[1])
+            fixed = self._chosen_levels(regions.shape[1])
             for i, region, spread in zip(hits, regions, spreads.tolist(), strict=True):
-                levels = same or first_levels(numbers[i], len(region), spread if self.levels == "auto" else None)
+                levels = fixed or first_levels(numbers[i], len(region), spread if self.levels == "auto" else None)
                 rows[i] = first_pairs(region, numbers[i], levels, size, self.scale, self.ratio)
         return torch.from_numpy(np.array(rows, dtype=np.int64))  # a third of the time of torch.tensor
 

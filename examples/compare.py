@@ -217,7 +217,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         command = shlex.join(["compare.py", *(sys.argv[1:] if argv is None else argv)])
         note = f"`{command}`\n\n{machine()}, {args.jobs} jobs at a time; {time.strftime('%Y-%m-%d')}."
         print(f"\n{write_report(args.out, cells, args.against, note)}\nin {args.out}")
-        draw_strips(args.out, settings, next(iter(categories.values())))
+        made = {condition: settings[condition] for condition in unique(key[0] for key in cells)}
+        draw_strips(args.out, made, next(iter(categories.values())))
     if failures:
         raise SystemExit("error: " + "\n".join([f"{len(failures)} trainings failed", *failures]))
     return 0

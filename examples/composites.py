@@ -1,8 +1,8 @@
 """Draws what `train_backbone.py` teaches grounds with: objects laid on textures, and the mask of where they lie.
 
-    python examples/composites.py OUT [--photographs FOLDER]
+    python examples/composites.py OUT.png
 
-Grounds are textures of ten kinds, drawn from seeds, some scenes of `make_samples.py`, and photographs that are tiled or
+Grounds are textures of eight kinds, drawn from seeds, three materials of `make_samples.py`, and photographs that are tiled or
 zoomed into. Objects are drawn shapes, scenes' objects, and cut-outs of photographs. Two scenes, cloth and tiles, and two
 kinds of drawn objects, screws and circuit boards, take no part: they are for measuring. The command draws a sheet to look at.
 """

@@ -403,11 +403,11 @@ def composite_loss(student, composites: tuple[Tensor, Tensor], generator: torch.
 
 def draw_composites(photos: list[Tensor], views: np.ndarray, cache: TeacherCache, args) -> tuple[Tensor, Tensor]:
     """Images uint8 [M, 3, SIDE, SIDE] and how much of each cell of the finest grid an object covers, uint8 [M, 32, 32]."""
-    path = args.out / "composites.pt"
+    path = args.out / f"composites-{args.composites}-{args.grounds}-{args.seed}.pt"
     if not path.exists():
         grounds, objects = draw_banks(photos, views, cache, args)
         generator, made = torch.Generator().manual_seed(args.seed), []
-        for _ in tqdm(range(args.composites // 64), desc="composites", unit="batch", mininterval=10):
+        for _ in tqdm(range(max(1, args.composites // 64)), desc="composites", unit="batch", mininterval=10):
             index = torch.randint(len(grounds), (64,), generator=generator)
             images, covered = compose(grounds[index], objects, SIDE, generator)
             made.append((images.byte(), (F.adaptive_avg_pool2d(covered, GRIDS[0]) * 255).byte()))
@@ -428,7 +428,7 @@ def draw_banks(photos: list[Tensor], views: np.ndarray, cache: TeacherCache, arg
     drawn = [draw_ground(rng) for _ in tqdm(range(count - count // 4), desc="grounds", mininterval=10)]
     drawn += [photo_ground(rng, photo()) for _ in range(count // 4)]
     shapes = [draw_object(rng) for _ in tqdm(range(count), desc="objects", mininterval=10)]
-    scenes = [scene_object(rng) for _ in tqdm(range(count // 8), desc="scenes", mininterval=10)]
+    scenes = [scene_object(rng) for _ in tqdm(range(max(1, count // 8)), desc="scenes", mininterval=10)]
     cut = []
     for i in tqdm(rng.permutation(len(photos)), desc="cut-outs", mininterval=10):
         levels = np.split(cache.maps[i, 0].astype("f4"), np.cumsum([side * side for side in GRIDS])[:-1])
@@ -440,8 +440,8 @@ def draw_banks(photos: list[Tensor], views: np.ndarray, cache: TeacherCache, arg
             cut.append(image)
         if len(cut) == 2 * count:
             break
-    banks = [as_bank(pictures) for pictures in (drawn, shapes, scenes, cut)]
-    return banks[0], [banks[1], banks[2], banks[3], banks[3]]  # photographs' objects twice as often
+    objects = [as_bank(pictures) for pictures in (shapes, scenes, cut, cut) if pictures]  # photographs' objects twice as often
+    return as_bank(drawn), objects
 
 
 def main() -> None:

@@ -172,7 +172,7 @@ def run_cell(args: argparse.Namespace, category: Category, seed: int, folder: Pa
 
 
 def statistics(swap: Negative, images: Tensor, seed: int) -> dict[str, float]:
-    """Where the swaps lie and whether they can be seen, of one swap per training image; nothing for CutPaste."""
+    """Where the swaps lie and whether they can be seen, of one negative per training image; nothing for CutPaste."""
     if not isinstance(swap, SaliencySwap):
         return {}
     with own_randomness(0, seed):

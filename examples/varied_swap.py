@@ -101,7 +101,7 @@ def describe_swaps(swap: SaliencySwap, images: Tensor, object_maps: Callable[[Te
     mean change inside the boxes in grey levels.
 
     Args:
-        images: uint8 [N, 3, H, W], one swap of each.
+        images: uint8 [N, 3, H, W], one negative of each.
         object_maps: float images [N, 3, H, W] in [0, 1] -> [N, 1, H, W], 1 on the object.
     """
     objects = object_maps(images.float() / 255)[:, 0] > 0.5

@@ -197,7 +197,7 @@ def test_on_an_accelerator_nothing_is_read_back(levels, dtype):
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-@pytest.mark.parametrize("levels", ["random", "all"])
+@pytest.mark.parametrize("levels", ["auto", "random", "all", (0, 2)])
 def test_cuda_swaps_without_waiting_and_undoes_itself(levels):
     transform = SaliencySwap(levels=levels, return_mask=True)
     batch = torch.stack([scene(64, 57, seed=i) for i in range(8)]).cuda()

@@ -16,7 +16,7 @@ def pack(regions: Regions, spread: npt.NDArray[np.uint8]) -> list[bytes]:
     """One entry per image from bool [N, L, G, G] and uint8 [N]: L, G, the spread, then the bits."""
     n, levels, grid, _ = regions.shape
     bits = np.packbits(regions.reshape(n, -1), axis=1)
-    return [bytes((levels, grid, number)) + row.tobytes() for row, number in zip(bits, spread, strict=True)]
+    return [bytes((levels, grid, even)) + row.tobytes() for row, even in zip(bits, spread, strict=True)]
 
 
 def unpack(entry: bytes, grid: int) -> tuple[Regions, int] | None:
