@@ -108,10 +108,11 @@ class RegionFinder:
             images = torch.from_numpy(np.stack([arrays[j] for j in missing])).permute(0, 3, 1, 2)
             new = _arrays(self.compute(images))
             store.put(zip((keys[j] for j in missing), pack(*new), strict=True))
-            for j, *entry in zip(missing, *new, strict=True):
-                found[j] = (entry[0], entry[1])
+            for j, region, even in zip(missing, *new, strict=True):
+                found[j] = (region, even)
         regions, spread = zip(*cast(list[tuple[Any, int]], found), strict=True)
-        self.num_levels = len(regions[0])
+        if self.num_levels is None:
+            self.num_levels = len(regions[0])
         return Guidance(np.stack(regions) if len(regions) > 1 else regions[0][None], np.array(spread, np.uint8))
 
     def _described(self) -> str | None:

@@ -89,10 +89,9 @@ class KMeans:
         x = xp.where(finite[..., None], x, 0.0)  # also a copy, which is changed below
         labels = as_dtype(x[..., 0] * self.n_clusters, "int64").clip(0, self.n_clusters - 1)  # equal parts of [0, 1]
         start = xp.where(finite, labels, -1)
-        saliency = x[..., 0].clone() if xp is torch else x[..., 0].copy()
         x[..., 0] *= self.saliency_weight
         found = self._partition(xp, x, finite, start)
-        return _merged(xp, saliency, found, self.n_clusters) if self.union else found
+        return _merged(xp, points[..., 0], found, self.n_clusters) if self.union else found
 
     def _partition(self, xp: Any, x: Any, finite: Any, start: Any) -> Any:
         """Labels int64 [M, P] of points float64 [M, P, D] from the starting ones; all have -1 where not finite."""
