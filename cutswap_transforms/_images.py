@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -77,7 +78,7 @@ def check_sample(flat_inputs: Sequence[Any]) -> None:
     images = image_leaves(flat_inputs)
     for image in images:
         if isinstance(image, Tensor):
-            _check_shape(image.shape)
+            _check_tensor(image)
     if len(images) > 1:
         grids = {(*image_size(x), batch_size(x)) for x in images}
         if len(grids) > 1:
@@ -99,14 +100,31 @@ def _check_kind(leaf: Any) -> None:
         raise TypeError(f"`sample` must not hold {name}: {_REFUSED[name]}")
 
 
-def _check_shape(shape: Sequence[int]) -> None:
+def _check_tensor(image: Tensor) -> None:
+    if image.is_nested or image.layout != torch.strided:
+        kind = "a nested tensor; use images of one size" if image.is_nested else f"{image.layout}; use image.to_dense()"
+        raise TypeError(f"`image` must be a dense tensor, got {kind}")
+    shape = list(image.shape)
     if len(shape) not in (3, 4):
-        raise ValueError(f"`image` must have shape [C, H, W] or [N, C, H, W], got {list(shape)}")
-    if shape[-1] in (1, 3, 4) and shape[-3] > 4:
+        raise ValueError(f"`image` must have shape [C, H, W] or [N, C, H, W], got {shape}")
+    if shape[-1] in (1, 3, 4) and shape[-3] > 4 and image.stride(-3) != 1:
+        _judge_narrow(shape, image.dtype)
+
+
+def _judge_narrow(shape: list[int], dtype: torch.dtype) -> None:
+    """More than four channels and a width of 1, 3 or 4: a photograph [H, W, C], or a strip of a hyperspectral image.
+    Decoders give photographs of 8 bits; other dtypes get a warning. Channels that lie closest in memory are no question."""
+    if dtype == torch.uint8:
         raise ValueError(
-            f"`image` must have shape [C, H, W] or [N, C, H, W], got {list(shape)}, which looks like [H, W, C]; "
-            "use image.movedim(-1, -3)"
+            f"`image` must have shape [C, H, W] or [N, C, H, W], got {shape}, which looks like [H, W, C]; use "
+            f"image.movedim(-1, -3), or, if it has {shape[-3]} channels, a floating-point image in [0, 1]"
         )
+    warnings.warn(
+        f"`image` of shape {shape} is taken for {shape[-3]} channels of {shape[-2]} x {shape[-1]} pixels; "
+        "if it is [H, W, C], use image.movedim(-1, -3)",
+        UserWarning,
+        stacklevel=2,
+    )
 
 
 def _check_mask(mask: tv_tensors.Mask, image: Any) -> None:
@@ -153,7 +171,7 @@ def net_input(leaf: Any, normalized: MeanStd | None = None) -> Tensor:
     """
     if isinstance(leaf, PIL.Image.Image):
         return torch.from_numpy(pil_array(leaf).copy()).permute(2, 0, 1)[None]
-    x: Tensor = leaf.as_subclass(Tensor).detach()
+    x: Tensor = leaf.as_subclass(Tensor).detach().resolve_neg()  # NumPy does not know the negative bit
     if x.ndim not in (3, 4):
         raise ValueError(f"`image` must have shape [C, H, W] or [N, C, H, W], got {list(x.shape)}")
     x = x if x.ndim == 4 else x[None]
@@ -164,10 +182,16 @@ def net_input(leaf: Any, normalized: MeanStd | None = None) -> Tensor:
     elif x.dtype in FLOATS:
         x = _clamped(_denormalized(x.to(torch.float32), normalized), normalized is not None)
     elif x.dtype != torch.uint8:
-        raise TypeError(
-            f"`image` must be uint8, uint16 or floating point, got {x.dtype}; values 0..255 fit image.to(torch.uint8)"
-        )
+        raise TypeError(f"`image` must be uint8, uint16 or floating point, got {x.dtype}; {_accepted_form(x)}")
     return x.expand(-1, 3, -1, -1) if x.shape[1] == 1 else x[:, :3]
+
+
+def _accepted_form(x: Tensor) -> str:
+    if x.is_quantized:
+        return "use image.dequantize()"
+    if x.is_floating_point():  # 8 bits and less
+        return "use image.to(torch.float16)"
+    return "use its real part" if x.is_complex() else "values 0..255 fit image.to(torch.uint8)"
 
 
 def eight_bits(leaf: Any, normalized: MeanStd | None = None) -> Tensor:

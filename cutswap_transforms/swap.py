@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torchvision import tv_tensors
 
-from .draw import PatchPair
+from .draw import Box, PatchPair, fits
 
 
 def swap_patches(image: Tensor, pairs: Tensor) -> Tensor:
@@ -23,13 +23,13 @@ def swap_patches(image: Tensor, pairs: Tensor) -> Tensor:
         A new tensor of the same shape, dtype and device.
 
     Raises:
-        ValueError: shapes that do not fit, or (on the CPU) boxes that reach beyond the image.
+        TypeError: `pairs` are not integers.
+        ValueError: shapes that do not fit, or (on the CPU) boxes that reach beyond the image or share a pixel.
 
     >>> swap_patches(torch.arange(4).reshape(1, 1, 4), torch.tensor([[[0, 0, 0, 0, 3, 1, 1]]]))
     tensor([[[3, 1, 2, 0]]])
     """
-    if pairs.ndim != 3 or pairs.shape[-1] != 7:
-        raise ValueError(f"`pairs` must have shape [N, S, 7], got {list(pairs.shape)}")
+    _check_pairs(pairs)
     batch = image if image.ndim == 4 else image[None] if image.ndim == 3 else image[None, None]
     if image.ndim not in (2, 3, 4) or batch.shape[0] != pairs.shape[0]:
         raise ValueError(f"`image` must hold as many images as `pairs` ({pairs.shape[0]}), got shape {list(image.shape)}")
@@ -37,25 +37,42 @@ def swap_patches(image: Tensor, pairs: Tensor) -> Tensor:
         return _gathered(batch, pairs.to(batch.device)).reshape(image.shape)
     out = batch.clone()
     for i, rows in enumerate(pairs.tolist()):
-        for level, ta, la, tb, lb, h, w in rows:
-            if min(ta, la, tb, lb) < 0 or max(ta, tb) + h > batch.shape[2] or max(la, lb) + w > batch.shape[3]:
-                pair, size = PatchPair(level, ta, la, tb, lb, h, w), tuple(batch.shape[2:])
-                raise ValueError(f"`pairs` must lie inside the image, got {pair} for (H, W) = {size}")
-            if h:
-                out[i, :, ta : ta + h, la : la + w] = batch[i, :, tb : tb + h, lb : lb + w]
-                out[i, :, tb : tb + h, lb : lb + w] = batch[i, :, ta : ta + h, la : la + w]
+        for _, ta, la, tb, lb, h, w in swaps(rows, batch.shape[2], batch.shape[3]):
+            out[i, :, ta : ta + h, la : la + w] = batch[i, :, tb : tb + h, lb : lb + w]
+            out[i, :, tb : tb + h, lb : lb + w] = batch[i, :, ta : ta + h, la : la + w]
     return out.reshape(image.shape) if image.ndim == 2 else out if image.ndim == 4 else out[0]
+
+
+def _check_pairs(pairs: Tensor) -> None:
+    if pairs.ndim != 3 or pairs.shape[-1] != 7:
+        raise ValueError(f"`pairs` must have shape [N, S, 7], got {list(pairs.shape)}")
+    if pairs.is_floating_point() or pairs.is_complex() or pairs.dtype == torch.bool:
+        raise TypeError(f"`pairs` must be integers, got {pairs.dtype}")
+
+
+def swaps(rows: list[list[int]], height: int, width: int) -> list[list[int]]:
+    """The rows that swap something, checked: only boxes that lie in the image and apart make a permutation of its pixels."""
+    found = [row for row in rows if row[5]]
+    taken: list[Box] = []
+    for row in found:
+        _, ta, la, tb, lb, h, w = row
+        if h < 1 or w < 1 or min(ta, la, tb, lb) < 0 or max(ta, tb) + h > height or max(la, lb) + w > width:
+            raise ValueError(f"`pairs` must lie inside the image, got {PatchPair(*row)} for (H, W) = {(height, width)}")
+        a, b = (ta, la, h, w), (tb, lb, h, w)
+        if not fits(a, b, taken):
+            raise ValueError(f"`pairs` must have boxes that share no pixel, got {PatchPair(*row)} among {len(found)} pairs")
+        taken += (a, b)
+    return found
 
 
 def swap_in_pil(image: PIL.Image.Image, pairs: list[list[int]]) -> PIL.Image.Image:
     """The same for a PIL image of any mode, which keeps its mode, palette and info."""
     out = image.copy()
-    for _, ta, la, tb, lb, h, w in pairs:
-        if h:
-            a, b = (la, ta, la + w, ta + h), (lb, tb, lb + w, tb + h)
-            patch = image.crop(a)
-            out.paste(image.crop(b), a)
-            out.paste(patch, b)
+    for _, ta, la, tb, lb, h, w in swaps(pairs, image.height, image.width):
+        a, b = (la, ta, la + w, ta + h), (lb, tb, lb + w, tb + h)
+        patch = image.crop(a)
+        out.paste(image.crop(b), a)
+        out.paste(patch, b)
     return out
 
 
@@ -100,9 +117,13 @@ def patch_mask(pairs: Tensor, image_size: tuple[int, int]) -> Tensor:
     Returns:
         uint8 [N, 1, H, W].
 
+    Raises:
+        TypeError, ValueError: as `swap_patches`.
+
     >>> patch_mask(torch.tensor([[[0, 0, 0, 0, 3, 1, 1]]]), (1, 4))
     tensor([[[[1, 0, 0, 1]]]], dtype=torch.uint8)
     """
+    _check_pairs(pairs)
     height, width = image_size
     if pairs.device.type != "cpu":
         y = torch.arange(height, device=pairs.device)[:, None]
@@ -111,9 +132,9 @@ def patch_mask(pairs: Tensor, image_size: tuple[int, int]) -> Tensor:
         return (_inside(y, x, ta, la, h, w) | _inside(y, x, tb, lb, h, w)).any(1, keepdim=True).to(torch.uint8)
     mask = torch.zeros(pairs.shape[0], 1, height, width, dtype=torch.uint8, device="cpu")
     for i, rows in enumerate(pairs.tolist()):
-        for _, ta, la, tb, lb, h, w in rows:
-            mask[i, 0, ta : ta + h, la : la + w] = 1
-            mask[i, 0, tb : tb + h, lb : lb + w] = 1
+        for row in swaps(rows, height, width):
+            for top, left in (row[1:3], row[3:5]):
+                mask[i, 0, top : top + row[5], left : left + row[6]] = 1
     return mask
 
 

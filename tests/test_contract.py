@@ -157,6 +157,35 @@ def test_a_compiled_model_may_hold_a_swap(back_end, cache):
     assert all(map(equal, seeded(torch.compile(generate, backend=back_end), images), seeded(generate, images)))
 
 
+BOTH = pytest.mark.parametrize("transform", [SaliencySwap(), LayerCAMExtractor()], ids=["swap", "maps"])
+
+
+@BOTH
+def test_narrow_images_of_many_channels_are_images(transform):
+    strip = torch.rand(31, 40, 3, generator=torch.Generator().manual_seed(0))
+    with pytest.warns(
+        UserWarning, match=r"shape \[31, 40, 3\] is taken for 31 channels of 40 x 3 pixels; if it is \[H, W, C\], use"
+    ):
+        warned = seeded(transform, strip)
+    closest = strip.movedim(0, -1).contiguous().movedim(-1, 0)  # channels lie closest in memory: no question, no warning
+    assert torch.equal(seeded(transform, closest), warned)
+
+
+@BOTH
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")  # torch's own, of these kinds of tensors
+def test_quantized_and_nested_tensors_are_refused_with_a_way_out(transform):
+    with pytest.raises(TypeError, match=r"got torch.quint8; use image.dequantize\(\)"):
+        transform(torch.quantize_per_tensor(IMAGE, 1 / 255, 0, torch.quint8))
+    with pytest.raises(TypeError, match="`image` must be a dense tensor, got a nested tensor; use images of one size"):
+        transform(torch.nested.nested_tensor([IMAGE, IMAGE]))
+
+
+@BOTH
+def test_an_image_with_the_negative_bit_is_an_image(transform):
+    image = torch.rand(3, 20, 22, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(seeded(transform, torch._neg_view(-image)), seeded(transform, image))
+
+
 # ---- errors -------------------------------------------------------------------------------------------------------------
 
 IMAGE = torch.rand(3, 8, 8)
@@ -169,7 +198,16 @@ MODE = r"`image` must be of a PIL mode with 8 or 16 bits, got mode "
 SAMPLES = [
     (torch.rand(40, 33), ValueError, SHAPE + r"\[40, 33\]"),
     (torch.rand(1, 2, 3, 4, 5), ValueError, SHAPE + r"\[1, 2, 3, 4, 5\]"),
-    (torch.rand(40, 33, 3), ValueError, SHAPE + r"\[40, 33, 3\], which looks like \[H, W, C\]; use image.movedim\(-1, -3\)"),
+    (
+        torch.zeros(40, 33, 3, dtype=torch.uint8),
+        ValueError,
+        SHAPE
+        + r"\[40, 33, 3\], which looks like \[H, W, C\]; use image.movedim\(-1, -3\), or, if it has 40 channels, a floating",
+    ),
+    (IMAGE.to_sparse(), TypeError, r"`image` must be a dense tensor, got torch.sparse_coo; use image.to_dense\(\)"),
+    (IMAGE.to_mkldnn(), TypeError, r"`image` must be a dense tensor, got torch._mkldnn; use image.to_dense\(\)"),
+    (IMAGE.to(torch.float8_e4m3fn), TypeError, DTYPE + r"torch.float8_e4m3fn; use image.to\(torch.float16\)"),
+    (torch.complex(IMAGE, IMAGE), TypeError, DTYPE + "torch.complex64; use its real part"),
     (torch.rand(2, 40, 33), ValueError, r"`image` must have 1 channel or at least 3, got 2"),
     (torch.full((3, 8, 8), torch.nan), ValueError, r"`image` must have finite pixels, got values from nan"),
     (torch.full((3, 8, 8), 255.0), ValueError, r"must lie in \[0, 1\], got values from 255 to 255; .*divide 0..255 by 255"),

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import PIL.Image
 import pytest
 import torch
 
-from cutswap_transforms.swap import _gathered, patch_mask, swap_patches
+from cutswap_transforms.swap import _gathered, patch_mask, swap_in_pil, swap_patches
 
 KINDS = ["uint8", "uint16", "int16", "int64", "float16", "bfloat16", "float32", "float64", "bool"]
 
@@ -65,7 +66,7 @@ OUTSIDE = r"`pairs` must lie inside the image, got PatchPair\(level=0, .*\(H, W\
         (torch.zeros(3, 4, 4), torch.zeros(1, 7), r"`pairs` must have shape \[N, S, 7\], got \[1, 7\]"),
         (
             torch.zeros(2, 3, 4, 4),
-            torch.zeros(1, 1, 7),
+            torch.zeros(1, 1, 7, dtype=torch.int64),
             r"`image` must hold as many images as `pairs` \(1\), got shape \[2, 3, 4, 4\]",
         ),
         (torch.rand(3, 8, 8), torch.tensor([[[0, 0, 0, 6, 6, 3, 3]]]), OUTSIDE),
@@ -75,3 +76,40 @@ OUTSIDE = r"`pairs` must lie inside the image, got PatchPair\(level=0, .*\(H, W\
 def test_swap_says_what_is_wrong(image, pairs, sentence):
     with pytest.raises(ValueError, match=sentence):
         swap_patches(image, pairs)
+
+
+APART = r"`pairs` must have boxes that share no pixel, got PatchPair\(.* among 1 pairs"
+
+
+@pytest.mark.parametrize(
+    ("row", "sentence"),
+    [
+        ([0, -3, 0, 2, 0, 2, 2], OUTSIDE),
+        ([0, 0, 0, 2, -1, 2, 2], OUTSIDE),
+        ([0, 0, 0, 4, 4, -2, 2], OUTSIDE),
+        ([0, 0, 0, 4, 4, 2, 0], OUTSIDE),
+        ([0, 0, 0, 6, 6, 3, 2], OUTSIDE),
+        ([0, 0, 0, 1, 1, 2, 2], APART),
+        ([0, 3, 3, 3, 3, 2, 2], APART),
+    ],
+)
+def test_pairs_that_are_no_permutation_are_refused_everywhere(row, sentence):
+    pairs = torch.tensor([[row]])
+    for swap in (
+        lambda: swap_patches(torch.rand(3, 8, 8), pairs),
+        lambda: patch_mask(pairs, (8, 8)),
+        lambda: swap_in_pil(PIL.Image.new("L", (8, 8)), pairs[0].tolist()),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            swap()
+
+
+def test_two_pairs_that_share_a_pixel_are_refused():
+    pairs = torch.tensor([[[0, 0, 0, 4, 4, 2, 2], [1, 1, 1, 6, 0, 1, 1]]])
+    with pytest.raises(ValueError, match=r"share no pixel, got .*level=1.* among 2 pairs"):
+        swap_patches(torch.rand(3, 8, 8), pairs)
+
+
+def test_pairs_are_integers():
+    with pytest.raises(TypeError, match=r"`pairs` must be integers, got torch.float32"):
+        swap_patches(torch.rand(3, 8, 8), torch.zeros(1, 1, 7))
