@@ -3,6 +3,8 @@
 
 VENV ?= .venv
 PYTHON ?= python3
+OLDEST ?= python3.10
+NEWEST ?= python3.13
 IMAGES ?= demo/samples
 PY := $(VENV)/bin/python
 CORE := $(VENV)/.installed-core
@@ -12,10 +14,10 @@ PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-slow bench build clean
+.PHONY: help demo test test-slow test-matrix bench build clean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 $(PY):
 	@echo "Setting up $(VENV). This downloads torch: a few minutes, once."
@@ -44,6 +46,10 @@ test: $(TEST)  ## ruff, mypy, then pytest with doctests, without the slow tests
 
 test-slow: $(TEST)  ## the slow tests alone
 	$(PYTEST) -m slow
+
+test-matrix:  ## the fast tests with the oldest versions that setup.cfg allows, then with the newest
+	tests/matrix.sh $(OLDEST) tests/oldest.txt
+	tests/matrix.sh $(NEWEST)
 
 bench: $(TEST)  ## benchmarks beside the peers: table, JSON, plots in benchmarks/results (under ten minutes)
 	$(PY) benchmarks/run.py

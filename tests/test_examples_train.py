@@ -359,8 +359,8 @@ def slow_aupro(maps: np.ndarray[Any, Any], masks: np.ndarray[Any, Any], limit: f
     for threshold in np.sort(maps.ravel())[::-1]:
         x.append(float((maps >= threshold)[masks == 0].mean()))
         y.append(float(np.mean([(maps[region] >= threshold).mean() for region in regions])))
-    grid = np.linspace(0, limit, 3001)
-    return float(np.trapezoid(np.interp(grid, x, y), grid) / limit)
+    heights = np.interp(np.linspace(0, limit, 3001), x, y)
+    return float(torch.trapezoid(torch.from_numpy(heights), dx=1 / 3000))
 
 
 def test_grid_compares_in_pairs_resumes_and_keeps_what_did_not_fail(
