@@ -95,6 +95,47 @@ def test_one_trace_is_right_for_any_batch_size(make: Callable[[], Small]) -> Non
     assert_expected(cam_of(make()), Small() if make is weight_normed else make(), 1, 2, 5, 20)
 
 
+class Between(Small):
+    """Has a norm and an activation between its levels; `residual` adds what they were given."""
+
+    def __init__(self, norm: nn.Module, activation: nn.Module, residual: bool = False) -> None:
+        super().__init__()
+        self.relu = nn.Sequential(nn.ReLU(), conv(6, 6), norm, activation)
+        self.residual = residual
+        nn.init.normal_(self.relu[1].weight, std=0.3, generator=torch.Generator().manual_seed(1))
+        if residual:
+            self.relu = Residual(self.relu)
+
+
+class Residual(nn.Module):
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.inner(x)
+
+
+class Looped(Between):
+    def classify(self, x: Tensor) -> Tensor:
+        return torch.stack([logits * 2 for logits in super().classify(x)])
+
+
+@pytest.mark.parametrize("activation", [nn.Hardswish(), nn.ELU(), nn.SiLU(), nn.ReLU()], ids=lambda m: type(m).__name__)
+@pytest.mark.parametrize("norm", [nn.InstanceNorm2d(6, affine=True), nn.GroupNorm(3, 6)], ids=["instance", "group"])
+def test_norms_that_torch_computes_wrongly_in_channels_last(norm: nn.Module, activation: nn.Module) -> None:
+    model = Between(norm, activation)
+    assert_expected(cam_of(model), model, 1, 2, 5)
+
+
+@pytest.mark.parametrize("kind", [Between, Looped])
+def test_instance_norm_in_a_residual_block_by_trace_and_by_autograd(kind: type[Between]) -> None:
+    model = kind(nn.InstanceNorm2d(6), nn.Hardswish(), residual=True)
+    with contextlib.nullcontext() if kind is Between else pytest.warns(UserWarning, match="Looped cannot be traced"):
+        cam = cam_of(model)
+    assert_expected(cam, model, 1, 2, 5)
+
+
 class Coloured(Small):
     """Computes with numbers that are no parameters, in three places where they may stand."""
 

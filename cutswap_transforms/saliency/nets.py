@@ -72,13 +72,8 @@ def _traced_by_name(model: str, weights: Any, *arguments: Any) -> TracedCAM:
 def _traced(
     module: nn.Module, name: str, layers: Sequence[str] | None, target: int | None, size: int, dtype: torch.dtype
 ) -> TracedCAM:
-    layout, x = torch.channels_last, example(1, size)
-    try:
-        calls, logits = _probe(module, name, x)
-    except ValueError:  # `view` in the module may want maps in the usual order, which is slower
-        layout = torch.contiguous_format
-        module, x = module.to(memory_format=layout), x.contiguous()
-        calls, logits = _probe(module, name, x)
+    x = example(1, size)
+    calls, logits = _probe(module, name, x)
     check_target(target, logits.shape[1])
     if layers is None:
         found = find_layers(calls, name)
@@ -89,7 +84,7 @@ def _traced(
         if layer not in last or not last[layer].side:
             got = f"returned {list(last[layer].output.shape)}" if layer in last else "returned no tensor"
             raise ValueError(f"`layers` must be modules that return maps [N, K, h, w] with h = w, {layer!r} {got}")
-    cam = CamArguments(found, target, dtype, any(last[layer].overwritten for layer in found), layout)
+    cam = CamArguments(found, target, dtype, any(last[layer].overwritten for layer in found))
     digest = _digest(module, name)
     return TracedCAM(_folded(module, found, x, logits).to(dtype), cam, size, name, digest)
 
@@ -134,7 +129,7 @@ def _private_copy(model: nn.Module, name: str) -> nn.Module:
 
 
 def _frozen(module: nn.Module) -> nn.Module:
-    module = module.to("cpu", torch.float32, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    module = module.to("cpu", torch.float32, memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     return module.eval().requires_grad_(False)
 
 
