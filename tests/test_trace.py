@@ -212,6 +212,13 @@ def test_each_device_has_a_trace_of_its_own() -> None:
     assert_expected(pickle.loads(pickle.dumps(cam)), Small(), 2)
 
 
+def test_no_annotation_of_ours_is_in_the_graph() -> None:
+    # As strings, which they are under `from __future__ import annotations`, torch 2.11 cannot pickle them.
+    graph: Any = cam_of(Small())._net._graphs[torch.device("cpu")]
+    assert all(node.type is None for node in graph.graph.nodes)
+    assert "def forward(self, images_1):" in graph.code
+
+
 class Aside(Small):
     def forward(self, x: Tensor) -> Tensor:
         self.second(self.first(x).detach())

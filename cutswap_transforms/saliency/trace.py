@@ -215,13 +215,17 @@ def trace(maps: Maps, x: Tensor) -> Maps:
     from torch.fx.experimental.proxy_tensor import make_fx
     from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
 
+    # The graph would keep annotations, as strings, which torch 2.11 cannot pickle.
+    def bare_maps(images):  # type: ignore[no-untyped-def]
+        return maps(images)
+
     # `tracing_mode="symbolic"` would make height and width symbols, too, which takes two to three times as long.
     dims = [DimDynamic.DYNAMIC, DimDynamic.STATIC, DimDynamic.STATIC, DimDynamic.STATIC]
     sizes: Any = StatelessSymbolicContext(dynamic_sizes=dims)
     mode = FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True)
     fake = mode.from_tensor(x, static_shapes=False, symbolic_context=sizes)
     rewritten = {torch.ops.aten.constant_pad_nd.default: _padded}
-    graph = make_fx(maps, tracing_mode="fake", decomposition_table=rewritten, _allow_non_fake_inputs=True)(fake)
+    graph = make_fx(bare_maps, tracing_mode="fake", decomposition_table=rewritten, _allow_non_fake_inputs=True)(fake)
     output: Any = graph.graph.output_node().args[0]
     if any(isinstance(n.meta["val"].shape[0], int) for n in output) or _branches(mode.shape_env):
         raise RuntimeError("its operators depend on the batch size")
