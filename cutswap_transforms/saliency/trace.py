@@ -112,9 +112,7 @@ class TracedCAM:
             if device not in self._graphs:
                 module = self._module if device == CPU else copy.deepcopy(self._module).to(device)
                 maps, x = cam_function(module, self._cam), example(2, self._size).to(device, memory_format=self._layout)
-                self._graphs[device] = (
-                    _Serial(maps) if self._untraceable else self._or_autograd(maps, lambda: trace(maps, x))
-                )
+                self._graphs[device] = _Serial(maps) if self._untraceable else self._or_autograd(maps, lambda: trace(maps, x))
             return self._graphs[device]
 
     def _on_cpu(self) -> Maps:
@@ -136,7 +134,7 @@ class TracedCAM:
 
     def _in_layout(self, layout: torch.memory_format, maps: Maps, x: Tensor, expected: Maps) -> Maps:
         self._layout = layout
-        self._module.to(memory_format=layout)  # type: ignore[call-overload]
+        self._module.to(memory_format=layout)
         x = x.contiguous(memory_format=layout)
         graph = trace(maps, x)
         for images in (x[1:], x):
