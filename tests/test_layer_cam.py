@@ -8,7 +8,7 @@ import itertools
 import pickle
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -17,13 +17,15 @@ import pytest
 import torch
 from images import as_kind, pil, scene
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from torch.utils.data import DataLoader
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision import models, tv_tensors
 from torchvision.transforms import Compose, v2
 
 from cutswap_transforms import LayerCAMExtractor
-from cutswap_transforms.saliency.layer_cam import IMAGENET
+from cutswap_transforms.saliency import tiny
+from cutswap_transforms.saliency.layer_cam import IMAGENET, _scale_and_shift
 
 LAYERS = ("layer1", "layer2", "layer3", "layer4")
 SIZE = 64  # small, and no resizing where the images are of this size
@@ -284,6 +286,27 @@ def test_modes_and_dtype_at_construction_and_later_changes_change_nothing(resnet
     for made in (odd, cam_of(frozen), snapshot):
         assert_maps_close(made.native_maps(batch()), cam.native_maps(batch()))
     assert next(frozen.parameters()).dtype == torch.float64
+
+
+@pytest.mark.parametrize("mode", ["default_dtype", "default_device", "fake_tensors"])
+def test_random_weights_of_a_named_model_are_the_same_in_every_mode(mode: str) -> None:
+    plain = cam_of("squeezenet1_1", weights=None)
+    expected, fingerprint = plain(scene()), plain.fingerprint
+    del plain  # a living one would be shared
+    gc.collect()
+    with FakeTensorMode() if mode == "fake_tensors" else MODES[mode]():
+        odd = cam_of("squeezenet1_1", weights=None)
+    assert odd.fingerprint == fingerprint
+    assert torch.equal(odd(scene()), expected)
+
+
+def test_a_net_that_is_used_first_among_fake_tensors_is_real_afterwards() -> None:
+    expected = LayerCAMExtractor()(scene())
+    tiny._placed.cache_clear()
+    _scale_and_shift.cache_clear()
+    with FakeTensorMode(), suppress(AssertionError, DataDependentOutputException):  # what it says there is torch's affair
+        LayerCAMExtractor()(scene())
+    assert torch.equal(LayerCAMExtractor()(scene()), expected)
 
 
 def test_flops_are_at_the_floor() -> None:

@@ -20,6 +20,7 @@ from .._arguments import check_int, checked_mean_std
 from .._images import check_sample, eight_bits, net_input
 from . import tiny
 from .maps import normalize_maps, squashed
+from .modes import real_tensors
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -201,7 +202,7 @@ def _scale_and_shift(
     mean: tuple[float, ...], std: tuple[float, ...], top: float, device: torch.device
 ) -> tuple[Tensor, Tensor]:
     """Normalisation of pixels in [0, top] as x * scale + shift, each [1, 3, 1, 1]."""
-    with torch.inference_mode(False):
+    with real_tensors():
         m, s = (torch.tensor(v, device=device, dtype=torch.float32).reshape(1, 3, 1, 1) for v in (mean, std))
         return 1 / (top * s), -m / s
 

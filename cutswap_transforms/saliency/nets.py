@@ -19,8 +19,9 @@ from torch import Tensor, nn
 
 from .checks import check_layers, check_target, near
 from .fold import fold_batch_norms
+from .modes import autograd_allowed, construction
 from .stages import Call, find_layers, record_calls
-from .trace import CamArguments, TracedCAM, autograd_allowed, example
+from .trace import CamArguments, TracedCAM, example
 
 CROP = 224
 FOLD_TOLERANCE = 1e-4  # of the largest logit
@@ -29,6 +30,7 @@ FOLD_TOLERANCE = 1e-4  # of the largest logit
 _shared: WeakValueDictionary[tuple[Any, ...], TracedCAM] = WeakValueDictionary()
 
 
+@construction()
 def build_net(
     model: Any, weights: Any, layers: Sequence[str] | None, target: int | None, size: int | None, dtype: torch.dtype
 ) -> tuple[TracedCAM, int]:
@@ -176,7 +178,7 @@ def _load(model: str, weights: Any) -> nn.Module:
     if weights is None or isinstance(weights, Path):
         # Their default initialisation warns that it will change and takes seconds.
         extra = {"init_weights": False} if model in ("googlenet", "inception_v3") else {}
-        with _own_seed(), torch.device("cpu"):
+        with _own_seed():
             module: nn.Module = torchvision.models.get_model(model, weights=None, **extra)
         if weights is not None:
             _load_state(module, weights, model)

@@ -30,6 +30,7 @@ from torch import Tensor
 
 from .checks import check_layers, check_target
 from .maps import layer_cam
+from .modes import CPU, real_tensors
 
 Arrays = dict[str, npt.NDArray[Any]]
 Source = tuple[str, int, int] | None  # path, time of change and size of a weight file; None = random
@@ -39,7 +40,6 @@ LAYERS = ("stage1", "stage2", "stage3", "stage4")
 ARCHITECTURE = "tiny-1"  # enters the fingerprint: raise it when the same weights come to mean another net
 PACKAGED = Path(__file__).parent / "weights" / "tiny.npz"
 
-_CPU = torch.device("cpu")
 _WIDTHS, _CONVS, _CLASSES = (24, 48, 96, 192), (2, 2, 3, 2), 1000
 
 
@@ -140,8 +140,7 @@ def load(weights: str | None, device: torch.device | str = "cpu", dtype: torch.d
 
 @functools.lru_cache(maxsize=16)
 def _placed(source: Source, device: torch.device, dtype: torch.dtype) -> TinyNet:
-    # Tensors that are made under the caller's inference mode could not be used outside of it.
-    with torch.inference_mode(False), torch.no_grad():
+    with real_tensors(), torch.no_grad():
         return _on_cpu(source).to(device, dtype)
 
 
@@ -222,15 +221,15 @@ class TinyCAM:
         self.layers = check_layers(layers, LAYERS, "tiny") if layers is not None else LAYERS
         self._target, self._dtype = target, dtype
         self._levels = tuple(LAYERS.index(name) for name in self.layers)
-        self._nets = {_CPU: load(weights, _CPU, dtype)}
+        self._nets = {CPU: load(weights, CPU, dtype)}
         # A copy in another process may have another working directory.
         own = weights not in (None, "DEFAULT")
         self._weights = os.path.abspath(os.path.expanduser(str(weights))) if own else weights
-        check_target(target, self._nets[_CPU].num_classes)
+        check_target(target, self._nets[CPU].num_classes)
 
     @property
     def digest(self) -> str:
-        return f"{ARCHITECTURE} {self._on(_CPU).digest}"
+        return f"{ARCHITECTURE} {self._on(CPU).digest}"
 
     def maps(self, x: Tensor) -> list[Tensor]:
         return self._on(x.device).maps(x.to(self._dtype), self._levels, self._target)

@@ -16,17 +16,16 @@ import os
 import threading
 import warnings
 import weakref
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
 from .maps import layer_cam
+from .modes import CPU, autograd_allowed
 from .stages import forward_hooks
 
-CPU = torch.device("cpu")
 # Of a map's norm. Rounding that opens a ReLU makes up to 0.002 in float32 and 0.06 in bf16, a wrong kernel 0.7 and more.
 MISMATCH = {torch.float32: 0.01, torch.bfloat16: 0.1}
 Maps = Callable[[Tensor], list[Tensor]]
@@ -68,13 +67,6 @@ def cam_function(module: nn.Module, cam: CamArguments) -> Maps:
     return maps
 
 
-@contextmanager
-def autograd_allowed() -> Iterator[None]:
-    """Gradients as usual, whatever mode the caller is in."""
-    with torch.inference_mode(False), torch.enable_grad(), torch.autocast("cpu", enabled=False):
-        yield
-
-
 class TracedCAM:
     """LayerCAM source over a frozen module in eval mode, which nobody else may hold or change.
 
@@ -87,7 +79,7 @@ class TracedCAM:
         self.layers, self.digest = cam.layers, digest
         self._module, self._cam, self._size, self._name = module, cam, size, name
         self._graphs: dict[torch.device, Maps] = {}
-        self._layout, self._untraceable = torch.contiguous_format, False
+        self._channels_last, self._untraceable = False, False
         self._lock = _own_lock(self)
         with autograd_allowed():
             self._graphs[CPU] = self._on_cpu()
@@ -95,6 +87,12 @@ class TracedCAM:
     def maps(self, x: Tensor) -> list[Tensor]:
         graph = self._graphs.get(x.device) or self._graph(x.device)
         return graph(x.contiguous(memory_format=self._layout))
+
+    @property
+    def _layout(self) -> torch.memory_format:
+        return (
+            torch.channels_last if self._channels_last else torch.contiguous_format
+        )  # itself it cannot be pickled by torch.save
 
     @property
     def program(self) -> bytes | None:
@@ -108,11 +106,11 @@ class TracedCAM:
         return graph.code.encode() + b"".join(values)
 
     def _graph(self, device: torch.device) -> Maps:
-        with self._lock, autograd_allowed():
+        with self._lock, autograd_allowed(device):
             if device not in self._graphs:
                 module = self._module if device == CPU else copy.deepcopy(self._module).to(device)
                 maps, x = cam_function(module, self._cam), example(2, self._size).to(device, memory_format=self._layout)
-                self._graphs[device] = _Serial(maps) if self._untraceable else self._or_autograd(maps, lambda: trace(maps, x))
+                self._graphs[device] = self._or_autograd(maps, lambda: trace(maps, x))
             return self._graphs[device]
 
     def _on_cpu(self) -> Maps:
@@ -125,6 +123,8 @@ class TracedCAM:
             return self._or_autograd(maps, lambda: self._in_layout(torch.contiguous_format, maps, x, maps))
 
     def _or_autograd(self, maps: Maps, traced: Callable[[], Maps]) -> Maps:
+        if self._untraceable:
+            return _Serial(maps)
         try:
             return traced()
         except Exception as error:
@@ -133,7 +133,7 @@ class TracedCAM:
             return _Serial(maps)
 
     def _in_layout(self, layout: torch.memory_format, maps: Maps, x: Tensor, expected: Maps) -> Maps:
-        self._layout = layout
+        self._channels_last = layout == torch.channels_last
         self._module.to(memory_format=layout)
         x = x.contiguous(memory_format=layout)
         graph = trace(maps, x)
@@ -177,7 +177,7 @@ class _Serial:
         self._maps, self._lock = maps, _own_lock(self)
 
     def __call__(self, x: Tensor) -> list[Tensor]:
-        with self._lock, autograd_allowed():
+        with self._lock, autograd_allowed(x.device):
             return [m.detach() for m in self._maps(x.clone())]
 
 
