@@ -303,6 +303,7 @@ def test_random_weights_of_a_named_model_are_the_same_in_every_mode(mode: str) -
 def test_a_net_that_is_used_first_among_fake_tensors_is_real_afterwards() -> None:
     expected = LayerCAMExtractor()(scene())
     tiny._placed.cache_clear()
+    tiny._on_cpu.cache_clear()
     _scale_and_shift.cache_clear()
     with FakeTensorMode(), suppress(AssertionError, DataDependentOutputException):  # what it says there is torch's affair
         LayerCAMExtractor()(scene())
