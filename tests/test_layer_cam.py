@@ -462,6 +462,41 @@ def test_bad_arguments(resnet: nn.Module, arguments: dict[str, Any], error: type
         LayerCAMExtractor(**arguments | own)
 
 
+class Calls:
+    """Unpickling it would call what it was given."""
+
+    def __reduce__(self) -> Any:
+        return (Path.touch, (Path("called"),))
+
+
+@pytest.mark.parametrize("kind", ["empty", "text", "truncated", "object", "list", "foreign"])
+def test_files_that_hold_no_state_dict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    path, held = tmp_path / "other.pth", {"object": Calls(), "list": [1], "foreign": models.vgg11().features.state_dict()}
+    torch.save(held.get(kind, models.squeezenet1_1().state_dict()), path)
+    if kind in ("empty", "text", "truncated"):
+        path.write_bytes({"empty": b"", "text": b"weights\n", "truncated": path.read_bytes()[:-1000]}[kind])
+    with pytest.raises(
+        ValueError, match=r"`weights` must be a state_dict of 'squeezenet1_1' .*other.pth' (cannot|is not)"
+    ) as caught:
+        LayerCAMExtractor("squeezenet1_1", weights=path)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 600
+    assert not Path("called").exists()
+
+
+def test_copies_of_a_named_model_carry_the_weights_of_their_file(tmp_path: Path) -> None:
+    path, other = tmp_path / "mine.pth", tmp_path / "other.pth"
+    model = models.squeezenet1_1()
+    torch.save(model.state_dict(), path)
+    mine = cam_of("squeezenet1_1", weights=path)
+    expected, sent, copied = mine(scene()), pickle.dumps(mine), copy.deepcopy(mine)
+    model.features[0].weight.data *= 2
+    torch.save(model.state_dict(), other)
+    for change in (lambda: other.replace(path), path.unlink):
+        change()
+        assert all(torch.equal(cam(scene()), expected) for cam in (pickle.loads(sent), copied))
+
+
 def test_weights_by_name_path_or_cache_are_the_same_net_and_where_there_are_none_the_error_says_the_ways_out(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
