@@ -19,6 +19,7 @@ from .draw import HEAD, NUMBERS, all_pairs, first_levels, first_pairs, levels_by
 from .regions.cells import Guidance
 from .regions.finder import RegionFinder
 from .regions.precompute import precompute
+from .saliency.checks import check_not_vmapped
 from .saliency.source import SaliencySource
 from .swap import mark_leaf, swap_leaf
 from .views import AnomalyGenerator
@@ -138,6 +139,7 @@ class SaliencySwap(v2.Transform):
         return super().forward(inputs[0], _empty_mask(inputs[0]))
 
     def check_inputs(self, flat_inputs: list[Any]) -> None:
+        check_not_vmapped(flat_inputs)
         check_sample(flat_inputs)
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:

@@ -251,6 +251,16 @@ def test_bad_samples_are_refused_with_the_way_out(make, sample, kind, sentence):
         make()(sample)
 
 
+@pytest.mark.parametrize("randomness", ["error", "same", "different"])
+@pytest.mark.parametrize("make", [SaliencySwap, LayerCAMExtractor, lambda: LayerCAMExtractor().native_maps])
+def test_vmap_is_refused_with_the_way_out(make, randomness):
+    for images in (IMAGE[None].float(), IMAGE[None].to(torch.uint8), IMAGE[None, None]):
+        with pytest.raises(
+            TypeError, match=r"`image` must be a tensor outside of torch.vmap, .* pass the batch \[N, C, H, W\]"
+        ):
+            torch.vmap(make(), randomness=randomness)(images)
+
+
 LEVELS, RANGE = r"`levels` must be 'auto', 'random', 'all' or ", r"must be 0 < low <= high"
 PAIR = r"`normalized` must be \(mean, std\)"
 ARGUMENTS = [

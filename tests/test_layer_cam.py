@@ -8,7 +8,7 @@ import itertools
 import pickle
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -17,13 +17,15 @@ import pytest
 import torch
 from images import as_kind, pil, scene
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from torch.utils.data import DataLoader
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision import models, tv_tensors
 from torchvision.transforms import Compose, v2
 
 from cutswap_transforms import LayerCAMExtractor
-from cutswap_transforms.saliency.layer_cam import IMAGENET
+from cutswap_transforms.saliency import tiny
+from cutswap_transforms.saliency.layer_cam import IMAGENET, _scale_and_shift
 
 LAYERS = ("layer1", "layer2", "layer3", "layer4")
 SIZE = 64  # small, and no resizing where the images are of this size
@@ -286,6 +288,28 @@ def test_modes_and_dtype_at_construction_and_later_changes_change_nothing(resnet
     assert next(frozen.parameters()).dtype == torch.float64
 
 
+@pytest.mark.parametrize("mode", ["default_dtype", "default_device", "fake_tensors"])
+def test_random_weights_of_a_named_model_are_the_same_in_every_mode(mode: str) -> None:
+    plain = cam_of("squeezenet1_1", weights=None)
+    expected, fingerprint = plain(scene()), plain.fingerprint
+    del plain  # a living one would be shared
+    gc.collect()
+    with FakeTensorMode() if mode == "fake_tensors" else MODES[mode]():
+        odd = cam_of("squeezenet1_1", weights=None)
+    assert odd.fingerprint == fingerprint
+    assert torch.equal(odd(scene()), expected)
+
+
+def test_a_net_that_is_used_first_among_fake_tensors_is_real_afterwards() -> None:
+    expected = LayerCAMExtractor()(scene())
+    tiny._placed.cache_clear()
+    tiny._on_cpu.cache_clear()
+    _scale_and_shift.cache_clear()
+    with FakeTensorMode(), suppress(AssertionError, DataDependentOutputException):  # what it says there is torch's affair
+        LayerCAMExtractor()(scene())
+    assert torch.equal(LayerCAMExtractor()(scene()), expected)
+
+
 def test_flops_are_at_the_floor() -> None:
     full = LayerCAMExtractor("resnet18", weights=None)
     assert full.input_size == 224
@@ -436,6 +460,41 @@ def test_bad_arguments(resnet: nn.Module, arguments: dict[str, Any], error: type
     own = {"model": resnet, "input_size": SIZE} if arguments.get("model") == OWN else {}
     with pytest.raises(error, match=message):
         LayerCAMExtractor(**arguments | own)
+
+
+class Calls:
+    """Unpickling it would call what it was given."""
+
+    def __reduce__(self) -> Any:
+        return (Path.touch, (Path("called"),))
+
+
+@pytest.mark.parametrize("kind", ["empty", "text", "truncated", "object", "list", "foreign"])
+def test_files_that_hold_no_state_dict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    path, held = tmp_path / "other.pth", {"object": Calls(), "list": [1], "foreign": models.vgg11().features.state_dict()}
+    torch.save(held.get(kind, models.squeezenet1_1().state_dict()), path)
+    if kind in ("empty", "text", "truncated"):
+        path.write_bytes({"empty": b"", "text": b"weights\n", "truncated": path.read_bytes()[:-1000]}[kind])
+    with pytest.raises(
+        ValueError, match=r"`weights` must be a state_dict of 'squeezenet1_1' .*other.pth' (cannot|is not)"
+    ) as caught:
+        LayerCAMExtractor("squeezenet1_1", weights=path)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 600
+    assert not Path("called").exists()
+
+
+def test_copies_of_a_named_model_carry_the_weights_of_their_file(tmp_path: Path) -> None:
+    path, other = tmp_path / "mine.pth", tmp_path / "other.pth"
+    model = models.squeezenet1_1()
+    torch.save(model.state_dict(), path)
+    mine = cam_of("squeezenet1_1", weights=path)
+    expected, sent, copied = mine(scene()), pickle.dumps(mine), copy.deepcopy(mine)
+    model.features[0].weight.data *= 2
+    torch.save(model.state_dict(), other)
+    for change in (lambda: other.replace(path), path.unlink):
+        change()
+        assert all(torch.equal(cam(scene()), expected) for cam in (pickle.loads(sent), copied))
 
 
 def test_weights_by_name_path_or_cache_are_the_same_net_and_where_there_are_none_the_error_says_the_ways_out(

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import math
+import pickle
 import random
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +17,10 @@ import torch.nn.functional as F
 from make_samples import make_scene
 from torch import Tensor
 
-from cutswap_transforms import KMeans
+from cutswap_transforms import KMeans, SaliencySwap
 from cutswap_transforms.functional import salient_regions
 from cutswap_transforms.saliency import LayerCAMExtractor, tiny
+from cutswap_transforms.saliency.modes import CPU
 
 
 def noise(n: int, size: int) -> Tensor:
@@ -93,20 +97,79 @@ def test_weights_from_a_file_that_is_read_anew_when_it_changes(tmp_path: Path) -
     assert LayerCAMExtractor(weights=str(path)).fingerprint != mine.fingerprint
 
 
+def test_copies_carry_the_weights_that_they_were_made_from(tmp_path: Path) -> None:
+    path, arrays, image = tmp_path / "mine.npz", tiny._random_weights(), noise(1, 64)[0].sigmoid()
+    np.savez(path, **{name: (a * 0.5).astype(np.float16) for name, a in arrays.items()})
+    swap = SaliencySwap(LayerCAMExtractor(weights=path))
+    expected, sent, copied = swap.saliency(image), pickle.dumps(swap), copy.deepcopy(swap)
+    assert len(sent) < 2_000_000 and copied.saliency._net is swap.saliency._net
+    for change in (lambda: np.savez(path, **arrays), path.unlink):
+        change()
+        twin = pickle.loads(sent)
+        assert twin.saliency._net._on(CPU) is swap.saliency._net._on(CPU)  # one net per process
+        tiny._placed.cache_clear()
+        tiny._on_cpu.cache_clear()  # as in a fresh process
+        for cam in (pickle.loads(sent).saliency, pickle.loads(pickle.dumps(copied)).saliency, copied.saliency):
+            assert cam.fingerprint == swap.saliency.fingerprint and torch.equal(cam(image), expected)
+        swap = SaliencySwap(pickle.loads(sent).saliency)
+    assert swap.saliency.native_maps(torch.rand(1, 3, 40, 40, device="meta"))[0].is_meta
+
+
+WANTED = r"`weights` of \"tiny\" must be an .npz file of the arrays of its state_dict, '.*other.npz' is not: "
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"head.bias": None}, r"`weights` of \"tiny\".*'head.bias' of shape None, needed is \(1000,\)"),
-        ({"head.weight": np.zeros((10, 192))}, r"'head.weight' of shape \(10, 192\), needed is \(1000, 192\)"),
-        ({"head.bias": np.full(1000, np.nan)}, "must be finite"),
-        ({"head.bias": np.array([{}], dtype=object)}, "allow_pickle=False"),
+        ({"head.bias": None}, "'head.bias' is missing"),
+        ({"extra": np.zeros(1)}, "it holds other things, too"),
+        ({"head.weight": np.zeros((10, 192))}, r"'head.weight' is float64 of shape \(10, 192\), .* shape \(1000, 192\)"),
+        ({"head.bias": np.zeros(1000, int)}, r"'head.bias' is int64 of shape \(1000,\), needed is a float of"),
+        ({"head.bias": np.zeros(1000, np.complex64)}, r"'head.bias' is complex64 .* needed is a float of"),
+        ({"head.bias": np.full(1000, np.nan)}, "its numbers must be finite"),
+        ({"head.bias": np.full(1000, 1e300)}, "its numbers must be finite in float32"),
+        ({"head.bias": np.array([{}], dtype=object)}, r"'head.bias' is object of shape \(1,\)"),
     ],
+    ids=range(8),
 )
 def test_weights_that_are_none_of_ours(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     arrays = tiny._random_weights() | changes
     np.savez(tmp_path / "other.npz", **{name: a for name, a in arrays.items() if a is not None})
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=WANTED + message):
         LayerCAMExtractor(weights=tmp_path / "other.npz")
+
+
+def damaged(kind: str, path: Path) -> None:
+    good = path.with_name("good.npz")
+    np.savez(good, **tiny._random_weights())
+    data = good.read_bytes()
+    if kind == "folder":
+        path.mkdir()
+    else:
+        flipped = data[:500_000] + bytes(b ^ 255 for b in data[500_000:500_100]) + data[500_100:]
+        path.write_bytes({"empty": b"", "text": b"weights\n", "truncated": data[:-1000], "flipped": flipped}[kind])
+
+
+@pytest.mark.parametrize("kind", ["empty", "text", "truncated", "flipped", "folder"])
+def test_files_that_hold_no_weights(tmp_path: Path, kind: str) -> None:
+    damaged(kind, tmp_path / "other.npz")
+    with pytest.raises(ValueError, match=WANTED + ".+") as caught:
+        LayerCAMExtractor(weights=tmp_path / "other.npz")
+    assert "\n" not in str(caught.value)
+
+
+def test_an_array_that_asks_for_more_than_the_memory_is_refused_by_its_header(tmp_path: Path) -> None:
+    path, name = tmp_path / "other.npz", "stage1.conv0.weight"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        for other, array in tiny._random_weights().items():
+            with file.open(f"{other}.npy", "w") as entry:
+                if other == name:
+                    header = {"descr": "<f4", "fortran_order": False, "shape": (1 << 40,)}
+                    np.lib.format.write_array_header_1_0(entry, header)
+                else:
+                    np.lib.format.write_array(entry, array)
+    with pytest.raises(ValueError, match=WANTED + rf"'{name}' is float32 of shape \(1099511627776,\)"):
+        LayerCAMExtractor(weights=path)
 
 
 @pytest.mark.parametrize(("ground", "least"), [("cloth", 0.8), ("wood", 0.8), ("tiles", 0.55)])

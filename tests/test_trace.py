@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import io
 import multiprocessing
 import pickle
+import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -13,7 +15,9 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.parametrizations import weight_norm
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn.utils.parametrizations import orthogonal, spectral_norm, weight_norm
+from torch.nn.utils.parametrize import is_parametrized
 
 from cutswap_transforms import LayerCAMExtractor
 from cutswap_transforms.saliency.fold import fold_batch_norms
@@ -95,6 +99,67 @@ def test_one_trace_is_right_for_any_batch_size(make: Callable[[], Small]) -> Non
     assert_expected(cam_of(make()), Small() if make is weight_normed else make(), 1, 2, 5, 20)
 
 
+class Between(Small):
+    """Has a norm and an activation between its levels; `residual` adds what they were given."""
+
+    def __init__(self, norm: nn.Module, activation: nn.Module, residual: bool = False) -> None:
+        super().__init__()
+        self.relu = nn.Sequential(nn.ReLU(), conv(6, 6), norm, activation)
+        self.residual = residual
+        nn.init.normal_(self.relu[1].weight, std=0.3, generator=torch.Generator().manual_seed(1))
+        if residual:
+            self.relu = Residual(self.relu)
+
+
+class Residual(nn.Module):
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.inner(x)
+
+
+class Looped(Between):
+    def classify(self, x: Tensor) -> Tensor:
+        return torch.stack([logits * 2 for logits in super().classify(x)])
+
+
+@pytest.mark.parametrize("activation", [nn.Hardswish(), nn.ELU(), nn.SiLU(), nn.ReLU()], ids=lambda m: type(m).__name__)
+@pytest.mark.parametrize("norm", [nn.InstanceNorm2d(6, affine=True), nn.GroupNorm(3, 6)], ids=["instance", "group"])
+def test_norms_that_torch_computes_wrongly_in_channels_last(norm: nn.Module, activation: nn.Module) -> None:
+    model = Between(norm, activation)
+    assert_expected(cam_of(model), model, 1, 2, 5)
+
+
+@pytest.mark.parametrize("kind", [Between, Looped])
+def test_instance_norm_in_a_residual_block_by_trace_and_by_autograd(kind: type[Between]) -> None:
+    model = kind(nn.InstanceNorm2d(6), nn.Hardswish(), residual=True)
+    with contextlib.nullcontext() if kind is Between else pytest.warns(UserWarning, match="Looped cannot be traced"):
+        cam = cam_of(model)
+    assert_expected(cam, model, 1, 2, 5)
+
+
+@pytest.mark.parametrize("parametrize", [weight_norm, spectral_norm, orthogonal])
+def test_parametrized_modules_are_pickled_with_the_weights_that_they_have(parametrize: Callable[..., nn.Module]) -> None:
+    model = Small()
+    parametrize(model.first)
+    cam = cam_of(model.train())
+    assert_expected(cam, model, 1, 3)
+    assert torch.equal(pickle.loads(pickle.dumps(cam))(images()), cam(images()))
+    assert model.training and is_parametrized(model.first)  # yours stays as it was
+    model(images()).sum().backward()
+
+
+@pytest.mark.parametrize("model", [Small, lambda: "squeezenet1_1", lambda: "tiny"], ids=["own", "named", "tiny"])
+def test_torch_save_keeps_an_extractor(model: Callable[[], Any]) -> None:
+    cam = LayerCAMExtractor(model(), input_size=SIZE) if model is Small else LayerCAMExtractor(model(), weights=None)
+    file = io.BytesIO()
+    torch.save(cam, file)
+    file.seek(0)
+    assert torch.equal(torch.load(file, weights_only=False)(images()), cam(images()))
+
+
 class Coloured(Small):
     """Computes with numbers that are no parameters, in three places where they may stand."""
 
@@ -171,6 +236,13 @@ def test_each_device_has_a_trace_of_its_own() -> None:
     assert_expected(pickle.loads(pickle.dumps(cam)), Small(), 2)
 
 
+def test_no_annotation_of_ours_is_in_the_graph() -> None:
+    # As strings, which they are under `from __future__ import annotations`, torch 2.11 cannot pickle them.
+    graph: Any = cam_of(Small())._net._graphs[torch.device("cpu")]
+    assert all(node.type is None for node in graph.graph.nodes)
+    assert "def forward(self, images_1):" in graph.code
+
+
 class Aside(Small):
     def forward(self, x: Tensor) -> Tensor:
         self.second(self.first(x).detach())
@@ -189,6 +261,64 @@ def test_modules_and_layers_that_are_refused() -> None:
     model.activation = model.first(images()).relu()
     with pytest.raises(TypeError, match=r"`model` must be a module that copy.deepcopy can copy, Small is not"):
         cam_of(model)
+
+
+def on_meta() -> nn.Module:
+    return Small().to("meta")
+
+
+def fake() -> nn.Module:
+    with FakeTensorMode():
+        return nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+
+
+def lazy() -> nn.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return nn.Sequential(nn.LazyConv2d(4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+
+
+def scripted() -> nn.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch.jit is deprecated
+        return torch.jit.trace(Small().eval(), images())
+
+
+def scripted_within() -> nn.Module:
+    return nn.Sequential(scripted())
+
+
+def old_weight_norm() -> nn.Module:
+    model = Small()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        nn.utils.weight_norm(model.first)
+    return model
+
+
+NO_WEIGHTS = "`model` must hold its weights, {} has "
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (on_meta, ValueError, NO_WEIGHTS.format("Small") + "some on the meta device .* model.to_empty"),
+        (fake, ValueError, NO_WEIGHTS.format("Sequential") + "some on the meta device or fake ones"),
+        (lazy, ValueError, NO_WEIGHTS.format("Sequential") + "lazy ones; call it on images once"),
+        (
+            scripted,
+            TypeError,
+            "`model` must be a module of Python code, .* was compiled by torch.jit; pass what it was made from",
+        ),
+        (scripted_within, TypeError, "`model` must be a module of Python code, Sequential was compiled by torch.jit"),
+        (old_weight_norm, TypeError, "copy.deepcopy can copy, Small is not .* torch.nn.utils.parametrizations in place of"),
+    ],
+)
+def test_modules_that_cannot_be_copied_as_they_are(make: Callable[[], Any], error: type[Exception], message: str) -> None:
+    model = make()
+    with pytest.raises(error, match=message) as caught:
+        LayerCAMExtractor(model, input_size=SIZE)
+    assert "\n" not in str(caught.value)
 
 
 class Normed(nn.Module):

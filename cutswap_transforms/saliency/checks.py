@@ -6,6 +6,9 @@ import difflib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import torch
+from torch import Tensor
+
 
 def near(name: str, known: Iterable[str]) -> str:
     """The end of a message: the names nearest to an unknown one, or the first that exist.
@@ -44,3 +47,9 @@ def check_target(target: int | None, classes: int) -> None:
     """Raises ValueError where the target is no class."""
     if target is not None and not 0 <= target < classes:
         raise ValueError(f"`target` must lie in [0, {classes - 1}] for {classes} classes, got {target}")
+
+
+def check_not_vmapped(leaves: Iterable[Any]) -> None:
+    """Raises TypeError for a tensor of which `torch.vmap` shows one image at a time: its pixels cannot be read."""
+    if any(isinstance(leaf, Tensor) and torch._C._functorch.is_batchedtensor(leaf) for leaf in leaves):
+        raise TypeError("`image` must be a tensor outside of torch.vmap, got one inside; pass the batch [N, C, H, W] itself")

@@ -19,7 +19,9 @@ from torchvision.transforms import v2
 from .._arguments import check_int, checked_mean_std
 from .._images import check_sample, eight_bits, net_input
 from . import tiny
+from .checks import check_not_vmapped
 from .maps import normalize_maps, squashed
+from .modes import real_tensors
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -61,9 +63,9 @@ class LayerCAMExtractor(v2.Transform):
         model: "tiny", a net of 0.94 M parameters that comes with the package; the name of a torchvision classification
             model; or your own `nn.Module` that maps [N, 3, s, s] to logits [N, classes]. Your module is copied at
             construction: it stays as it was, and later changes to it are not seen. The copy runs in eval mode without
-            your forward and backward hooks.
-        weights: "DEFAULT", a torchvision weights enum or its name, the path of a state_dict, or None for random weights
-            (the same in every process). With your own module it stays "DEFAULT".
+            your forward and backward hooks, and parametrizations are settled to the weights that they give.
+        weights: "DEFAULT", a torchvision weights enum or its name, the path of a state_dict (read once: copies carry what
+            it held), or None for random weights (the same in every process). With your own module it stays "DEFAULT".
         layers: names of the modules whose outputs [N, K, h, w] are the levels. None: the last block of each
             resolution stage, four at most, from fine to coarse.
         target: class index; None takes the arg-max class of each image.
@@ -76,9 +78,11 @@ class LayerCAMExtractor(v2.Transform):
         layers: the names of the levels, also where they were found automatically.
 
     Raises:
-        TypeError: an argument of a wrong kind.
+        TypeError: an argument of a wrong kind; a module that was compiled by torch.jit or cannot be copied; images inside
+            of `torch.vmap`.
         ValueError: an unknown model, layer or precision (near names are listed), a target that is no class, layers
-            without maps [N, K, h, w].
+            without maps [N, K, h, w], a file of other weights, a module without memory for its weights (meta, lazy).
+        FileNotFoundError: no file at the path `weights`.
         ConnectionError: weights that have to be fetched and cannot.
 
     Warns:
@@ -144,6 +148,7 @@ class LayerCAMExtractor(v2.Transform):
         """
         if not isinstance(images, Tensor):
             raise TypeError(f"`images` must be a tensor [N, 3, H, W], got {type(images).__name__}")
+        check_not_vmapped([images])
         if images.ndim != 4 or 0 in images.shape[1:]:
             raise ValueError(f"`images` must have shape [N, 3, H, W], got {list(images.shape)}")
         if len(images) == 0:
@@ -152,6 +157,7 @@ class LayerCAMExtractor(v2.Transform):
             return self._net.maps(self._prepared(net_input(images)))
 
     def check_inputs(self, flat_inputs: list[Any]) -> None:
+        check_not_vmapped(flat_inputs)
         check_sample(flat_inputs)
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Tensor:
@@ -201,7 +207,7 @@ def _scale_and_shift(
     mean: tuple[float, ...], std: tuple[float, ...], top: float, device: torch.device
 ) -> tuple[Tensor, Tensor]:
     """Normalisation of pixels in [0, top] as x * scale + shift, each [1, 3, 1, 1]."""
-    with torch.inference_mode(False):
+    with real_tensors():
         m, s = (torch.tensor(v, device=device, dtype=torch.float32).reshape(1, 3, 1, 1) for v in (mean, std))
         return 1 / (top * s), -m / s
 

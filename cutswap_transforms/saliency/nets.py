@@ -6,7 +6,6 @@ import copy
 import hashlib
 import http.client
 import os
-import pickle
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,19 +15,25 @@ from weakref import WeakValueDictionary
 import torch
 import torchvision.models
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import is_fake
+from torch.nn.parameter import is_lazy
+from torch.nn.utils.parametrize import is_parametrized, type_before_parametrizations
 
 from .checks import check_layers, check_target, near
 from .fold import fold_batch_norms
+from .modes import autograd_allowed, construction
 from .stages import Call, find_layers, record_calls
-from .trace import CamArguments, TracedCAM, autograd_allowed, example
+from .trace import CamArguments, TracedCAM, example
 
 CROP = 224
+REASON = 200  # characters: load_state_dict lists every key
 FOLD_TOLERANCE = 1e-4  # of the largest logit
 
 # One net per process serves all transforms that ask for the same.
 _shared: WeakValueDictionary[tuple[Any, ...], TracedCAM] = WeakValueDictionary()
 
 
+@construction()
 def build_net(
     model: Any, weights: Any, layers: Sequence[str] | None, target: int | None, size: int | None, dtype: torch.dtype
 ) -> tuple[TracedCAM, int]:
@@ -56,6 +61,7 @@ def build_net(
 def _traced_module(model: nn.Module, *arguments: Any) -> TracedCAM:
     model = getattr(model, "_orig_mod", model)  # of torch.compile
     name = type(model).__name__
+    _check_module(model, name)
     with autograd_allowed():
         net = _traced(_private_copy(model, name), name, *arguments)
     # Modules of one class and equal weights may still compute different things.
@@ -72,13 +78,8 @@ def _traced_by_name(model: str, weights: Any, *arguments: Any) -> TracedCAM:
 def _traced(
     module: nn.Module, name: str, layers: Sequence[str] | None, target: int | None, size: int, dtype: torch.dtype
 ) -> TracedCAM:
-    layout, x = torch.channels_last, example(1, size)
-    try:
-        calls, logits = _probe(module, name, x)
-    except ValueError:  # `view` in the module may want maps in the usual order, which is slower
-        layout = torch.contiguous_format
-        module, x = module.to(memory_format=layout), x.contiguous()
-        calls, logits = _probe(module, name, x)
+    x = example(1, size)
+    calls, logits = _probe(module, name, x)
     check_target(target, logits.shape[1])
     if layers is None:
         found = find_layers(calls, name)
@@ -89,7 +90,7 @@ def _traced(
         if layer not in last or not last[layer].side:
             got = f"returned {list(last[layer].output.shape)}" if layer in last else "returned no tensor"
             raise ValueError(f"`layers` must be modules that return maps [N, K, h, w] with h = w, {layer!r} {got}")
-    cam = CamArguments(found, target, dtype, any(last[layer].overwritten for layer in found), layout)
+    cam = CamArguments(found, target, dtype, any(last[layer].overwritten for layer in found))
     digest = _digest(module, name)
     return TracedCAM(_folded(module, found, x, logits).to(dtype), cam, size, name, digest)
 
@@ -116,16 +117,35 @@ def _folded(module: nn.Module, layers: Sequence[str], x: Tensor, logits: Tensor)
     return _frozen(folded) if error <= FOLD_TOLERANCE * logits.abs().max() else module
 
 
+def _check_module(model: nn.Module, name: str) -> None:
+    if any(isinstance(m, torch.jit.ScriptModule) for m in model.modules()):
+        raise TypeError(
+            f"`model` must be a module of Python code, {name} was compiled by torch.jit; pass what it was made from"
+        )
+    weights = [*model.parameters(), *model.buffers()]
+    if any(is_lazy(w) for w in weights):
+        raise ValueError(f"`model` must hold its weights, {name} has lazy ones; call it on images once before")
+    if any(w.is_meta or is_fake(w) for w in weights):
+        raise ValueError(
+            f"`model` must hold its weights, {name} has some on the meta device or fake ones; "
+            'give it memory by model.to_empty(device="cpu") and load a state_dict before'
+        )
+
+
 def _private_copy(model: nn.Module, name: str) -> nn.Module:
     try:
         module = copy.deepcopy(model)
     except Exception as error:
         raise TypeError(
-            f"`model` must be a module that copy.deepcopy can copy, {name} is not ({error}); pass it before its first use"
+            f"`model` must be a module that copy.deepcopy can copy, {name} is not ({_shortened(error)}); pass it before its "
+            "first use, and with torch.nn.utils.parametrizations in place of the older weight_norm and spectral_norm"
         ) from error
+    module.eval()
     for m in module.modules():
-        for hooks in (m._forward_hooks, m._backward_hooks, m._backward_pre_hooks):
-            hooks.clear()
+        if is_parametrized(m):
+            _settle_weights(m)
+        for hooks in (m._forward_hooks, m._backward_hooks, m._backward_pre_hooks, m._load_state_dict_pre_hooks):
+            hooks.clear()  # a weight norm that was removed leaves one of the last kind behind, which cannot be pickled
         # Weight norm and its like compute weights in such hooks; others only watch, and must not see our calls.
         for key, hook in list(m._forward_pre_hooks.items()):
             if not type(hook).__module__.startswith("torch."):
@@ -133,8 +153,22 @@ def _private_copy(model: nn.Module, name: str) -> nn.Module:
     return _frozen(module)
 
 
+def _settle_weights(module: nn.Module) -> None:
+    """The weights that parametrizations give in eval mode, in place of these, which cannot be pickled.
+
+    `remove_parametrizations` would change the class of the module, which is that of the user's own.
+    """
+    with torch.no_grad():
+        weights = {name: getattr(module, name).clone() for name in cast(nn.ModuleDict, module.parametrizations)}
+    before = type_before_parametrizations(module)
+    del module.parametrizations
+    module.__class__ = before
+    for name, weight in weights.items():
+        module.register_parameter(name, nn.Parameter(weight))
+
+
 def _frozen(module: nn.Module) -> nn.Module:
-    module = module.to("cpu", torch.float32, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    module = module.to("cpu", torch.float32, memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     return module.eval().requires_grad_(False)
 
 
@@ -181,7 +215,7 @@ def _load(model: str, weights: Any) -> nn.Module:
     if weights is None or isinstance(weights, Path):
         # Their default initialisation warns that it will change and takes seconds.
         extra = {"init_weights": False} if model in ("googlenet", "inception_v3") else {}
-        with _own_seed(), torch.device("cpu"):
+        with _own_seed():
             module: nn.Module = torchvision.models.get_model(model, weights=None, **extra)
         if weights is not None:
             _load_state(module, weights, model)
@@ -198,13 +232,20 @@ def _load(model: str, weights: Any) -> nn.Module:
 
 
 def _load_state(module: nn.Module, path: Path, model: str) -> None:
+    wanted = f"`weights` must be a state_dict of {model!r} as torch.save writes it, {str(path)!r}"
     try:
-        module.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-    except (RuntimeError, TypeError, AttributeError, pickle.UnpicklingError) as error:
-        raise ValueError(
-            f"`weights` must be a state_dict of {model!r}, {path} is not: {error}; "
-            "a model of other shape is passed as nn.Module"
-        ) from error
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a dozen kinds for damaged files, whose text advises to load what may run code
+        raise ValueError(f"{wanted} cannot be read with weights_only=True ({type(error).__name__})") from error
+    try:
+        module.load_state_dict(state)
+    except Exception as error:
+        raise ValueError(f"{wanted} is not: {_shortened(error)}; a model of other shape is passed as nn.Module") from error
+
+
+def _shortened(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return text if len(text) <= REASON else f"{text[:REASON]}..."
 
 
 @contextmanager

@@ -5,7 +5,8 @@ Requirements:
 - no autograd engine, because it starts threads that poison later forks on GPU machines: the net is convolutions, ReLUs
   and additions only, so that its vector-Jacobian product is a dozen lines (`maps`);
 - no pickle: weights are an `.npz` of float16 arrays, `stage{1..4}.conv{0..}.{weight,bias}` and `head.{weight,bias}`;
-- one net per process: `load` keeps what it has read, so many transforms share it and a pickled transform carries none.
+- one net per process: `load` keeps what it has built, so many transforms share it. A pickled transform carries a file of
+  the user's, which may be gone or another one when the copy is made, and no net.
 
 Each stage is `a = relu(conv0(a))`, which reduces the grid, and then `a = relu(a + conv(a))` for its other convolutions.
 Batch norms are folded into the file. The levels are the outputs of the stages, strides 4, 8, 16 and 32.
@@ -15,12 +16,12 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import os
 import re
+import zipfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -30,16 +31,15 @@ from torch import Tensor
 
 from .checks import check_layers, check_target
 from .maps import layer_cam
+from .modes import CPU, real_tensors
 
 Arrays = dict[str, npt.NDArray[Any]]
-Source = tuple[str, int, int] | None  # path, time of change and size of a weight file; None = random
 
 INPUT_SIZE = 128
 LAYERS = ("stage1", "stage2", "stage3", "stage4")
 ARCHITECTURE = "tiny-1"  # enters the fingerprint: raise it when the same weights come to mean another net
 PACKAGED = Path(__file__).parent / "weights" / "tiny.npz"
 
-_CPU = torch.device("cpu")
 _WIDTHS, _CONVS, _CLASSES = (24, 48, 96, 192), (2, 2, 3, 2), 1000
 
 
@@ -53,6 +53,17 @@ def _shapes() -> dict[str, tuple[int, ...]]:
             shapes[f"stage{i + 1}.conv{j}.bias"] = (width,)
             before = width
     return shapes | {"head.weight": (_CLASSES, before), "head.bias": (_CLASSES,)}
+
+
+@dataclass(frozen=True)
+class FileWeights:
+    """What a weight file held. Equal weights are one key of `load`, whatever file they came from."""
+
+    digest: str
+    arrays: Arrays = field(compare=False, repr=False)
+
+
+Source = FileWeights | str | None  # a file, "DEFAULT" or random
 
 
 class Conv(NamedTuple):
@@ -130,53 +141,74 @@ def _relu_vjp(grad: Tensor, output: Tensor) -> Tensor:
     return masked
 
 
-def load(weights: str | None, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> TinyNet:
-    """The net with the packaged weights ("DEFAULT"), those of an `.npz` file or random ones (None), once per process.
+def load(source: Source, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> TinyNet:
+    """The net with the packaged weights ("DEFAULT"), those of a file or random ones (None), once per process.
 
     Random weights come from a seed of their own: the same in every process, and nobody's generator moves.
     """
-    return _placed(_source(weights), torch.device(device), dtype)
+    return _placed(source, torch.device(device), dtype)
 
 
 @functools.lru_cache(maxsize=16)
 def _placed(source: Source, device: torch.device, dtype: torch.dtype) -> TinyNet:
-    # Tensors that are made under the caller's inference mode could not be used outside of it.
-    with torch.inference_mode(False), torch.no_grad():
+    with real_tensors(), torch.no_grad():
         return _on_cpu(source).to(device, dtype)
 
 
 @functools.lru_cache(maxsize=8)
 def _on_cpu(source: Source) -> TinyNet:
-    return _net(_random_weights() if source is None else _read_weights(source[0]))
+    if isinstance(source, FileWeights):
+        return _net(source.arrays)
+    return _net(_random_weights() if source is None else _read_arrays(PACKAGED))
 
 
-def _source(weights: str | None) -> Source:
-    """What identifies a set of weights; a file that was written again is read again."""
-    if weights is None:
-        return None
-    path = PACKAGED if weights == "DEFAULT" else Path(weights).expanduser()
+def read_weights(weights: str) -> FileWeights:
+    """The weights of an `.npz` file, in its own precision.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: a file of something else.
+    """
+    path = Path(weights).expanduser()
     if path.suffix != ".npz":
         raise ValueError(f'`weights` of "tiny" must be "DEFAULT", None or the path of its state_dict as .npz, got {weights!r}')
+    if not path.exists():
+        raise FileNotFoundError(f"`weights` must be a file that can be read, got {str(path)!r}")
     try:
-        stat = os.stat(path)
-    except OSError as error:
-        raise FileNotFoundError(f"`weights` must be a file that can be read, got {str(path)!r}") from error
-    return (str(path.resolve()), stat.st_mtime_ns, stat.st_size)
-
-
-def _read_weights(path: str) -> Arrays:
-    with np.load(path, allow_pickle=False) as file:
-        arrays = {name: file[name].astype(np.float32) for name in file.files}
-    wanted, got = _shapes(), {name: a.shape for name, a in arrays.items()}
-    wrong = next((n for n in wanted | got if wanted.get(n) != got.get(n)), None)
-    if wrong:
+        arrays = _read_arrays(path)
+    except Exception as error:  # zipfile and numpy raise a dozen kinds for damaged files
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ValueError(
-            f'`weights` of "tiny" must hold the arrays of its state_dict; {path} has {wrong!r} of shape '
-            f"{got.get(wrong)}, needed is {wanted.get(wrong)}"
-        )
-    if not all(np.isfinite(a).all() for a in arrays.values()):
-        raise ValueError(f'`weights` of "tiny" must be finite, {path} holds inf or NaN')
+            f'`weights` of "tiny" must be an .npz file of the arrays of its state_dict, {str(path)!r} is not: {reason}'
+        ) from error
+    return FileWeights(_digest(arrays), arrays)
+
+
+def _read_arrays(path: Path) -> Arrays:
+    with zipfile.ZipFile(path) as file:
+        names = [name.removesuffix(".npy") for name in file.namelist()]
+        missing = next((name for name in _shapes() if name not in names), None)
+        if missing or len(names) > len(_shapes()):
+            raise ValueError(f"{missing!r} is missing" if missing else "it holds other things, too")
+        for name, shape in _shapes().items():  # before any array is read: a header may ask for more than the memory
+            with file.open(f"{name}.npy") as entry:
+                _check_header(name, entry, shape)
+        arrays = {}
+        for name in names:
+            with file.open(f"{name}.npy") as entry:
+                arrays[name] = np.lib.format.read_array(entry, allow_pickle=False)
+    with np.errstate(over="ignore"):
+        if not all(np.isfinite(a.astype(np.float32)).all() for a in arrays.values()):
+            raise ValueError("its numbers must be finite in float32")
     return arrays
+
+
+def _check_header(name: str, entry: IO[bytes], wanted: tuple[int, ...]) -> None:
+    if np.lib.format.read_magic(entry) != (1, 0):
+        raise ValueError(f"{name!r} is not in version 1.0 of the format")
+    shape, _, dtype = np.lib.format.read_array_header_1_0(entry)
+    if shape != wanted or dtype not in (np.float16, np.float32, np.float64):
+        raise ValueError(f"{name!r} is {dtype} of shape {shape}, needed is a float of shape {wanted}")
 
 
 def _random_weights() -> Arrays:
@@ -189,21 +221,25 @@ def _random_weights() -> Arrays:
     return weights
 
 
-def _net(arrays: Arrays) -> TinyNet:
+def _digest(arrays: Arrays) -> str:
     digest = hashlib.sha256()
     for name in _shapes():
-        digest.update(arrays[name].tobytes())
-    tensors = {name: torch.from_numpy(a) for name, a in arrays.items()}
+        digest.update(arrays[name].astype(np.float32).tobytes())
+    return digest.hexdigest()
+
+
+def _net(arrays: Arrays) -> TinyNet:
+    tensors = {name: torch.from_numpy(a.astype(np.float32)) for name, a in arrays.items()}
 
     def conv(name: str) -> Conv:
         return Conv(tensors[f"{name}.weight"], tensors[f"{name}.bias"])
 
     stages = tuple(tuple(conv(f"stage{i + 1}.conv{j}") for j in range(count)) for i, count in enumerate(_CONVS))
-    return TinyNet(stages, conv("head"), digest.hexdigest())
+    return TinyNet(stages, conv("head"), _digest(arrays))
 
 
 class TinyCAM:
-    """LayerCAM source over the embedded net. Holds what `load` needs, so copies and pickles are small.
+    """LayerCAM source over the embedded net. Pickles hold what `load` needs; copies are the object itself.
 
     >>> TinyCAM(None, layers=["stage4"]).maps(torch.zeros(1, 3, 64, 64))[0].shape
     torch.Size([1, 2, 2])
@@ -222,23 +258,24 @@ class TinyCAM:
         self.layers = check_layers(layers, LAYERS, "tiny") if layers is not None else LAYERS
         self._target, self._dtype = target, dtype
         self._levels = tuple(LAYERS.index(name) for name in self.layers)
-        self._nets = {_CPU: load(weights, _CPU, dtype)}
-        # A copy in another process may have another working directory.
-        own = weights not in (None, "DEFAULT")
-        self._weights = os.path.abspath(os.path.expanduser(str(weights))) if own else weights
-        check_target(target, self._nets[_CPU].num_classes)
+        self._source: Source = weights if weights is None or weights == "DEFAULT" else read_weights(weights)
+        self._nets = {CPU: load(self._source, CPU, dtype)}
+        check_target(target, self._nets[CPU].num_classes)
 
     @property
     def digest(self) -> str:
-        return f"{ARCHITECTURE} {self._on(_CPU).digest}"
+        return f"{ARCHITECTURE} {self._on(CPU).digest}"
 
     def maps(self, x: Tensor) -> list[Tensor]:
         return self._on(x.device).maps(x.to(self._dtype), self._levels, self._target)
 
     def _on(self, device: torch.device) -> TinyNet:
         if device not in self._nets:
-            self._nets[device] = load(self._weights, device, self._dtype)
+            self._nets[device] = load(self._source, device, self._dtype)
         return self._nets[device]
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> TinyCAM:
+        return self
 
     def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_nets": {}}
