@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor
+from torchvision.datasets import ImageFolder
 
 from cutswap_transforms import LayerCAMExtractor, SaliencySwap
 from cutswap_transforms import __main__ as cli
@@ -230,7 +232,7 @@ def test_unreadable_images_are_named_and_skipped(folder: Path, capsys: pytest.Ca
     ("arguments", "sentence"),
     [
         (["images/nowhere"], "error: `images` must be files or folders that exist, got images/nowhere"),
-        (["empty"], "error: no images found in empty: looked for *.bmp, *.jpeg, *.jpg, *.png, *.tif, *.tiff, *.webp"),
+        (["empty"], "error: no images found in empty: looked for *.jpg, *.jpeg, *.png, *.ppm, *.bmp, *.pgm, *.tif, "),
         (["images", "--model", "resnet_18"], "error: `model`"),
         (["images", "--clustering", "kmaens"], "error: `clustering`"),
         (["images", "--levels", "some"], "error: `levels` must be 'auto', 'random', 'all' or indices, got 'some'"),
@@ -262,6 +264,56 @@ def test_numbers_have_a_least_value(folder: Path, capsys: pytest.CaptureFixture[
 def test_limit_is_spread_over_the_images() -> None:
     assert spread(range(14), 7) == [0, 2, 4, 6, 8, 10, 12]
     assert spread(range(3), 8) == [0, 1, 2]
+
+
+def test_the_images_found_are_those_of_torchvisions_image_folder(tmp_path: Path) -> None:
+    root, elsewhere = tmp_path / "parts", tmp_path / "elsewhere"
+    for i, name in enumerate(("good/a.ppm", "good/b.pgm", "good/deep/c.TIF", "good/d.jpeg", "good/.e/f.bmp")):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        picture(i).save(root / name)
+    (elsewhere / "sub").mkdir(parents=True)
+    picture(9).save(elsewhere / "sub" / "g.png")
+    (root / "linked").symlink_to(elsewhere)
+    (root / "twin").symlink_to(root / "good")
+    (root / "good" / "h.png").symlink_to(elsewhere / "sub" / "g.png")
+    (root / "good" / "notes.txt").write_text("no image")
+    expected = sorted(Path(path) for path, _ in ImageFolder(str(root)).samples)
+    assert len(expected) == 13
+    assert files.find_images([root]) == expected
+
+
+def test_links_in_a_circle_come_to_an_end(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / "parts" / name).mkdir(parents=True)
+        picture().save(tmp_path / "parts" / name / "0.png")
+    (tmp_path / "parts" / "a" / "up").symlink_to(tmp_path / "parts")
+    (tmp_path / "parts" / "a" / "b").symlink_to("../b")
+    (tmp_path / "parts" / "b" / "a").symlink_to("../a")
+    (tmp_path / "parts" / "b" / "b").symlink_to("b")  # names itself
+    found = [path.relative_to(tmp_path / "parts").as_posix() for path in files.find_images([tmp_path / "parts"])]
+    assert found == ["a/0.png", "a/b/0.png", "b/0.png", "b/a/0.png"]
+
+
+def test_what_cannot_be_opened_is_not_passed_over_in_silence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    picture().save(tmp_path / "a.png")
+    (tmp_path / "lost.png").symlink_to("nowhere.png")
+    os.mkfifo(tmp_path / "pipe.png")  # to open it would wait for ever
+    locked = tmp_path / "locked"
+    locked.mkdir()
+    assert files.find_images([tmp_path]) == [tmp_path / "a.png", tmp_path / "lost.png"]
+    assert files.load_image(tmp_path / "lost.png", 32) is None
+    assert f"skipped {tmp_path / 'lost.png'}: not a readable image (FileNotFoundError)" in capsys.readouterr().err
+    listdir = os.listdir
+
+    def refuse(path: Any) -> Any:
+        if Path(path) == locked:
+            raise PermissionError(13, "Permission denied", str(path))
+        return listdir(path)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "listdir", refuse)
+        files.find_images([tmp_path])
+    assert f"skipped {locked}: the folder cannot be read (PermissionError)" in capsys.readouterr().err
 
 
 def test_images_are_loaded_upright_as_rgb(tmp_path: Path) -> None:
