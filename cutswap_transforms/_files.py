@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 from torchvision.datasets.folder import IMG_EXTENSIONS, has_file_allowed_extension
 from torchvision.transforms import v2
 
-UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)  # what Pillow raises for broken files
+LARGEST = 2**26  # pixels of an image once it is resized: a long and narrow one would grow without bound
 
 
 class UserError(Exception):
@@ -64,15 +64,29 @@ def _images_below(root: str) -> Iterator[str]:
 
 
 def load_image(path: Path, size: int) -> Image.Image | None:
-    """RGB, upright, shorter side `size`; None, and a note, if the file is no image."""
+    """RGB, upright, shorter side `size`; None, and a note, if the file is no image or would become too large."""
+    image = _decoded(path, size, lambda file: _rgb(ImageOps.exif_transpose(file)))
+    return image and image.resize(_resized(image, size), Image.Resampling.LANCZOS)
+
+
+def _decoded(path: Path, size: int, decode: Callable[[Image.Image], Image.Image]) -> Image.Image | None:
     try:
-        with Image.open(path) as file:
-            image = _rgb(ImageOps.exif_transpose(file))
-    except UNREADABLE as error:
-        _note_skipped(path, f"not a readable image ({type(error).__name__})")
-        return None
+        with path.open("rb") as stream, Image.open(stream) as file:  # Pillow leaves its own stream open when some decoders fail
+            image = decode(file)
+        width, height = _resized(image, size)
+        if width * height <= LARGEST:
+            return image
+        reason = f"it would be resized to {width} x {height} pixels, and {LARGEST} are the most"
+    except Exception as error:  # Pillow passes on whatever its decoders meet in a broken file
+        reason = f"not a readable image ({type(error).__name__})"
+    _note_skipped(path, reason)
+    return None
+
+
+def _resized(image: Image.Image, size: int) -> tuple[int, int]:
+    """Width and height once the shorter side is `size`."""
     scale = size / min(image.size)
-    return image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.LANCZOS)
+    return round(image.width * scale), round(image.height * scale)
 
 
 def _note_skipped(path: str | Path, reason: str) -> None:
@@ -85,27 +99,30 @@ def _rgb(image: Image.Image) -> Image.Image:
         return Image.fromarray((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)).convert("RGB")
     if image.mode in ("I", "F"):
         values = np.asarray(image, np.float64)
-        low, high = values.min(), values.max()
+        finite = values[np.isfinite(values)]
+        low, high = finite.min(), finite.max()
+        values = np.nan_to_num(values, nan=low, posinf=high, neginf=low)
         scaled = (values - low) * (255 / (high - low) if high > low else 0)
         return Image.fromarray(scaled.astype(np.uint8)).convert("RGB")
     return image.convert("RGBA").convert("RGB") if image.mode == "P" else image.convert("RGB")
 
 
 class ImageFiles(Dataset[Any]):
-    """RGB images of one shorter side; what cannot be read is noted and comes as an empty batch."""
+    """RGB images of one shorter side; what cannot be read is noted and comes as an empty batch.
+
+    Attributes:
+        outcomes: uint8 [len(files)], in memory that loader workers share: 0 not tried, 1 read, 2 skipped.
+    """
 
     def __init__(self, files: Sequence[Path], size: int) -> None:
-        self.files, self.resize = list(files), v2.Resize(size)
+        self.files, self.size, self.resize = list(files), size, v2.Resize(size)
+        self.outcomes = torch.zeros(len(self.files), dtype=torch.uint8).share_memory_()  # type: ignore[no-untyped-call]
 
     def __len__(self) -> int:
         return len(self.files)
 
     def __getitem__(self, index: int) -> Image.Image | Tensor:
-        try:
-            with Image.open(self.files[index]) as file:
-                image = file.convert("RGB")
-        except UNREADABLE as error:
-            _note_skipped(self.files[index], f"not a readable image ({type(error).__name__})")
-            return torch.zeros(0, 3, 2, 2)
-        resized: Image.Image = self.resize(image)
+        image = _decoded(self.files[index], self.size, lambda file: file.convert("RGB"))
+        self.outcomes[index] = 2 if image is None else 1
+        resized: Image.Image | Tensor = torch.zeros(0, 3, 2, 2) if image is None else self.resize(image)
         return resized

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
+import struct
 import subprocess
 import sys
 from pathlib import Path
+from random import Random
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -330,6 +335,105 @@ def test_images_are_loaded_upright_as_rgb(tmp_path: Path) -> None:
     picture(0, 32, 64).save(tmp_path / "turned.jpg", exif=exif)
     turned = files.load_image(tmp_path / "turned.jpg", 64)
     assert turned is not None and turned.size == (64, 128)
+
+
+FAULTS = (IndexError, struct.error, KeyError, NotImplementedError, MemoryError, RuntimeError, AttributeError, SystemError)
+FAULTS += (Image.DecompressionBombWarning, Image.DecompressionBombError, ZeroDivisionError, OverflowError, TypeError)
+
+# What Pillow writes here: the kinds of file that have our suffixes, and others that hide under them.
+KINDS: list[tuple[str, dict[str, Any]]] = [
+    *(
+        (name, {})
+        for name in ("BMP", "JPEG", "PNG", "PPM", "TIFF", "WEBP", "DDS", "JPEG2000", "GIF", "AVIF", "BLP", "ICO", "TGA")
+    ),
+    ("JPEG", {"progressive": True}),
+    *(("TIFF", {"compression": name}) for name in ("tiff_lzw", "tiff_deflate", "jpeg")),
+    *(("DDS", {"pixel_format": name}) for name in ("DXT1", "DXT5", "BC5")),
+    ("WEBP", {"lossless": True}),
+    ("JPEG2000", {"no_jp2": True}),
+]
+
+
+def encoded() -> list[bytes]:
+    """A small image in all the kinds and modes that go together."""
+    found = []
+    for kind, options in KINDS:
+        for mode in ("RGB", "L", "P", "1", "RGBA", "I;16", "F"):
+            grey = picture(0, 9, 13).convert("L")
+            stream = io.BytesIO()
+            with contextlib.suppress(OSError, ValueError, KeyError):
+                (grey if mode in ("I;16", "F") else picture(0, 9, 13)).convert(mode).save(stream, kind, **options)
+                found.append(stream.getvalue())
+    return found
+
+
+def damaged(content: bytes, random: Random) -> bytes:
+    """With one to four bytes changed, bits turned over, bytes put in or the end cut off; more often near the beginning."""
+    data = bytearray(content)
+    for _ in range(random.randint(1, 4)):
+        at = min(int(random.expovariate(1 / 30)) if random.random() < 0.7 else random.randrange(len(data)), len(data) - 1)
+        how = random.randrange(4)
+        if how == 0:
+            data[at] = random.randrange(256)
+        elif how == 1:
+            data[at] ^= 1 << random.randrange(8)
+        elif how == 2:
+            data[at:at] = random.randbytes(random.randint(1, 8))
+        elif random.random() < 0.3:
+            del data[max(at, 1) :]
+    return bytes(data)
+
+
+@pytest.mark.parametrize("count", [200, pytest.param(5000, marks=pytest.mark.slow)])
+def test_no_damaged_file_escapes(tmp_path: Path, count: int) -> None:
+    kinds, random, path = encoded(), Random(count), tmp_path / "damaged.png"
+    assert len(kinds) > 50
+    outcomes = set()
+    for i in range(count):
+        path.write_bytes(damaged(kinds[i % len(kinds)], random))
+        dataset = files.ImageFiles([path], 4)
+        shown, read = files.load_image(path, 4), dataset[0]
+        assert (shown is None or min(shown.size) == 4) and (len(read) == 0 if isinstance(read, Tensor) else min(read.size) == 4)
+        outcomes.add(int(dataset.outcomes))
+    assert outcomes == {1, 2}
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
+def test_whatever_a_decoder_raises_is_a_note_but_not_ctrl_c(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: Any
+) -> None:
+    picture().save(tmp_path / "a.png")
+    monkeypatch.setattr(Image.Image, "convert", Mock(side_effect=fault))
+    assert files.load_image(tmp_path / "a.png", 32) is None and len(files.ImageFiles([tmp_path / "a.png"], 32)[0]) == 0
+    monkeypatch.setattr(Image.Image, "convert", Mock(side_effect=KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        files.load_image(tmp_path / "a.png", 32)
+    with pytest.raises(KeyboardInterrupt):
+        files.ImageFiles([tmp_path / "a.png"], 32)[0]
+
+
+def test_an_image_that_resizing_would_make_too_large_is_refused_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Image.new("L", (40_000, 1)).save(tmp_path / "line.png")
+    Image.new("L", (40_000, 40)).save(tmp_path / "strip.png")
+    resized = files.load_image(tmp_path / "strip.png", 256)
+    assert resized is not None and resized.size == (256_000, 256)
+    capsys.readouterr()
+    monkeypatch.setattr(Image.Image, "resize", Mock(side_effect=AssertionError("resized")))
+    assert files.load_image(tmp_path / "line.png", 256) is None
+    assert len(files.ImageFiles([tmp_path / "line.png"], 256)[0]) == 0
+    sentence = f"skipped {tmp_path / 'line.png'}: it would be resized to 10240000 x 256 pixels, and {2**26} are the most"
+    assert capsys.readouterr().err.splitlines() == [sentence] * 2
+
+
+def test_values_that_are_no_numbers_do_not_hide_the_others(tmp_path: Path) -> None:
+    values = np.linspace(0, 1, 32 * 32, dtype=np.float32).reshape(32, 32)
+    values[0, :3] = np.nan, np.inf, -np.inf
+    Image.fromarray(values).save(tmp_path / "float.tif")
+    image = files.load_image(tmp_path / "float.tif", 32)
+    assert image is not None and [image.getpixel((x, 0))[0] for x in range(3)] == [0, 255, 0]
+    assert image.getpixel((31, 31)) == (255, 255, 255)
 
 
 def test_the_rate_is_that_of_images_no_cache_has_seen(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
