@@ -71,7 +71,7 @@ def load_image(path: Path, size: int) -> Image.Image | None:
 
 def _decoded(path: Path, size: int, decode: Callable[[Image.Image], Image.Image]) -> Image.Image | None:
     try:
-        with path.open("rb") as stream, Image.open(stream) as file:  # Pillow leaves its own stream open when some decoders fail
+        with Image.open(path) as file:
             image = decode(file)
         width, height = _resized(image, size)
         if width * height <= LARGEST:
