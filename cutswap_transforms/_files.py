@@ -20,7 +20,11 @@ LARGEST = 2**26  # pixels of an image once it is resized: a long and narrow one 
 
 
 class UserError(Exception):
-    """A mistake of the user's; the command prints its sentence without a traceback."""
+    """Ends the command with a sentence in place of a traceback; `status` is its exit status."""
+
+    def __init__(self, sentence: str, status: int = 2) -> None:
+        super().__init__(sentence)
+        self.status = status
 
 
 def suffixes() -> str:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import pickle
 import struct
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -258,12 +260,115 @@ def test_mistakes_are_told_in_a_sentence(
     assert sentence in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("option", ["--size", "--limit", "--cell"])
-def test_numbers_have_a_least_value(folder: Path, capsys: pytest.CaptureFixture[str], option: str) -> None:
+@pytest.mark.parametrize("option", ["--size", "--limit", "--cell", "--seed"])
+@pytest.mark.parametrize("value", ["-" + "9" * 30, "9" * 30, "9" * 5000, "three", "1.5"])
+def test_numbers_have_bounds(folder: Path, capsys: pytest.CaptureFixture[str], option: str, value: str) -> None:
     with pytest.raises(SystemExit) as stop:
-        cli.main(["preview", str(folder), option, "0"])
+        cli.main(["preview", str(folder), f"{option}={value}"])
     assert stop.value.code == 2
-    assert "must be an integer of at least" in capsys.readouterr().err
+    assert f"argument {option}: must be an integer from " in capsys.readouterr().err
+
+
+def test_the_least_and_greatest_seed_are_torchs() -> None:
+    parse = cli._whole(-(2**63), 2**64 - 1)
+    for seed in (-(2**63), 2**64 - 1):
+        torch.manual_seed(parse(str(seed)))
+    with pytest.raises((RuntimeError, ValueError)):
+        torch.manual_seed(2**64)
+
+
+def test_a_sheet_has_a_largest_size(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for i in range(5):
+        picture(i).save(folder / f"{i}.png")
+    assert cli.main(["preview", str(folder), "--cell", "2048", "--limit", "1000"]) == 2
+    told = capsys.readouterr().err
+    assert "error: `--limit` and `--cell` must make a sheet of at most 16777216 pixels in a column, got 8 rows of 2048" in told
+
+
+@pytest.mark.parametrize("link", [None, "symlink_to", "hardlink_to"])
+def test_the_sheet_never_overwrites_an_image(folder: Path, capsys: pytest.CaptureFixture[str], link: str | None) -> None:
+    image, out = folder / "a.png", folder.parent / "other.png"
+    before = image.read_bytes()
+    if link:
+        getattr(out, link)(image)
+    else:
+        out = folder / "deep" / ".." / "a.png"
+    assert run(folder, "--limit", "1", "--out", str(out)) == 2
+    assert f"error: `--out` must not be one of the images, which it would overwrite, got {out}; name" in capsys.readouterr().err
+    assert image.read_bytes() == before
+
+
+@pytest.mark.usefixtures("unmeasured")
+@pytest.mark.parametrize("out", ["{long}.png", "\0.png", "a.png/b.png", "sheet.psd", "sheet.xbm", ".png", "images.png"])
+def test_a_sheet_that_cannot_be_written_is_told(folder: Path, capsys: pytest.CaptureFixture[str], out: str) -> None:
+    (folder.parent / "a.png").write_bytes(b"")
+    (folder.parent / "images.png").mkdir()
+    assert run(folder, "--out", str(folder.parent / out.format(long="x" * 5000))) == 2
+    assert "error: `--out` must be a path that can be written, with an image suffix, got " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("path", ["x" * 5000, "a\0b", "a.png/b"])
+def test_no_path_is_too_strange(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], path: str
+) -> None:
+    monkeypatch.chdir(folder)
+    assert cli.main(["preview", path]) == 2
+    assert "error: `images` must be files or folders that exist, got" in capsys.readouterr().err
+    assert run(folder, "--weights", f"{path}.npz") == 2
+    assert "weights`" in capsys.readouterr().err
+
+
+def test_names_that_are_no_text_are_shown(folder: Path) -> None:
+    image = folder / os.fsdecode(b"\xff.png")
+    picture().save(image)
+    assert run(image, "--out", str(folder.parent / "sheet.png")) == 0
+
+
+WEIGHTS = {
+    "empty.npz": b"",
+    "text.npz": b"no weights",
+    "cut.npz": b"PK\x03\x04" + bytes(40),
+    "empty.pth": b"",
+    "text.pth": b"no weights",
+    "cut.pth": b"PK\x03\x04" + bytes(40),
+}
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # NumPy leaves a broken archive open
+@pytest.mark.parametrize("name", WEIGHTS)
+def test_files_that_hold_no_weights_are_named(folder: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
+    path = folder.parent / name
+    path.write_bytes(WEIGHTS[name])
+    assert run(folder, "--weights", str(path), "--model", "tiny" if name.endswith("npz") else "resnet18") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: `") and name in line
+
+
+@pytest.mark.parametrize("fault", [zipfile.BadZipFile, EOFError, pickle.UnpicklingError, RuntimeError, KeyError, MemoryError])
+def test_whatever_comes_of_weights_is_a_sentence(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], fault: Any
+) -> None:
+    monkeypatch.setattr(cli, "LayerCAMExtractor", Mock(side_effect=fault("first line\nsecond line")))
+    assert run(folder, "--weights", "mine.npz") == 2
+    told = capsys.readouterr().err
+    assert told.startswith(f"error: `--weights` must be weights of tiny, got 'mine.npz' ({fault.__name__}: ")
+    assert len(told.splitlines()) == 1
+
+
+def test_ctrl_c_and_a_lack_of_memory_are_told(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = folder.parent / "sheet.png"
+    monkeypatch.setattr(cli, "images_per_second", Mock(side_effect=KeyboardInterrupt))
+    assert run(folder, "--out", str(out)) == 130
+    assert capsys.readouterr().err == f"stopped: {out} is written, the images per second are not measured\n"
+    before = out.read_bytes()
+    monkeypatch.setattr(cli, "contact_sheet", Mock(side_effect=KeyboardInterrupt))
+    assert run(folder, "--out", str(out)) == 130
+    assert capsys.readouterr().err == "stopped: nothing was written\n" and out.read_bytes() == before
+    monkeypatch.setattr(cli, "contact_sheet", Mock(side_effect=MemoryError))
+    assert run(folder, "--out", str(out)) == 1
+    assert capsys.readouterr().err.startswith("error: out of memory: lower --size first")
 
 
 def test_limit_is_spread_over_the_images() -> None:
