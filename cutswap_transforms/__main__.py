@@ -59,6 +59,7 @@ def _add_preview(commands: Any) -> None:
         help="draw a contact sheet: original, saliency maps, clusters, patch pair, negative, mask",
         description="Draws one row per image: original, a saliency map per level, clusters, the patch pair, the "
         "negative and its mask. Prints the sheet's path and how many images per second were augmented.",
+        epilog=STATUS,
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("images", nargs="+", type=Path, help=f"image files, or folders searched for {suffixes()}")
@@ -180,6 +181,7 @@ def _add_precompute(commands: Any) -> None:
         description="Fills DIR with the regions that Compose([Resize(S), SaliencySwap(cache=DIR)]) looks up for the RGB "
         "images of a folder, as torchvision's ImageFolder reads them. Can be stopped and started again; under torchrun "
         "each process takes its share.",
+        epilog=STATUS,
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("images", nargs="+", type=Path, help=f"image files, or folders searched for {suffixes()}")
@@ -219,7 +221,7 @@ def _fill(swap: SaliencySwap, images: ImageFiles, args: argparse.Namespace) -> i
             return swap.precompute(images, args.batch_size, args.num_workers, args.device)
         except ValueError as error:
             raise UserError(_one_line(error)) from None
-        except (MemoryError, RuntimeError, RuntimeWarning) as fault:
+        except (MemoryError, OSError, RuntimeError, RuntimeWarning) as fault:
             raise UserError(f"{_cause(fault)}; {_kept(swap)}", 1) from None
         except KeyboardInterrupt:
             raise KeyboardInterrupt(_kept(swap)) from None

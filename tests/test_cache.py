@@ -19,6 +19,7 @@ import time
 import warnings
 import weakref
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import PIL.Image
@@ -904,6 +905,14 @@ def test_the_command_tells_of_a_killed_worker(scenes, capsys, monkeypatch):
     assert main(command(scenes, "--num-workers", "1")) == 1
     told = capsys.readouterr().err.splitlines()[-1]
     assert told.startswith("error: DataLoader worker (pid") and "the regions of 0 images are kept in" in told
+
+
+@pytest.mark.parametrize(("fault", "status"), [(ValueError, 2), (RuntimeError, 1), (MemoryError, 1), (OSError, 1)])
+def test_the_command_says_in_a_line_what_a_worker_met(scenes, capsys, monkeypatch, fault, status):
+    monkeypatch.setattr(ImageFiles, "__getitem__", Mock(side_effect=fault("what it says")))
+    assert main(command(scenes, "--num-workers", "1")) == status
+    told = capsys.readouterr().err
+    assert told.splitlines()[-1].startswith(f"error: {fault.__name__}: what it says") and "Traceback" not in told
 
 
 def test_the_command_stops_where_the_disk_is_full(scenes, tmp_path, capfd):
