@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,27 +13,31 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 from torch.utils.data import Dataset
+from torchvision.datasets.folder import IMG_EXTENSIONS, has_file_allowed_extension
 from torchvision.transforms import v2
 
-SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
-UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)  # what Pillow raises for broken files
+LARGEST = 2**26  # pixels of an image once it is resized: a long and narrow one would grow without bound
 
 
 class UserError(Exception):
-    """A mistake of the user's; the command prints its sentence without a traceback."""
+    """Ends the command with a sentence in place of a traceback; `status` is its exit status."""
+
+    def __init__(self, sentence: str, status: int = 2) -> None:
+        super().__init__(sentence)
+        self.status = status
 
 
 def suffixes() -> str:
-    return ", ".join(f"*{suffix}" for suffix in SUFFIXES)
+    return ", ".join(f"*{suffix}" for suffix in IMG_EXTENSIONS)
 
 
 def find_images(paths: Sequence[Path]) -> list[Path]:
-    """Files as they are named, folders searched in depth and sorted."""
+    """Files as they are named, folders searched in depth and sorted: what torchvision's `ImageFolder` finds in them."""
     found: list[Path] = []
     for path in paths:
-        if path.is_dir():
-            found += sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
-        elif path.exists():
+        if os.path.isdir(path):
+            found += sorted(map(Path, _images_below(str(path))))
+        elif os.path.isfile(path):
             found.append(path)
         else:
             raise UserError(f"`images` must be files or folders that exist, got {path}")
@@ -41,20 +46,55 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
     return found
 
 
+def _images_below(root: str) -> Iterator[str]:
+    """Links are followed, but not one that leads back to a folder above it: it has no end."""
+    waiting: list[tuple[str, frozenset[str]]] = [(root, frozenset())]
+    while waiting:
+        folder, above = waiting.pop()
+        real = os.path.realpath(folder)
+        if real in above:
+            continue
+        try:
+            names = os.listdir(folder)
+        except OSError as error:
+            _note_skipped(folder, f"the folder cannot be read ({type(error).__name__})")
+            continue
+        for path in (os.path.join(folder, name) for name in names):
+            if os.path.isdir(path):
+                waiting.append((path, above | {real}))
+            # A link to nowhere is kept, so that it is named when it is read; a pipe would be read for ever.
+            elif has_file_allowed_extension(path, IMG_EXTENSIONS) and (os.path.isfile(path) or not os.path.exists(path)):
+                yield path
+
+
 def load_image(path: Path, size: int) -> Image.Image | None:
-    """RGB, upright, shorter side `size`; None, and a note, if the file is no image."""
+    """RGB, upright, shorter side `size`; None, and a note, if the file is no image or would become too large."""
+    image = _decoded(path, size, lambda file: _rgb(ImageOps.exif_transpose(file)))
+    return image and image.resize(_resized(image, size), Image.Resampling.LANCZOS)
+
+
+def _decoded(path: Path, size: int, decode: Callable[[Image.Image], Image.Image]) -> Image.Image | None:
     try:
         with Image.open(path) as file:
-            image = _rgb(ImageOps.exif_transpose(file))
-    except UNREADABLE as error:
-        _note_skipped(path, error)
-        return None
+            image = decode(file)
+        width, height = _resized(image, size)
+        if width * height <= LARGEST:
+            return image
+        reason = f"it would be resized to {width} x {height} pixels, and {LARGEST} are the most"
+    except Exception as error:  # Pillow passes on whatever its decoders meet in a broken file
+        reason = f"not a readable image ({type(error).__name__})"
+    _note_skipped(path, reason)
+    return None
+
+
+def _resized(image: Image.Image, size: int) -> tuple[int, int]:
+    """Width and height once the shorter side is `size`."""
     scale = size / min(image.size)
-    return image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.LANCZOS)
+    return round(image.width * scale), round(image.height * scale)
 
 
-def _note_skipped(path: Path, error: Exception) -> None:
-    print(f"skipped {path}: not a readable image ({type(error).__name__})", file=sys.stderr)
+def _note_skipped(path: str | Path, reason: str) -> None:
+    print(f"skipped {path}: {reason}", file=sys.stderr)
 
 
 def _rgb(image: Image.Image) -> Image.Image:
@@ -63,27 +103,30 @@ def _rgb(image: Image.Image) -> Image.Image:
         return Image.fromarray((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)).convert("RGB")
     if image.mode in ("I", "F"):
         values = np.asarray(image, np.float64)
-        low, high = values.min(), values.max()
+        finite = values[np.isfinite(values)]
+        low, high = finite.min(), finite.max()
+        values = np.nan_to_num(values, nan=low, posinf=high, neginf=low)
         scaled = (values - low) * (255 / (high - low) if high > low else 0)
         return Image.fromarray(scaled.astype(np.uint8)).convert("RGB")
     return image.convert("RGBA").convert("RGB") if image.mode == "P" else image.convert("RGB")
 
 
 class ImageFiles(Dataset[Any]):
-    """RGB images of one shorter side; what cannot be read is noted and comes as an empty batch."""
+    """RGB images of one shorter side; what cannot be read is noted and comes as an empty batch.
+
+    Attributes:
+        outcomes: uint8 [len(files)], in memory that loader workers share: 0 not tried, 1 read, 2 skipped.
+    """
 
     def __init__(self, files: Sequence[Path], size: int) -> None:
-        self.files, self.resize = list(files), v2.Resize(size)
+        self.files, self.size, self.resize = list(files), size, v2.Resize(size)
+        self.outcomes = torch.zeros(len(self.files), dtype=torch.uint8).share_memory_()  # type: ignore[no-untyped-call]
 
     def __len__(self) -> int:
         return len(self.files)
 
     def __getitem__(self, index: int) -> Image.Image | Tensor:
-        try:
-            with Image.open(self.files[index]) as file:
-                image = file.convert("RGB")
-        except UNREADABLE as error:
-            _note_skipped(self.files[index], error)
-            return torch.zeros(0, 3, 2, 2)
-        resized: Image.Image = self.resize(image)
+        image = _decoded(self.files[index], self.size, lambda file: file.convert("RGB"))
+        self.outcomes[index] = 2 if image is None else 1
+        resized: Image.Image | Tensor = torch.zeros(0, 3, 2, 2) if image is None else self.resize(image)
         return resized

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import argparse
 import csv
+import io
+import os
 import warnings
 import zlib
 from collections.abc import Callable, Sequence
@@ -33,6 +35,10 @@ class Sample:
     defect: str | None = None  # None: a normal image
     mask: Path | None = None
 
+    def __post_init__(self) -> None:
+        if self.defect is not None:
+            _check_part("a defect's name stands above its images", self.defect)
+
 
 @dataclass(frozen=True)
 class Category:
@@ -40,14 +46,22 @@ class Category:
     train: list[Sample]  # all normal
     test: list[Sample]
 
+    def __post_init__(self) -> None:
+        _check_part("a category's name becomes that of a folder", self.name)
+
     def digest(self) -> str:
         """Tells this list of files from any other: their names, sizes, kinds and masks, not where they lie."""
         known = zlib.crc32(self.name.encode())
         for sample in (*self.train, *self.test):
             for path in (sample.path, sample.mask):
-                about = [*path.parts[-2:], path.stat().st_size if path.exists() else 0] if path else None
+                about = [*path.parts[-2:], os.path.getsize(path) if os.path.exists(path) else 0] if path else None
                 known = zlib.crc32(repr((about, sample.defect)).encode(), known)
         return f"{len(self.train)} + {len(self.test)} images, {known:08x}"
+
+
+def _check_part(why: str, name: str) -> None:
+    if not name.strip(" .") or not name.isprintable() or set(name) & set("/\\:") or len(name.encode()) > 200:
+        raise DataError(f"{why}: it must be one part of a path, printable, of at most 200 bytes, got {name[:200]!r}")
 
 
 # ---- folders ---------------------------------------------------------------------------------------------------------
@@ -76,11 +90,14 @@ def read_categories(folder: Path, names: Sequence[str] = ()) -> list[Category]:
             "for anomalib's Folder layout name the parts with --normal-dir and --abnormal-dir"
         )
     _check_names(names, [sub.name for sub in found])
-    return [read_mvtec(sub) for sub in found if not names or sub.name in names]
+    return [read_mvtec(sub, folder) for sub in found if not names or sub.name in names]
 
 
-def read_mvtec(folder: Path) -> Category:
-    """train/good, test/<defect>, ground_truth/<defect>/<stem>_mask.png (or <stem>.png); test/good is normal."""
+def read_mvtec(folder: Path, root: Path | None = None) -> Category:
+    """train/good, test/<defect>, ground_truth/<defect>/<stem>_mask.png (or <stem>.png); test/good is normal.
+
+    `root` is the data folder, if that is another: links may lead to what it holds.
+    """
     if not (folder / "train" / "good").is_dir():
         listing = _listing(folder / "train")
         raise DataError(f"`data` must hold the normal images in train/good, got {str(folder / 'train')!r} with {listing}")
@@ -94,27 +111,73 @@ def read_mvtec(folder: Path) -> Category:
         test += [Sample(path, defect, masks.get(path.stem)) for path in list_images(sub)]
     if not test:
         raise DataError(f"`data` must hold test/<defect> and test/good, got {str(folder / 'test')!r} without folders")
+    _check_inside([*train, *test], root or folder, folder)
     return Category(folder.resolve().name, train, test)
 
 
 def read_visa(table: Path, root: Path, names: Sequence[str] = ()) -> list[Category]:
     """VisA's `1cls.csv`: columns object, split, label, image, mask; paths count from `root`."""
-    with table.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    wanted = {"object", "split", "label", "image", "mask"}
-    if not rows or not wanted <= set(rows[0]):
-        raise DataError(f"`1cls.csv` must have rows with the columns {', '.join(sorted(wanted))}, got {str(table)!r}")
     samples: dict[str, dict[str, list[Sample]]] = {}
-    for row in rows:
+    folders = {root}
+    for row in _visa_rows(table):
         defect = None if row["label"] == "normal" else row["label"]
         sample = Sample(root / row["image"], defect, root / row["mask"] if row["mask"] else None)
-        samples.setdefault(row["object"], {"train": [], "test": []}).setdefault(row["split"], []).append(sample)
+        samples.setdefault(row["object"], {"train": [], "test": []})[row["split"]].append(sample)
+        folders |= {_folder_in(root, row["image"]), _folder_in(root, row["mask"])}
+    _check_inside([s for parts in samples.values() for part in parts.values() for s in part], root, *folders)
     for name, parts in samples.items():
         if not parts["train"] or not parts["test"]:
             raise DataError(f"`1cls.csv` must list training and test images of every object, got none of one kind for {name!r}")
         if any(s.defect for s in parts["train"]):
             raise DataError(f"`1cls.csv` must list normal images only as training images, got anomalies for {name!r}")
     return _named([Category(name, parts["train"], parts["test"]) for name, parts in sorted(samples.items())], names)
+
+
+def _visa_rows(table: Path) -> list[dict[str, str]]:
+    """The rows, each with all that is wanted of it; only the mask may be empty."""
+    try:
+        text = table.read_text(encoding="utf-8-sig")  # with the mark that spreadsheets put first, or without
+        if "\0" in text:
+            raise ValueError("it holds NUL bytes")
+        reader = csv.DictReader(io.StringIO(text, newline=""))
+        rows = [(reader.line_num, row) for row in reader]
+    except (OSError, ValueError, csv.Error) as error:
+        raise DataError(f"`1cls.csv` must be a table in UTF-8, got {str(table)!r} ({error})") from error
+    wanted = ("image", "label", "mask", "object", "split")
+    rule = f"`1cls.csv` must have rows with the columns {', '.join(wanted)}, got"
+    lacking = [name for name in wanted if name not in (reader.fieldnames or ())]
+    if lacking or not rows:
+        raise DataError(f"{rule} {str(table)!r} without {', '.join(lacking) or 'rows'}")
+    for line, row in rows:
+        lacking = [name for name in wanted if not (row[name] or (name == "mask" and row[name] == ""))]
+        if lacking:
+            raise DataError(f"{rule} line {line} of {str(table)!r} without {', '.join(lacking)}")
+        if row["split"] not in ("train", "test"):
+            raise DataError(
+                f"`1cls.csv` must have `split` train or test, got {row['split']!r} in line {line} of {str(table)!r}"
+            )
+    return [row for _, row in rows]
+
+
+def _folder_in(root: Path, name: str) -> Path:
+    """The folder directly below `root` that holds the file of this name."""
+    parts = Path(name).parts
+    return root / parts[0] if len(parts) > 1 and ".." not in parts and not Path(name).anchor else root
+
+
+def _check_inside(samples: Sequence[Sample], root: Path, *folders: Path) -> None:
+    """All files lie, links resolved, below one of the folders.
+
+    Data come from others, and a table or a link in them must not have the rest of the disk read. The folder of a category
+    may be a link: it is made by who made the data folder, often because a data set lies on another disk.
+    """
+    real = {Path(os.path.realpath(folder)) for folder in (root, *folders)}
+    for path in (path for sample in samples for path in (sample.path, sample.mask) if path):
+        if real.isdisjoint(Path(os.path.realpath(path)).parents):
+            raise DataError(
+                f"`data` must hold its images and masks itself, got {str(path)!r}, which lies outside of {str(root)!r}; "
+                "copy them there, or make the whole folder of the category a link"
+            )
 
 
 def read_parts(
@@ -137,6 +200,7 @@ def read_parts(
     for i, part in enumerate(abnormal):
         found = _masks_by_stem(root / masks[i % len(masks)]) if masks else {}
         test = test + [Sample(path, Path(part).name, found.get(path.stem)) for path in list_images(root / part)]
+    _check_inside([*train, *test], root, *(root / part for part in (normal, normal_test or normal, *abnormal, *masks)))
     return Category(root.resolve().name, train, test)
 
 
@@ -152,6 +216,7 @@ def read_magnetic_tiles(folder: Path) -> Category:
         if sub.name.startswith("MT_") and sub.name != "MT_Free":
             defect = sub.name.removeprefix("MT_").lower()
             test += [Sample(path, defect, path.with_suffix(".png")) for path in _photographs(sub / "Imgs")]
+    _check_inside([*free, *test], folder)
     return Category("mtd", [s for i, s in enumerate(free) if i in chosen], test)
 
 
@@ -271,7 +336,7 @@ def _attempt(read: Callable[[Sample], Tensor], samples: Sequence[Sample]) -> lis
     def one(sample: Sample) -> Tensor | Exception:
         try:
             return read(sample)
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # all that Pillow raises
+        except Exception as error:  # Pillow passes on whatever its decoders meet in a broken file
             return error
 
     with ThreadPoolExecutor() as pool:  # Pillow decodes outside of the interpreter's lock

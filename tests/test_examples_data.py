@@ -142,6 +142,165 @@ def test_layout_that_is_wrong(mvtec: Path, name: str, content: str | None, messa
         data.read_categories(mvtec)
 
 
+# ---- data of others: names become folders, paths are read ------------------------------------------------------------
+
+
+def visa(folder: Path, rows: str | bytes) -> Path:
+    """A VisA folder with a whole object, `candle`, and more rows below it, or a table of other bytes."""
+    for name in ("train", "test", "defect"):
+        save(folder / f"candle/{name}.png")
+    whole = "candle,train,normal,candle/train.png,\ncandle,test,normal,candle/test.png,\n"
+    (folder / "1cls.csv").write_bytes(rows if isinstance(rows, bytes) else (TABLE + whole + rows).encode())
+    return folder
+
+
+@pytest.mark.parametrize(
+    "name", ["/somewhere/x", "../x", "..", ".", "a/b", "a\\b", "", " ", "a\0b", "a\nb", "x" * 300, "\u2028", "C:x"]
+)
+def test_a_category_has_a_name_that_is_safe_as_a_folders(tmp_path: Path, name: str) -> None:
+    rows = "".join(f'"{name}",{part},normal,candle/{part}.png,\n' for part in ("train", "test"))
+    with pytest.raises(data.DataError, match=r"name|line contains NUL|must have rows"):
+        data.read_categories(visa(tmp_path, rows))
+    with pytest.raises(data.DataError, match="a category's name becomes that of a folder: it must be one part of a path"):
+        data.Category(name, [], [])
+    with pytest.raises(data.DataError, match="a defect's name stands above its images: it must be one part of a path"):
+        data.Sample(Path("a.png"), name)
+
+
+@pytest.mark.parametrize("column", ["image", "mask"])
+@pytest.mark.parametrize(
+    "path", ["{secret}", "../secret.png", "candle/../../secret.png", "candle/out.png", "candle/away/secret.png", "out.png"]
+)
+def test_a_table_names_files_below_its_folder_alone(tmp_path: Path, column: str, path: str) -> None:
+    secret = save(tmp_path / "secret.png")
+    folder = visa(tmp_path / "visa", "")
+    (folder / "candle/out.png").symlink_to(secret)
+    (folder / "candle/away").symlink_to(tmp_path)
+    (folder / "out.png").symlink_to(secret)
+    path = path.format(secret=secret)
+    files = f"{path},candle/defect.png" if column == "image" else f"candle/defect.png,{path}"
+    with pytest.raises(data.DataError, match=r"`data` must hold its images and masks itself, got .* outside of"):
+        data.read_categories(visa(folder, f"candle,test,anomaly,{files}\n"))
+
+
+def test_a_table_may_name_a_folder_that_is_a_link(tmp_path: Path) -> None:
+    """A big data set lies on another disk, and its user links whole categories."""
+    visa(tmp_path / "disk", "")
+    (tmp_path / "visa").mkdir()
+    (tmp_path / "visa/candle").symlink_to(tmp_path / "disk/candle")
+    shutil.copy(tmp_path / "disk/1cls.csv", tmp_path / "visa")
+    (candle,) = data.read_categories(tmp_path / "visa")
+    assert [s.path for s in candle.train] == [tmp_path / "visa/candle/train.png"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ("candle,test,anomaly\n", "must have rows with the columns .*, got line 4 of .*1cls.csv' without image"),
+        ("candle,test,anomaly,candle/a.png\n", "got line 4 of .*1cls.csv' without mask"),
+        ("candle,test,anomaly,,\n", "got line 4 of .*1cls.csv' without image"),
+        ("candle,other,anomaly,candle/a.png,\n", "must have `split` train or test, got 'other' in line 4"),
+        ("candle,test,anomaly,candle/a\0.png,\n", "."),
+        (f"candle,test,anomaly,{'x' * 200_000},\n", "must be a table in UTF-8, got .*field larger than field limit"),
+        (b"", "must have rows with the columns"),
+        (TABLE.encode(), "must have rows with the columns"),
+        (b"object,split,label\ncandle,train,normal\n", "must have rows with the columns .*, got .*without image, mask"),
+        (TABLE.encode("utf-16"), "must be a table in UTF-8, got .*'utf-8' codec can't decode byte 0xff"),
+        (bytes(range(256)) * 9, "must be a table in UTF-8, got .*'utf-8' codec can't decode"),
+        (b"\0" * 500, "."),
+    ],
+)
+def test_a_table_that_is_none_is_told(tmp_path: Path, rows: str | bytes, message: str) -> None:
+    with pytest.raises(data.DataError, match=message):
+        data.read_categories(visa(tmp_path, rows))
+
+
+def test_a_table_as_spreadsheets_write_it(tmp_path: Path) -> None:
+    whole = (visa(tmp_path, "") / "1cls.csv").read_text()
+    (candle,) = data.read_categories(visa(tmp_path, whole.replace("\n", "\r\n").encode("utf-8-sig")))
+    assert (candle.name, len(candle.train)) == ("candle", 1)
+
+
+def test_a_path_that_is_too_long_is_an_image_that_cannot_be_read(tmp_path: Path) -> None:
+    (candle,) = data.read_categories(visa(tmp_path, f"candle,test,anomaly,candle/{'x' * 3000},\n"))
+    assert candle.digest().startswith("1 + 2 images")
+    with pytest.raises(data.DataError, match=r"got 1 that cannot: .* too long"):
+        data.decode(candle.test, 8)
+
+
+@pytest.mark.parametrize("kind", ["train/good/9.png", "test/crack/9.png", "ground_truth/crack/1_mask.png"])
+def test_a_category_holds_its_files_itself(mvtec: Path, tmp_path: Path, kind: str) -> None:
+    secret = save(tmp_path / "elsewhere/secret.png")
+    (mvtec / kind).symlink_to(secret)
+    for folder in (mvtec, mvtec.parent):
+        with pytest.raises(data.DataError, match=r"`data` must hold its images and masks itself, got .* outside of .*; copy"):
+            data.read_categories(folder if folder == mvtec else _only(mvtec, tmp_path / "all"))
+    if "mask" not in kind:
+        shutil.rmtree(mvtec / "ground_truth")
+        part = (mvtec / kind).parent
+        part.rename(tmp_path / "moved")
+        (tmp_path / "moved/9.png").unlink()
+        part.symlink_to(tmp_path / "moved")
+        with pytest.raises(data.DataError, match="must hold its images and masks itself"):
+            data.read_categories(mvtec)
+
+
+def _only(category: Path, folder: Path) -> Path:
+    """A folder that holds a link to the category."""
+    folder.mkdir()
+    (folder / category.name).symlink_to(category)
+    return folder
+
+
+def test_links_within_a_data_folder_are_followed(mvtec: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "all"
+    save(folder / "lid/train/good/0.png")
+    save(folder / "lid/test/good/0.png")
+    (folder / "cap").symlink_to(mvtec)
+    (folder / "lid/train/good/1.png").symlink_to("../../test/good/0.png")
+    save(folder / "shared/2.png")
+    (folder / "lid/train/good/2.png").symlink_to(folder / "shared/2.png")
+    assert [(c.name, len(c.train)) for c in data.read_categories(folder)] == [("cap", 2), ("lid", 3)]
+    with pytest.raises(data.DataError, match="must hold its images and masks itself"):
+        data.read_categories(folder / "lid")  # what was named does not hold them
+
+
+def test_parts_and_tiles_hold_their_files_themselves(tmp_path: Path) -> None:
+    secret = save(tmp_path / "secret.jpg")
+    for part in ("good", "crack", "MT_Free/Imgs"):
+        save(tmp_path / "all" / part / "0.jpg")
+        save(tmp_path / "all" / part / "1.jpg")
+    root = tmp_path / "all"
+    (root / "crack" / "2.jpg").symlink_to(secret)
+    with pytest.raises(data.DataError, match="must hold its images and masks itself"):
+        data.read_parts(root, "good", ["crack"])
+    (root / "MT_Free/Imgs/2.jpg").symlink_to(secret)
+    with pytest.raises(data.DataError, match="must hold its images and masks itself"):
+        data.read_categories(root)
+    (root / "crack" / "2.jpg").unlink()
+    (tmp_path / "crack").symlink_to(root / "crack")
+    assert len(data.read_parts(root, "good", ["../crack"]).test) == 3  # the user's own word
+
+
+@pytest.mark.parametrize("name", ["../x", "..", "/etc", "cap/../cap", "a\0b", ""])
+def test_categories_are_asked_for_by_their_names_alone(mvtec: Path, name: str) -> None:
+    (mvtec.parent / "x").symlink_to(mvtec)
+    for folder in (mvtec, mvtec.parent, visa(mvtec.parent / "visa", "")):
+        with pytest.raises(data.DataError, match="`categories` must be among "):
+            data.read_categories(folder, [name])
+
+
+def test_every_fault_of_a_decoder_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A DDS file under another suffix, for one, raises NotImplementedError."""
+    picture = tmp_path / "a.png"
+    Image.new("RGB", (8, 8)).save(picture, "DDS")
+    picture.write_bytes(picture.read_bytes()[:80] + bytes(4) + picture.read_bytes()[84:])
+    with pytest.raises(data.DataError, match=r"got 1 that cannot: .*a\.png \(Unknown pixel format flags 0\)"):
+        data.decode([data.Sample(picture)], 8)
+    with pytest.raises(data.DataError, match=r"masks that can be read, got 1 that cannot: .*a\.png"):
+        data.decode_masks([data.Sample(picture, "crack", picture)], 8)
+
+
 def test_images_of_every_size_and_mode_become_equal_squares_and_photographs_stand_upright(tmp_path: Path) -> None:
     modes = {"RGB": "png", "L": "png", "RGBA": "png", "P": "png", "1": "png", "CMYK": "tif"}
     pictures = [Image.fromarray(noise(9 + i, 20)).convert(mode) for i, mode in enumerate(modes)]

@@ -149,6 +149,22 @@ def test_mistakes_end_with_one_sentence(toy: Path, program: str, option: str, se
         importlib.import_module(program).main(options(toy, toy.parent / "mistakes", f"--categories flange {option}"))
 
 
+@pytest.mark.parametrize("program", ["train_ssl", "train_localizer", "compare"])
+def test_data_of_others_write_and_read_nothing_elsewhere(toy: Path, tmp_path: Path, program: str) -> None:
+    """A table names the folders of the results and the images: it must not reach beyond `--out` and `--data`."""
+    folder, out, target = tmp_path / "data", tmp_path / "runs/out", tmp_path / "target"
+    shutil.copytree(toy / "flange", folder / "flange")
+    inside, outside = "flange/train/good/000.png", toy / "flange/train/good/000.png"
+    for name, image in ((target, inside), ("../../target", inside), ("flange", outside), ("flange", "../data/../secret.png")):
+        rows = "".join(f"{name},{split},normal,{image},\n" for split in ("train", "test"))
+        (folder / "1cls.csv").write_text(f"object,split,label,image,mask\n{rows}")
+        with pytest.raises(SystemExit, match=r"error: (a category's name .* must be one part|`data` must hold its images)"):
+            importlib.import_module(program).main(options(folder, out))
+    with pytest.raises(SystemExit, match=r"error: `categories` must be among .*, got \.\./x"):
+        importlib.import_module(program).main(options(toy, out, "--categories ../x"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data"]
+
+
 def test_only_known_faults_become_a_sentence(toy: Path, tmp_path: Path, monkeypatch: MonkeyPatch) -> None:
     missing = ModuleNotFoundError("Neither `tensorboard` nor `tensorboardX` is available. Try `pip install`ing either.")
     monkeypatch.setitem(training.LOGGERS, "tensorboard", Mock(side_effect=missing))

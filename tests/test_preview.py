@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import os
+import pickle
+import struct
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
+from random import Random
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from torch import Tensor
+from torchvision.datasets import ImageFolder
 
 from cutswap_transforms import LayerCAMExtractor, SaliencySwap
 from cutswap_transforms import __main__ as cli
@@ -230,7 +239,7 @@ def test_unreadable_images_are_named_and_skipped(folder: Path, capsys: pytest.Ca
     ("arguments", "sentence"),
     [
         (["images/nowhere"], "error: `images` must be files or folders that exist, got images/nowhere"),
-        (["empty"], "error: no images found in empty: looked for *.bmp, *.jpeg, *.jpg, *.png, *.tif, *.tiff, *.webp"),
+        (["empty"], "error: no images found in empty: looked for *.jpg, *.jpeg, *.png, *.ppm, *.bmp, *.pgm, *.tif, "),
         (["images", "--model", "resnet_18"], "error: `model`"),
         (["images", "--clustering", "kmaens"], "error: `clustering`"),
         (["images", "--levels", "some"], "error: `levels` must be 'auto', 'random', 'all' or indices, got 'some'"),
@@ -251,17 +260,170 @@ def test_mistakes_are_told_in_a_sentence(
     assert sentence in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("option", ["--size", "--limit", "--cell"])
-def test_numbers_have_a_least_value(folder: Path, capsys: pytest.CaptureFixture[str], option: str) -> None:
+@pytest.mark.parametrize("option", ["--size", "--limit", "--cell", "--seed"])
+@pytest.mark.parametrize("value", ["-" + "9" * 30, "9" * 30, "9" * 5000, "three", "1.5"])
+def test_numbers_have_bounds(folder: Path, capsys: pytest.CaptureFixture[str], option: str, value: str) -> None:
     with pytest.raises(SystemExit) as stop:
-        cli.main(["preview", str(folder), option, "0"])
+        cli.main(["preview", str(folder), f"{option}={value}"])
     assert stop.value.code == 2
-    assert "must be an integer of at least" in capsys.readouterr().err
+    assert f"argument {option}: must be an integer from " in capsys.readouterr().err
+
+
+def test_the_least_and_greatest_seed_are_torchs() -> None:
+    parse = cli._whole(-(2**63), 2**64 - 1)
+    for seed in (-(2**63), 2**64 - 1):
+        torch.manual_seed(parse(str(seed)))
+    with pytest.raises((RuntimeError, ValueError)):
+        torch.manual_seed(2**64)
+
+
+def test_a_sheet_has_a_largest_size(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for i in range(5):
+        picture(i).save(folder / f"{i}.png")
+    assert cli.main(["preview", str(folder), "--cell", "2048", "--limit", "1000"]) == 2
+    told = capsys.readouterr().err
+    assert "error: `--limit` and `--cell` must make a sheet of at most 16777216 pixels in a column, got 8 rows of 2048" in told
+
+
+@pytest.mark.parametrize("link", [None, "symlink_to", "hardlink_to"])
+def test_the_sheet_never_overwrites_an_image(folder: Path, capsys: pytest.CaptureFixture[str], link: str | None) -> None:
+    image, out = folder / "a.png", folder.parent / "other.png"
+    before = image.read_bytes()
+    if link:
+        getattr(out, link)(image)
+    else:
+        out = folder / "deep" / ".." / "a.png"
+    assert run(folder, "--limit", "1", "--out", str(out)) == 2
+    assert f"error: `--out` must not be one of the images, which it would overwrite, got {out}; name" in capsys.readouterr().err
+    assert image.read_bytes() == before
+
+
+@pytest.mark.usefixtures("unmeasured")
+@pytest.mark.parametrize("out", ["{long}.png", "\0.png", "a.png/b.png", "sheet.psd", "sheet.xbm", ".png", "images.png"])
+def test_a_sheet_that_cannot_be_written_is_told(folder: Path, capsys: pytest.CaptureFixture[str], out: str) -> None:
+    (folder.parent / "a.png").write_bytes(b"")
+    (folder.parent / "images.png").mkdir()
+    assert run(folder, "--out", str(folder.parent / out.format(long="x" * 5000))) == 2
+    assert "error: `--out` must be a path that can be written, with an image suffix, got " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("path", ["x" * 5000, "a\0b", "a.png/b"])
+def test_no_path_is_too_strange(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], path: str
+) -> None:
+    monkeypatch.chdir(folder)
+    assert cli.main(["preview", path]) == 2
+    assert "error: `images` must be files or folders that exist, got" in capsys.readouterr().err
+    assert run(folder, "--weights", f"{path}.npz") == 2
+    assert "weights`" in capsys.readouterr().err
+
+
+def test_names_that_are_no_text_are_shown(folder: Path) -> None:
+    image = folder / os.fsdecode(b"\xff.png")
+    picture().save(image)
+    assert run(image, "--out", str(folder.parent / "sheet.png")) == 0
+
+
+WEIGHTS = {
+    "empty.npz": b"",
+    "text.npz": b"no weights",
+    "cut.npz": b"PK\x03\x04" + bytes(40),
+    "empty.pth": b"",
+    "text.pth": b"no weights",
+    "cut.pth": b"PK\x03\x04" + bytes(40),
+}
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # NumPy leaves a broken archive open
+@pytest.mark.parametrize("name", WEIGHTS)
+def test_files_that_hold_no_weights_are_named(folder: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
+    path = folder.parent / name
+    path.write_bytes(WEIGHTS[name])
+    assert run(folder, "--weights", str(path), "--model", "tiny" if name.endswith("npz") else "resnet18") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: `") and name in line
+
+
+@pytest.mark.parametrize("fault", [zipfile.BadZipFile, EOFError, pickle.UnpicklingError, RuntimeError, KeyError, MemoryError])
+def test_whatever_comes_of_weights_is_a_sentence(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], fault: Any
+) -> None:
+    monkeypatch.setattr(cli, "LayerCAMExtractor", Mock(side_effect=fault("first line\nsecond line")))
+    assert run(folder, "--weights", "mine.npz") == 2
+    told = capsys.readouterr().err
+    assert told.startswith(f"error: `--weights` must be weights of tiny, got 'mine.npz' ({fault.__name__}: ")
+    assert len(told.splitlines()) == 1
+
+
+def test_ctrl_c_and_a_lack_of_memory_are_told(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = folder.parent / "sheet.png"
+    monkeypatch.setattr(cli, "images_per_second", Mock(side_effect=KeyboardInterrupt))
+    assert run(folder, "--out", str(out)) == 130
+    assert capsys.readouterr().err == f"stopped: {out} is written, the images per second are not measured\n"
+    before = out.read_bytes()
+    monkeypatch.setattr(cli, "contact_sheet", Mock(side_effect=KeyboardInterrupt))
+    assert run(folder, "--out", str(out)) == 130
+    assert capsys.readouterr().err == "stopped: nothing was written\n" and out.read_bytes() == before
+    monkeypatch.setattr(cli, "contact_sheet", Mock(side_effect=MemoryError))
+    assert run(folder, "--out", str(out)) == 1
+    assert capsys.readouterr().err.startswith("error: out of memory: lower --size first")
 
 
 def test_limit_is_spread_over_the_images() -> None:
     assert spread(range(14), 7) == [0, 2, 4, 6, 8, 10, 12]
     assert spread(range(3), 8) == [0, 1, 2]
+
+
+def test_the_images_found_are_those_of_torchvisions_image_folder(tmp_path: Path) -> None:
+    root, elsewhere = tmp_path / "parts", tmp_path / "elsewhere"
+    for i, name in enumerate(("good/a.ppm", "good/b.pgm", "good/deep/c.TIF", "good/d.jpeg", "good/.e/f.bmp")):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        picture(i).save(root / name)
+    (elsewhere / "sub").mkdir(parents=True)
+    picture(9).save(elsewhere / "sub" / "g.png")
+    (root / "linked").symlink_to(elsewhere)
+    (root / "twin").symlink_to(root / "good")
+    (root / "good" / "h.png").symlink_to(elsewhere / "sub" / "g.png")
+    (root / "good" / "notes.txt").write_text("no image")
+    expected = sorted(Path(path) for path, _ in ImageFolder(str(root)).samples)
+    assert len(expected) == 13
+    assert files.find_images([root]) == expected
+
+
+def test_links_in_a_circle_come_to_an_end(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / "parts" / name).mkdir(parents=True)
+        picture().save(tmp_path / "parts" / name / "0.png")
+    (tmp_path / "parts" / "a" / "up").symlink_to(tmp_path / "parts")
+    (tmp_path / "parts" / "a" / "b").symlink_to("../b")
+    (tmp_path / "parts" / "b" / "a").symlink_to("../a")
+    (tmp_path / "parts" / "b" / "b").symlink_to("b")  # names itself
+    found = [path.relative_to(tmp_path / "parts").as_posix() for path in files.find_images([tmp_path / "parts"])]
+    assert found == ["a/0.png", "a/b/0.png", "b/0.png", "b/a/0.png"]
+
+
+def test_what_cannot_be_opened_is_not_passed_over_in_silence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    picture().save(tmp_path / "a.png")
+    (tmp_path / "lost.png").symlink_to("nowhere.png")
+    os.mkfifo(tmp_path / "pipe.png")  # to open it would wait for ever
+    locked = tmp_path / "locked"
+    locked.mkdir()
+    assert files.find_images([tmp_path]) == [tmp_path / "a.png", tmp_path / "lost.png"]
+    assert files.load_image(tmp_path / "lost.png", 32) is None
+    assert f"skipped {tmp_path / 'lost.png'}: not a readable image (FileNotFoundError)" in capsys.readouterr().err
+    listdir = os.listdir
+
+    def refuse(path: Any) -> Any:
+        if Path(path) == locked:
+            raise PermissionError(13, "Permission denied", str(path))
+        return listdir(path)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "listdir", refuse)
+        files.find_images([tmp_path])
+    assert f"skipped {locked}: the folder cannot be read (PermissionError)" in capsys.readouterr().err
 
 
 def test_images_are_loaded_upright_as_rgb(tmp_path: Path) -> None:
@@ -278,6 +440,105 @@ def test_images_are_loaded_upright_as_rgb(tmp_path: Path) -> None:
     picture(0, 32, 64).save(tmp_path / "turned.jpg", exif=exif)
     turned = files.load_image(tmp_path / "turned.jpg", 64)
     assert turned is not None and turned.size == (64, 128)
+
+
+FAULTS = (IndexError, struct.error, KeyError, NotImplementedError, MemoryError, RuntimeError, AttributeError, SystemError)
+FAULTS += (Image.DecompressionBombWarning, Image.DecompressionBombError, ZeroDivisionError, OverflowError, TypeError)
+
+# What Pillow writes here: the kinds of file that have our suffixes, and others that hide under them.
+KINDS: list[tuple[str, dict[str, Any]]] = [
+    *(
+        (name, {})
+        for name in ("BMP", "JPEG", "PNG", "PPM", "TIFF", "WEBP", "DDS", "JPEG2000", "GIF", "AVIF", "BLP", "ICO", "TGA")
+    ),
+    ("JPEG", {"progressive": True}),
+    *(("TIFF", {"compression": name}) for name in ("tiff_lzw", "tiff_deflate", "jpeg")),
+    *(("DDS", {"pixel_format": name}) for name in ("DXT1", "DXT5", "BC5")),
+    ("WEBP", {"lossless": True}),
+    ("JPEG2000", {"no_jp2": True}),
+]
+
+
+def encoded() -> list[bytes]:
+    """A small image in all the kinds and modes that go together."""
+    found = []
+    for kind, options in KINDS:
+        for mode in ("RGB", "L", "P", "1", "RGBA", "I;16", "F"):
+            grey = picture(0, 9, 13).convert("L")
+            stream = io.BytesIO()
+            with contextlib.suppress(OSError, ValueError, KeyError):
+                (grey if mode in ("I;16", "F") else picture(0, 9, 13)).convert(mode).save(stream, kind, **options)
+                found.append(stream.getvalue())
+    return found
+
+
+def damaged(content: bytes, random: Random) -> bytes:
+    """With one to four bytes changed, bits turned over, bytes put in or the end cut off; more often near the beginning."""
+    data = bytearray(content)
+    for _ in range(random.randint(1, 4)):
+        at = min(int(random.expovariate(1 / 30)) if random.random() < 0.7 else random.randrange(len(data)), len(data) - 1)
+        how = random.randrange(4)
+        if how == 0:
+            data[at] = random.randrange(256)
+        elif how == 1:
+            data[at] ^= 1 << random.randrange(8)
+        elif how == 2:
+            data[at:at] = random.randbytes(random.randint(1, 8))
+        elif random.random() < 0.3:
+            del data[max(at, 1) :]
+    return bytes(data)
+
+
+@pytest.mark.parametrize("count", [200, pytest.param(5000, marks=pytest.mark.slow)])
+def test_no_damaged_file_escapes(tmp_path: Path, count: int) -> None:
+    kinds, random, path = encoded(), Random(count), tmp_path / "damaged.png"
+    assert len(kinds) > 50
+    outcomes = set()
+    for i in range(count):
+        path.write_bytes(damaged(kinds[i % len(kinds)], random))
+        dataset = files.ImageFiles([path], 4)
+        shown, read = files.load_image(path, 4), dataset[0]
+        assert (shown is None or min(shown.size) == 4) and (len(read) == 0 if isinstance(read, Tensor) else min(read.size) == 4)
+        outcomes.add(int(dataset.outcomes))
+    assert outcomes == {1, 2}
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
+def test_whatever_a_decoder_raises_is_a_note_but_not_ctrl_c(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: Any
+) -> None:
+    picture().save(tmp_path / "a.png")
+    monkeypatch.setattr(Image.Image, "convert", Mock(side_effect=fault))
+    assert files.load_image(tmp_path / "a.png", 32) is None and len(files.ImageFiles([tmp_path / "a.png"], 32)[0]) == 0
+    monkeypatch.setattr(Image.Image, "convert", Mock(side_effect=KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        files.load_image(tmp_path / "a.png", 32)
+    with pytest.raises(KeyboardInterrupt):
+        files.ImageFiles([tmp_path / "a.png"], 32)[0]
+
+
+def test_an_image_that_resizing_would_make_too_large_is_refused_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Image.new("L", (40_000, 1)).save(tmp_path / "line.png")
+    Image.new("L", (40_000, 40)).save(tmp_path / "strip.png")
+    resized = files.load_image(tmp_path / "strip.png", 256)
+    assert resized is not None and resized.size == (256_000, 256)
+    capsys.readouterr()
+    monkeypatch.setattr(Image.Image, "resize", Mock(side_effect=AssertionError("resized")))
+    assert files.load_image(tmp_path / "line.png", 256) is None
+    assert len(files.ImageFiles([tmp_path / "line.png"], 256)[0]) == 0
+    sentence = f"skipped {tmp_path / 'line.png'}: it would be resized to 10240000 x 256 pixels, and {2**26} are the most"
+    assert capsys.readouterr().err.splitlines() == [sentence] * 2
+
+
+def test_values_that_are_no_numbers_do_not_hide_the_others(tmp_path: Path) -> None:
+    values = np.linspace(0, 1, 32 * 32, dtype=np.float32).reshape(32, 32)
+    values[0, :3] = np.nan, np.inf, -np.inf
+    Image.fromarray(values).save(tmp_path / "float.tif")
+    image = files.load_image(tmp_path / "float.tif", 32)
+    assert image is not None and [image.getpixel((x, 0))[0] for x in range(3)] == [0, 255, 0]
+    assert image.getpixel((31, 31)) == (255, 255, 255)
 
 
 def test_the_rate_is_that_of_images_no_cache_has_seen(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
