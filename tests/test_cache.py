@@ -76,6 +76,8 @@ def in_child(work, uid=None):
     if pid == 0:
         code = 1
         try:
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            signal.alarm(60)  # a child that hangs ends, and fails
             if uid is not None and os.getuid() == 0:
                 os.setuid(uid)
             work()
@@ -551,7 +553,8 @@ def test_a_folder_that_cannot_be_written_is_read(tmp_path):
 
 def test_what_a_killed_writer_left_in_the_log_is_read_where_nothing_can_be_written(tmp_path):
     def work():
-        RegionCache(tmp_path / "c").put(entry_of(i) for i in range(5))
+        cache = RegionCache(tmp_path / "c")
+        cache.put(entry_of(i) for i in range(5))
         os.kill(os.getpid(), signal.SIGKILL)
 
     pid = os.fork()
@@ -810,6 +813,6 @@ def test_the_command_says_what_is_missing(tmp_path, capsys):
     as_kind("PIL", scene()).save(tmp_path / "a.png")
     with pytest.warns(RuntimeWarning, match="cannot be used"):
         assert main(["precompute", str(tmp_path / "a.png"), "--size", "40", "--cache", str(tmp_path / "a.png")]) == 2
-    assert "error: `--cache` must be a folder that can be written" in capsys.readouterr().err
+    assert "error: `cache` must be a folder that can be written" in capsys.readouterr().err
     assert main(["precompute", str(tmp_path / "none"), "--size", "40", "--cache", str(tmp_path / "c")]) == 2
     assert "error: `images` must be files or folders that exist, got" in capsys.readouterr().err
