@@ -115,6 +115,7 @@ def test_a_signal_handler_may_fork_in_the_middle_of_the_librarys_work(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")  # more workers than cores
 def test_no_loader_worker_loses_a_fresh_folder(tmp_path):
     """A lost cache is a warning, which is an error here and ends the loader."""
     for trial in range(300):
