@@ -161,7 +161,8 @@ class SaliencySwap(v2.Transform):
             raise ValueError(f"`image` must have room for two disjoint patches, got (H, W) = {size}")
         per_level = self.levels in ("auto", "all")  # the number of a callable's levels is known after its first call
         found = self._finder(image) if per_level and self._finder.num_levels is None else None
-        count = cast(int, self._finder.num_levels) if per_level else 1 if self.levels == "random" else len(self.levels)
+        known = self._finder.num_levels if found is None else found.regions.shape[1]
+        count = cast(int, known) if per_level else 1 if self.levels == "random" else len(self.levels)
         u = torch.rand(n, HEAD + count * NUMBERS, dtype=torch.float32, device=device)
         pairs = (self._pairs_on_host if device.type == "cpu" else self._pairs_on_device)(image, u, size, found)
         return {"pairs": pairs, "size": size}
@@ -207,6 +208,7 @@ class SaliencySwap(v2.Transform):
         Raises:
             ValueError: `cache=None`, or a read-only cache.
             TypeError: a data set without a length.
+            RuntimeError: the folder cannot be written, or no more; it says how many images were kept.
         """
         return precompute(self._finder, dataset, batch_size, num_workers, device)
 

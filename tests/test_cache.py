@@ -78,6 +78,8 @@ def in_child(work, uid=None):
     if pid == 0:
         code = 1
         try:
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            signal.alarm(60)  # a child that hangs ends, and fails
             if uid is not None and os.getuid() == 0:
                 os.setuid(uid)
             work()
@@ -553,7 +555,8 @@ def test_a_folder_that_cannot_be_written_is_read(tmp_path):
 
 def test_what_a_killed_writer_left_in_the_log_is_read_where_nothing_can_be_written(tmp_path):
     def work():
-        RegionCache(tmp_path / "c").put(entry_of(i) for i in range(5))
+        cache = RegionCache(tmp_path / "c")
+        cache.put(entry_of(i) for i in range(5))
         os.kill(os.getpid(), signal.SIGKILL)
 
     pid = os.fork()

@@ -1,47 +1,168 @@
-"""The SQLite file under a `RegionCache`: how it is opened, whose it is, and what a fault means."""
+"""The SQLite file under a `RegionCache`: how it is opened, whose it is, and what a fault means.
+
+Whatever calls SQLite in this process holds one lock, and so does a fork: SQLite has locks of its own, and a child that was
+forked while another thread held one of them would wait for ever.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import sqlite3
+import threading
 import time
+import weakref
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 APPLICATION = 0x43555453  # "CUTS", in the header of the file: another program's database is left alone
 SCHEMA = 1
+FAULTS = (sqlite3.Error, OSError, ValueError)  # all that `File.run` raises of itself
 _TIMEOUT = 10  # seconds to wait for the lock of another process
+_TRIES = 8  # of a reader, while a file is in motion
+_LOG = "mode=ro&readonly_shm=1"
+_SETTLED = "mode=ro&immutable=1"
+
+T = TypeVar("T")
 
 
-def connect(folder: Path, path: Path, writable: bool) -> sqlite3.Connection:
-    if writable:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if not os.access(folder, os.W_OK) or (os.path.exists(path) and not os.access(path, os.W_OK)):
-            raise PermissionError(f"no permission to write in {folder}")
-    elif not os.path.exists(path):  # unlike Path.exists, it is also False where we may not look
-        raise FileNotFoundError(f"no such file: {path}")
-    # Where we may not write, `immutable` reads without the log's shared memory, which would be a new file. It would not
-    # see what a killed writer left in the log.
-    settled = not os.access(folder, os.W_OK) and not _log_size(path)
-    mode = "mode=rwc" if writable else "mode=ro&immutable=1" if settled else "mode=ro"
-    connection = sqlite3.connect(f"{path.as_uri()}?{mode}", uri=True, timeout=_TIMEOUT, check_same_thread=False)
-    try:
-        _prepare(connection, writable)
-    except BaseException:
-        connection.close()
-        raise
-    return connection
+class File:
+    """The SQLite file of a folder: opened when it is needed, and closed before a fork.
+
+    A reader makes no file and changes none. Two ways of SQLite do that, and each needs its own care:
+
+    - Where the log and its index lie beside the file, somebody writes or was killed. `readonly_shm` reads both as they are.
+    - Where they are missing, SQLite would make them, in the name of the reader, and a writer of another name could not
+      open them. `immutable` makes nothing, but takes the file to be frozen. So before each look-up the reader checks
+      that the file is as it was and that no log has appeared, and opens it again if not.
+
+    A log without its index is not read: what a killed writer left in it is missing until somebody writes again.
+    """
+
+    def __init__(self, folder: Path, writable: bool) -> None:
+        self.folder, self.path, self.writable = folder, folder / "regions.sqlite", writable
+        self._connection: sqlite3.Connection | None = None
+        self._mode = ""
+        self._seen: tuple[Any, ...] | None = None  # its state when it was opened last
+
+    def run(self, work: Callable[[sqlite3.Connection], T], writing: bool = False) -> T:
+        """What `work` returns of the open file; if `writing`, in one transaction.
+
+        Raises:
+            sqlite3.Error, OSError, ValueError: the file cannot be opened, or the work cannot be done.
+        """
+        with _lock:
+            for tries in itertools.count():
+                forks = _forks
+                try:
+                    return self._attempt(work, writing)
+                except sqlite3.Error as error:
+                    # A signal handler may fork in the middle, which closes the file. Under a reader the file may change, or
+                    # its log come and go, in the middle.
+                    in_motion = not self.writable and tries < _TRIES and "locked" not in str(error)
+                    if forks == _forks and not in_motion:
+                        raise
+                self.disconnect()
+                time.sleep(0.001 * tries)
+        raise AssertionError  # never reached; the loop has no end
+
+    def close(self) -> None:
+        """Close the file and forget it: the next use makes it anew if it is gone."""
+        with _lock:
+            self.disconnect()
+            self._seen = None
+
+    def disconnect(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            if connection.in_transaction:  # a fork in the middle: a cursor would keep it open beyond the close
+                connection.rollback()
+            connection.close()
+
+    def _attempt(self, work: Callable[[sqlite3.Connection], T], writing: bool) -> T:
+        if self._connection is not None and (writing or self._mode == _SETTLED) and self._changed():
+            self.disconnect()
+        connection = self._connection or self._connect()
+        with connection:
+            return work(connection)
+
+    def _connect(self) -> sqlite3.Connection:
+        if self._seen is not None and not os.path.exists(self.path):
+            raise FileNotFoundError("it was removed while it was in use")
+        self._check_permission()
+        self._mode = "mode=rwc" if self.writable else _LOG if self._has_log() else _SETTLED
+        self._seen = self._state()
+        if self.writable:
+            self._disconnect_readers()
+        uri = f"{self.path.as_uri()}?{self._mode}"
+        connection = sqlite3.connect(uri, uri=True, timeout=_TIMEOUT, check_same_thread=False)
+        self._connection = connection
+        _files.add(self)
+        try:
+            _prepare(connection, self.writable)
+        except BaseException:
+            self.disconnect()
+            raise
+        self._seen = self._seen or self._state()
+        return connection
+
+    def _check_permission(self) -> None:
+        if self.writable:
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if not os.access(self.folder, os.W_OK) or (os.path.exists(self.path) and not os.access(self.path, os.W_OK)):
+                raise PermissionError(f"no permission to write in {self.folder}")
+        elif not os.path.exists(self.path):  # unlike Path.exists, it is also False where we may not look
+            raise FileNotFoundError(f"no such file: {self.path}")
+
+    def _disconnect_readers(self) -> None:
+        """Within a process SQLite opens the index of a log once: a writer would share that of a reader, and could not write."""
+        for other in list(_files):
+            if not other.writable:
+                other.disconnect()
+
+    def _has_log(self) -> bool:
+        return os.path.exists(f"{self.path}-wal") and os.path.exists(f"{self.path}-shm")
+
+    def _changed(self) -> bool:
+        return self._state() != self._seen
+
+    def _state(self) -> tuple[Any, ...] | None:
+        """What tells whether the file was removed, replaced or, if settled, changed. None: it is not there."""
+        try:
+            found = os.stat(self.path)
+        except OSError:
+            return None
+        if self._mode != _SETTLED:
+            return found.st_dev, found.st_ino
+        return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, self._has_log()
 
 
-def _log_size(path: Path) -> int:
-    try:
-        return os.path.getsize(f"{path}-wal")
-    except OSError:
-        return 0
+_lock = threading.RLock()  # re-entrant: a signal handler may fork, and a collected cache may be closed, in the middle
+_forks = 0
+_files: weakref.WeakSet[File] = weakref.WeakSet()  # all that may be open
+
+
+def _before_fork() -> None:
+    global _forks
+    _lock.acquire()
+    _forks += 1
+    for file in list(_files):
+        file.disconnect()
+
+
+def _after_fork_in_child() -> None:
+    global _lock
+    _lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_parent=lambda: _lock.release(), after_in_child=_after_fork_in_child)
 
 
 def _prepare(connection: sqlite3.Connection, writable: bool) -> None:
+    connection.text_factory = bytes  # a damaged row may call its bytes a text that is none
     connection.execute("PRAGMA cache_size = -2000")
     with connection:
         connection.execute("BEGIN")  # one snapshot for all that is read
@@ -97,7 +218,9 @@ def verified(key: bytes, stored: Any) -> bytes | None:
 
 
 def is_damage(error: Exception) -> bool:
-    return getattr(error, "sqlite_errorname", "").split("_")[:2] in (["SQLITE", "CORRUPT"], ["SQLITE", "NOTADB"])
+    """True where the bytes of the file are wrong. What the disk, the permissions or a lock refuse is an OperationalError; the
+    name of SQLite's error is known from Python 3.11 on only."""
+    return isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError)
 
 
 def way_out(error: Exception) -> str:

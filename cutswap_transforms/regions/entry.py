@@ -19,10 +19,11 @@ def pack(regions: Regions, spread: npt.NDArray[np.uint8]) -> list[bytes]:
     return [bytes((levels, grid, even)) + row.tobytes() for row, even in zip(bits, spread, strict=True)]
 
 
-def unpack(entry: bytes, grid: int) -> tuple[Regions, int] | None:
-    """The regions bool [L, G, G] of an entry and the spread; None where it holds another grid, or a level without a cell."""
+def unpack(entry: bytes, grid: int, levels: int | None = None) -> tuple[Regions, int] | None:
+    """The regions bool [L, G, G] of an entry and the spread; None where it holds another grid, another number of levels
+    than one that is known, or a level without a cell."""
     count = entry[0] * grid * grid if len(entry) > _HEAD else 0
-    if not count or entry[1] != grid or len(entry) != _HEAD + (count + 7) // 8:
+    if not count or entry[1] != grid or entry[0] != (levels or entry[0]) or len(entry) != _HEAD + (count + 7) // 8:
         return None
     bits = np.unpackbits(np.frombuffer(entry, np.uint8, offset=_HEAD), count=count)
     regions = bits.view(np.bool_).reshape(entry[0], grid, grid)

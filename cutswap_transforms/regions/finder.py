@@ -38,7 +38,7 @@ class RegionFinder:
 
     Attributes:
         cache: the argument, resolved: "memory", a `RegionCache` or None.
-        num_levels: L; None for a source of the user's that was not called yet.
+        num_levels: L; None for a source of the user's that was not called yet, whatever the cache says.
     """
 
     def __init__(self, saliency: Any, clustering: Any, grid: int, cache: Any, normalized: MeanStd | None) -> None:
@@ -102,17 +102,20 @@ class RegionFinder:
         store = cast(Memory | RegionCache, self.store)
         keys = [content_key(self.settings, a) for a in arrays]
         entries = [store.get(key) for key in keys]
-        found = [None if entry is None else unpack(entry, self.grid) for entry in entries]
+        found = [None if entry is None else unpack(entry, self.grid, self.num_levels) for entry in entries]
+        counts = {len(entry[0]) for entry in found if entry is not None}
+        if len(counts) > 1:
+            found[0] = None  # the source must say which number of levels is right
         missing = [j for j, entry in enumerate(found) if entry is None]
         if missing:
             images = torch.from_numpy(np.stack([arrays[j] for j in missing])).permute(0, 3, 1, 2)
             new = _arrays(self.compute(images))
             store.put(zip((keys[j] for j in missing), pack(*new), strict=True))
+            if counts - {self.num_levels}:
+                return self._looked_up(arrays)  # now entries of another number are missing too
             for j, region, even in zip(missing, *new, strict=True):
                 found[j] = (region, even)
         regions, spread = zip(*cast(list[tuple[Any, int]], found), strict=True)
-        if self.num_levels is None:
-            self.num_levels = len(regions[0])
         return Guidance(np.stack(regions) if len(regions) > 1 else regions[0][None], np.array(spread, np.uint8))
 
     def _described(self) -> str | None:

@@ -91,7 +91,8 @@ class KMeans:
         start = xp.where(finite, labels, -1)
         x[..., 0] *= self.saliency_weight
         found = self._partition(xp, x, finite, start)
-        return _merged(xp, points[..., 0], found, self.n_clusters) if self.union else found
+        found = _merged(xp, points[..., 0], found, self.n_clusters) if self.union else found
+        return as_dtype(found, "int64")  # NumPy 1 has other default integers on some systems
 
     def _partition(self, xp: Any, x: Any, finite: Any, start: Any) -> Any:
         """Labels int64 [M, P] of points float64 [M, P, D] from the starting ones; all have -1 where not finite."""

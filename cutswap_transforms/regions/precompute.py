@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from .._images import check_sample, eight_bits, image_leaves, pil_order
 from .entry import content_key
 from .finder import RegionFinder
+from .memory import Memory
 from .store import RegionCache
 
 _log = logging.getLogger("cutswap_transforms")
@@ -48,6 +49,7 @@ def precompute(
         keys, images = [key for key, _ in group], [image for _, image in group]
         if group:
             finder.fill(keys, torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).to(device or "cpu"))
+            _check_stored(store, done)
         group.clear()
         return len(keys)
 
@@ -62,7 +64,17 @@ def precompute(
         # Images of many sizes must not pile up in memory, nor stay unstored.
         while sum(map(len, waiting.values())) > _WAITING * batch_size:
             done += flush(max(waiting.values(), key=len))
-    return done + sum(flush(group) for group in waiting.values())
+    for group in waiting.values():
+        done += flush(group)
+    return done
+
+
+def _check_stored(store: Memory | RegionCache, done: int) -> None:
+    if isinstance(store, RegionCache) and not store.writable:
+        raise RuntimeError(
+            f"`cache` must be a folder that can be written, got {store!r}, which failed after {done} images; these are kept. "
+            "Make room or name another folder, and start again: what is kept is skipped"
+        )
 
 
 class _Keys:

@@ -4,7 +4,7 @@ Requirements:
 
 - an entry is data, never pickle: packed bits, with a checksum that is bound to its key;
 - many processes read and write at once, and one may be killed at any moment: SQLite's write-ahead log gives that;
-- no connection crosses a fork: it is closed before and opened again on both sides;
+- no connection crosses a fork: it is closed before and opened again on both sides; none outlives its cache;
 - whatever is wrong with the folder, training goes on: one warning says what to do, and regions are computed instead;
 - what this process has read once costs as little as the memory cache.
 """
@@ -13,17 +13,17 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import threading
 import warnings
 import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from .database import connect, is_damage, seal, verified, way_out
+from .database import FAULTS, File, is_damage, seal, verified, way_out
 from .entry import PREFIX
 from .memory import Memory
 
+T = TypeVar("T")
 _PATIENCE = 100  # misses in a row on a filled folder before the one warning
 
 
@@ -38,10 +38,11 @@ class RegionCache:
     Args:
         folder: made with mode 0700 if absent; holds one SQLite file (and its log), nothing else is written. It must
             lie on a local disk: SQLite's log does not work over network file systems.
-        read_only: look up, never write.
+        read_only: look up, and leave the folder as it is. What others write meanwhile is found.
 
     Attributes:
         hits, misses: look-ups of this process.
+        writable: False if `read_only`, and from the moment that the folder cannot be written.
 
     Memory per process is bounded: at most 16 MB of entries that were read or written, and 2 MB of SQLite's pages. If the
     folder cannot be read or written, one RuntimeWarning says what to do, and regions are kept in this process alone.
@@ -63,16 +64,19 @@ class RegionCache:
     def _reset(self) -> None:
         self.hits = self.misses = 0
         self._memory = Memory()  # what this process has read or written
-        self._connection: sqlite3.Connection | None = None
-        self._readable, self._writable = True, not self.read_only
-        self._lock = threading.RLock()
+        self._file = File(self.folder, not self.read_only)
+        self._readable, self._warned = True, False
         self._missed_in_a_row: int | None = 0
         self._known = 0  # entries of these settings at the first of the misses
-        _open_caches.add(self)
+        weakref.finalize(self, self._file.close)
 
     @property
     def path(self) -> Path:
-        return self.folder / "regions.sqlite"
+        return self._file.path
+
+    @property
+    def writable(self) -> bool:
+        return self._file.writable
 
     def __repr__(self) -> str:
         return f"RegionCache({str(self.folder)!r}{', read_only=True' if self.read_only else ''})"
@@ -85,9 +89,7 @@ class RegionCache:
         self._reset()
 
     def __len__(self) -> int:
-        with self._lock:
-            row = self._execute("SELECT count(*) FROM regions")
-        return int(row[0]) if row else 0
+        return self._count("SELECT count(*) FROM regions", ())
 
     def get(self, key: bytes) -> bytes | None:
         """The entry of a key, or None where there is none or a damaged one."""
@@ -112,60 +114,51 @@ class RegionCache:
         items = list(items)
         self._memory.put(items)
         rows = [(key, seal(key, entry) + entry) for key, entry in items]
-        with self._lock:
-            connection = self._connect() if self._writable and rows else None
-            if connection is None or not self._writable:
-                return
-            try:
-                with connection:
-                    connection.executemany("INSERT OR REPLACE INTO regions VALUES (?, ?)", rows)
-            except (sqlite3.Error, OSError) as error:
-                self._give_up(error, reading=is_damage(error))
-
-    def _read(self, key: bytes) -> bytes | None:
-        with self._lock:
-            row = self._execute("SELECT entry FROM regions WHERE key = ?", (key,))
-        return verified(key, row[0]) if row else None
+        if rows and self.writable:
+            self._run(lambda file: file.executemany("INSERT OR REPLACE INTO regions VALUES (?, ?)", rows), writing=True)
 
     def close(self) -> None:
         """Close the file; the next look-up opens it again."""
-        with self._lock:
-            connection, self._connection = self._connection, None
-            if connection is not None:
-                connection.close()
+        self._file.close()
 
-    def _execute(self, statement: str, values: tuple[Any, ...] = ()) -> tuple[Any, ...] | None:
-        connection = self._connect() if self._readable else None
-        if connection is None:
+    def _read(self, key: bytes) -> bytes | None:
+        row = self._run(lambda file: file.execute("SELECT entry FROM regions WHERE key = ?", (key,)).fetchone())
+        return verified(key, row[0]) if row else None
+
+    def _count(self, query: str, values: tuple[Any, ...]) -> int:
+        row = self._run(lambda file: file.execute(query, values).fetchone())
+        return int(row[0]) if row else 0
+
+    def _run(self, work: Callable[[sqlite3.Connection], T], writing: bool = False) -> T | None:
+        """What `work` returns of the file; None where it cannot be used."""
+        if not self._readable:
             return None
         try:
-            row: tuple[Any, ...] | None = connection.execute(statement, values).fetchone()
-            return row
-        except (sqlite3.Error, OSError) as error:
-            self._give_up(error, reading=True)
+            return self._file.run(work, writing)
+        except FAULTS as error:
+            found = self._reading_alone(error, (lambda file: None) if writing else work)
+            self._warn(error)
+            return found
+
+    def _reading_alone(self, fault: Exception, work: Callable[[sqlite3.Connection], T | None]) -> T | None:
+        """What `work` returns of the file, opened for reading alone, where that may help against the fault."""
+        self._file.disconnect()
+        self._readable, self._file.writable = self._file.writable and not is_damage(fault), False
+        try:
+            return self._file.run(work) if self._readable else None
+        except FAULTS:
+            self._readable = False
             return None
 
-    def _connect(self) -> sqlite3.Connection | None:
-        if self._connection is None and self._readable:
-            try:
-                self._connection = connect(self.folder, self.path, self._writable)
-            except PermissionError as error:
-                self._give_up(error, reading=not os.path.exists(self.path))
-                if self._readable:
-                    return self._connect()
-            except (sqlite3.Error, OSError, ValueError) as error:
-                self._give_up(error, reading=True)
-        return self._connection
-
-    def _give_up(self, error: Exception, reading: bool) -> None:
-        """Stop writing, or using the file at all, and say so once."""
-        self.close()
-        self._writable = False
-        self._readable = self._readable and not reading
-        done = "regions are" if reading else "regions that it lacks are"
+    def _warn(self, fault: Exception) -> None:
+        """Say once what is wrong. What fails later, as the reading after the writing, needs the same way out."""
+        if self._warned:
+            return
+        self._warned = True
+        done = "regions that it lacks are" if self._readable else "regions are"
         warnings.warn(
-            f"`cache` {str(self.path)!r} cannot be {'used' if reading else 'written'} ({error}); {done} "
-            f"computed and kept in this process alone. {way_out(error)}, or pass cache=None",
+            f"`cache` {str(self.path)!r} cannot be {'written' if self._readable else 'used'} ({fault}); {done} "
+            f"computed and kept in this process alone. {way_out(fault)}, or pass cache=None",
             RuntimeWarning,
             stacklevel=2,
         )
@@ -192,38 +185,4 @@ class RegionCache:
     def _count_of(self, prefix: bytes) -> int:
         """Entries with the prefix of some settings, counted up to the patience."""
         query = "SELECT count(*) FROM (SELECT 1 FROM regions WHERE key >= ? AND key < ? LIMIT ?)"
-        with self._lock:
-            row = self._execute(query, (prefix, prefix + b"\xff" * 17, _PATIENCE))
-        return int(row[0]) if row else 0
-
-
-_open_caches: weakref.WeakSet[RegionCache] = weakref.WeakSet()
-_held: list[RegionCache] = []
-_fork_lock = threading.Lock()  # two threads may fork at once
-
-
-def _before_fork() -> None:
-    _fork_lock.acquire()
-    _held[:] = list(_open_caches)
-    for cache in _held:
-        cache._lock.acquire()
-        cache.close()
-
-
-def _after_fork() -> None:
-    for cache in _held:
-        cache._lock.release()
-    _held.clear()
-    _fork_lock.release()
-
-
-def _after_fork_in_child() -> None:
-    global _fork_lock
-    for cache in _held:
-        cache._lock = threading.RLock()
-    _held.clear()
-    _fork_lock = threading.Lock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork_in_child)
+        return self._count(query, (prefix, prefix + b"\xff" * 17, _PATIENCE))

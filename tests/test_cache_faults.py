@@ -1,0 +1,527 @@
+"""The cache folder under stress: forks at a bad moment, crowds of writers, readers that must leave no trace, damage."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import multiprocessing
+import os
+import resource
+import shutil
+import signal
+import sqlite3
+import threading
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import assume, example, given, settings
+from hypothesis import strategies as st
+from images import as_kind, scene
+from test_cache import Counting, Scenes, entry_of, filled, in_child, one_warning, trains_on
+from torch.utils.data import DataLoader
+
+from cutswap_transforms import RegionCache, SaliencySwap
+from cutswap_transforms.__main__ import main
+from cutswap_transforms.regions import database
+from cutswap_transforms.regions.entry import content_key, pack, unpack
+
+CONTEXT = multiprocessing.get_context("fork")
+
+
+def keys(count):
+    return [entry_of(i)[0] for i in range(count)]
+
+
+class Darkness(Counting):
+    """A source whose maps depend on one image alone, however many are asked for; of as many levels as it is told, under one
+    fingerprint, as a user's who forgot to change it."""
+
+    fingerprint = "darkness"
+
+    def __init__(self, count=2):
+        super().__init__()
+        self.count = count
+
+    def native_maps(self, images):
+        self.seen += len(images)
+        return [255.0 - images[:, level % 3].float() for level in range(self.count)]
+
+
+def leaves_no_doubt(cache, i):
+    """Write an entry and read it past the memory, and another one that may be there."""
+    key, entry = entry_of(i)
+    cache.put([(key, entry)])
+    assert cache._read(key) == entry and cache._read(entry_of(i + 1)[0]) in (None, entry_of(i + 1)[1])
+
+
+# ---- forks --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("count", [20, pytest.param(300, marks=pytest.mark.slow)])
+def test_a_child_forked_while_threads_open_new_caches_reads_and_writes(tmp_path, count):
+    done = threading.Event()
+
+    def opens(name):
+        for i in range(10**9):
+            if done.is_set():
+                return
+            RegionCache(tmp_path / f"{name}{i % 20}").put([entry_of(i)])
+
+    threads = [threading.Thread(target=opens, args=(name,)) for name in "ab"]
+    for thread in threads:
+        thread.start()
+    try:
+        for i in range(count):
+            in_child(lambda i=i: leaves_no_doubt(RegionCache(tmp_path / "children"), i))
+    finally:
+        done.set()
+        for thread in threads:
+            thread.join()
+    assert len(RegionCache(tmp_path / "children")) == count
+
+
+def test_a_signal_handler_may_fork_in_the_middle_of_the_librarys_work(tmp_path):
+    cache, forked = RegionCache(tmp_path / "c"), []
+
+    def fork(*_):
+        in_child(lambda: leaves_no_doubt(cache, 10_000 + len(forked)))
+        forked.append(1)
+
+    def ask():
+        for i in range(20):
+            os.kill(os.getpid(), signal.SIGUSR1)
+            while len(forked) == i:
+                time.sleep(0.001)
+
+    before = signal.signal(signal.SIGUSR1, fork)
+    thread = threading.Thread(target=ask)
+    thread.start()
+    try:
+        written = 0
+        while thread.is_alive():
+            leaves_no_doubt(cache, written)
+            written += 1
+    finally:
+        thread.join()
+        signal.signal(signal.SIGUSR1, before)
+    assert len(cache) == written + len(forked)
+
+
+# ---- many processes on a fresh folder -------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")  # more workers than cores
+def test_no_loader_worker_loses_a_fresh_folder(tmp_path):
+    """A lost cache is a warning, which is an error here and ends the loader."""
+    for trial in range(300):
+        swap = SaliencySwap(Counting(), cache=tmp_path / str(trial))
+        loader = DataLoader(Scenes(8, swap, height=8), num_workers=4, batch_size=None, multiprocessing_context=CONTEXT)
+        assert len(list(loader)) == len(swap.cache) == 8
+        shutil.rmtree(tmp_path / str(trial))
+
+
+@pytest.mark.slow
+def test_three_thousand_writers_of_fresh_folders_all_write(tmp_path):
+    def at_once(folder, k, gate):
+        os.close(gate[1])
+        os.read(gate[0], 1)  # until the parent closes it
+        leaves_no_doubt(RegionCache(folder), k)
+
+    for trial in range(375):
+        gate = os.pipe()
+        processes = [CONTEXT.Process(target=at_once, args=(tmp_path / str(trial), k, gate)) for k in range(8)]
+        for process in processes:
+            process.start()
+        for end in gate:
+            os.close(end)
+        for process in processes:
+            process.join(120)
+            assert process.exitcode == 0
+        assert len(RegionCache(tmp_path / str(trial))) == 8
+        shutil.rmtree(tmp_path / str(trial))
+
+
+# ---- readers ------------------------------------------------------------------------------------------------------
+
+
+def listing(folder):
+    """Names, sizes, times and bytes. Not while the file is open here: to close it drops the locks of this process."""
+    return {p.name: (p.stat().st_size, p.stat().st_mtime_ns, p.read_bytes()) for p in folder.iterdir()}
+
+
+def killed_writer(folder, count):
+    def work():
+        cache = RegionCache(folder)
+        cache.put([entry_of(i) for i in range(count)])
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    process = CONTEXT.Process(target=work)
+    process.start()
+    process.join(60)
+    assert process.exitcode == -signal.SIGKILL and (folder / "regions.sqlite-wal").stat().st_size
+
+
+@pytest.mark.parametrize("state", ["settled", "log", "log without its index"])
+def test_a_reader_leaves_the_folder_as_it_was(tmp_path, state):
+    folder = tmp_path / "c"
+    filled(folder, 5)
+    if state != "settled":
+        killed_writer(folder, 9)
+    if state == "log without its index":
+        (folder / "regions.sqlite-shm").unlink()
+    before = listing(folder)
+    reader = RegionCache(folder, read_only=True)
+    found = [reader.get(key) for key in keys(12)]
+    assert len(reader) == sum(entry is not None for entry in found) == (9 if state == "log" else 5)
+    assert all(entry in (None, entry_of(i)[1]) for i, entry in enumerate(found))
+    assert sorted(p.name for p in folder.iterdir()) == sorted(before)
+    reader.close()
+    assert listing(folder) == before
+    leaves_no_doubt(RegionCache(folder), 20)
+
+
+def test_a_reader_of_no_folder_makes_none(tmp_path):
+    with one_warning("cannot be used (no such file"):
+        trains_on(RegionCache(tmp_path / "c", read_only=True))
+    assert not list(tmp_path.iterdir())
+
+
+@contextlib.contextmanager
+def writer_process(folder):
+    """`write(i)`: another process stores an entry and says so; `write(None)`: it closes its cache, which empties the log."""
+    ours, theirs = CONTEXT.Pipe()
+
+    def work():
+        ours.close()
+        cache = RegionCache(folder)
+        with contextlib.suppress(EOFError):
+            while True:
+                asked = theirs.recv()
+                cache.close() if asked is None else leaves_no_doubt(cache, asked)
+                theirs.send(asked)
+
+    def write(i):
+        ours.send(i)
+        assert ours.poll(60) and ours.recv() == i
+
+    process = CONTEXT.Process(target=work)
+    process.start()
+    theirs.close()
+    yield write
+    ours.close()
+    process.join(60)
+    assert process.exitcode == 0
+
+
+def test_a_reader_beside_a_writer_finds_what_it_writes(tmp_path):
+    filled(tmp_path / "c", 5)
+    with writer_process(tmp_path / "c") as write:
+        reader = RegionCache(tmp_path / "c", read_only=True)
+        assert len(reader) == 5  # the file is settled: it is opened without a log
+        for i in range(5, 400):
+            assert reader.get(entry_of(i)[0]) is None
+            write(i)
+            assert reader.get(entry_of(i)[0]) == entry_of(i)[1]
+            if i % 7 == 0:
+                write(None)
+            if i % 30 == 0:
+                reader.close()
+        assert len(reader) == 400
+
+
+def test_reader_and_writer_of_one_process_do_not_disturb_each_other(tmp_path):
+    killed_writer(tmp_path / "c", 5)
+    reader, writer = RegionCache(tmp_path / "c", read_only=True), RegionCache(tmp_path / "c")
+    for i in range(5, 60):
+        assert len(reader) == i  # first with the log as it was left
+        leaves_no_doubt(writer, i)
+        if i % 5 == 0:
+            writer.close()
+        if i % 7 == 0:
+            reader.close()
+
+
+def test_a_reader_never_gets_a_wrong_value_from_a_file_in_motion(tmp_path):
+    """A writer that closes after each entry rewrites the file under the reader all the time."""
+
+    def work():
+        for i in range(10**9):
+            with contextlib.closing(RegionCache(tmp_path / "c")) as cache:
+                cache.put([entry_of(i % 500), entry_of(i % 77)])
+
+    filled(tmp_path / "c", 20)
+    process = CONTEXT.Process(target=work)
+    process.start()
+    end, rounds = time.monotonic() + 2, 0
+    while time.monotonic() < end:
+        reader = RegionCache(tmp_path / "c", read_only=True)
+        for i in np.random.default_rng(rounds).integers(0, 500, 50).tolist():
+            assert reader._read(entry_of(i)[0]) in (None, entry_of(i)[1])
+        rounds += 1
+    process.kill()
+    process.join(60)
+    assert rounds > 10 and len(RegionCache(tmp_path / "c", read_only=True)) > 20
+
+
+# ---- a folder that fails in mid-run ---------------------------------------------------------------------------------
+
+
+def test_a_folder_removed_in_mid_run_is_noticed_at_the_next_write(tmp_path):
+    for name in ("c", "d"):
+        cache = RegionCache(tmp_path / name)
+        cache.put([entry_of(0)])
+        shutil.rmtree(tmp_path / name)
+        if name == "d":
+            in_child(lambda: None)  # a fork closes the file
+        with one_warning("cannot be used (it was removed while it was in use); regions are computed and kept in this process"):
+            for i in range(1, 4):
+                cache.put([entry_of(i)])
+        assert [cache.get(key) for key in keys(4)] == [entry_of(i)[1] for i in range(4)] and len(cache) == 0
+        assert not list(tmp_path.iterdir()) and not cache.writable
+    reader = filled(tmp_path / "c") and RegionCache(tmp_path / "c", read_only=True)
+    assert len(reader) == 40
+    shutil.rmtree(tmp_path / "c")
+    with one_warning("cannot be used (it was removed while it was in use)"):
+        assert reader.get(entry_of(0)[0]) is None and reader.get(entry_of(1)[0]) is None
+
+
+def test_a_file_that_was_replaced_is_written(tmp_path):
+    cache = RegionCache(tmp_path / "c")
+    cache.put([entry_of(0)])
+    shutil.rmtree(tmp_path / "c")
+    filled(tmp_path / "c", 5)
+    cache.put([entry_of(7)])
+    assert len(RegionCache(tmp_path / "c")) == 6 and cache.writable
+
+
+def test_a_closed_cache_makes_its_folder_again(tmp_path):
+    cache = RegionCache(tmp_path / "c")
+    cache.put([entry_of(0)])
+    cache.close()
+    shutil.rmtree(tmp_path / "c")
+    cache.put([entry_of(1)])
+    assert len(cache) == 1
+
+
+def limit_file_size(size):
+    """What a full disk does: a write beyond fails."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+
+def test_precompute_stops_where_the_disk_is_full(tmp_path):
+    def work():
+        limit_file_size(100_000)
+        swap = SaliencySwap(Counting(), cache=tmp_path / "c")
+        with (
+            one_warning("cannot be written"),
+            pytest.raises(
+                RuntimeError, match=r"`cache` must be a folder that can be written, got RegionCache\(.*\), which "
+            ) as e,
+        ):
+            swap.precompute(Scenes(900, height=8), batch_size=4)
+        kept = len(RegionCache(tmp_path / "c", read_only=True))
+        assert f"which failed after {kept} images" in str(e.value)
+        assert 0 < kept < 400 and swap.saliency.seen == kept + 4
+
+    in_child(work)
+
+
+def test_the_command_says_that_the_disk_is_full(tmp_path, capsys):
+    (tmp_path / "in").mkdir()
+    for i in range(60):
+        as_kind("PIL", scene(8, 8, seed=i)).save(tmp_path / "in" / f"{i}.png")
+
+    def work():
+        limit_file_size(25_000)
+        command = ["precompute", str(tmp_path / "in"), "--size", "8", "--cache", str(tmp_path / "c"), "--batch-size", "4"]
+        with one_warning("cannot be written"):
+            assert main(command) != 0
+        assert "error: `cache` must be a folder that can be written" in capsys.readouterr().err
+
+    in_child(work)
+
+
+def test_damage_is_told_from_a_refusal_by_the_kind_of_the_error(tmp_path):
+    def error_of(path, statement, pages=None):
+        with contextlib.closing(sqlite3.connect(path)) as file, pytest.raises(sqlite3.Error) as caught:
+            file.execute(f"PRAGMA max_page_count = {pages or 1000}")
+            file.executescript(statement)
+        return caught.value
+
+    (tmp_path / "notes").write_bytes(b"somebody's notes " * 500)
+    with contextlib.closing(sqlite3.connect(tmp_path / "torn")) as file:
+        file.executescript("CREATE TABLE t (a); INSERT INTO t VALUES (zeroblob(50000))")
+    data = (tmp_path / "torn").read_bytes()
+    (tmp_path / "torn").write_bytes(data[:4096] + b"\xff" * 4096 + data[8192:])
+    damage = [error_of(tmp_path / "notes", "SELECT * FROM t"), error_of(tmp_path / "torn", "SELECT count(*) FROM t")]
+    refusals = [
+        error_of(tmp_path / "new", "CREATE TABLE t (a); INSERT INTO t VALUES (zeroblob(50000))", 2),
+        PermissionError("no"),
+        sqlite3.OperationalError("database is locked"),
+    ]
+    assert [database.is_damage(error) for error in damage + refusals] == [True, True, False, False, False]
+    assert database.is_damage(sqlite3.DatabaseError("file is not a database")), "as Python 3.10 raises it, without a name"
+
+
+def test_a_collected_cache_closes_its_file(tmp_path, monkeypatch):
+    opened, connect = [], sqlite3.connect
+
+    def spy(*args, **kwargs):
+        opened.append(connect(*args, **kwargs))
+        return opened[-1]
+
+    monkeypatch.setattr(database.sqlite3, "connect", spy)
+    for read_only in (False, True):
+        cache = RegionCache(tmp_path / "c", read_only=read_only)
+        cache.put([entry_of(0)])
+        assert len(cache) == 1
+        in_child(lambda cache=cache: len(cache))
+        assert len(cache) == 1
+        del cache
+        gc.collect()
+    assert len(opened) == 4
+    for connection in opened:
+        with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+            connection.execute("SELECT 1")
+    assert [p.name for p in (tmp_path / "c").iterdir()] == ["regions.sqlite"], "the log was left behind"
+
+
+def reachable(folder):
+    """Let another user come to a folder below pytest's private one."""
+    for parent in (folder, *folder.parents):
+        if "pytest" in str(parent):
+            parent.chmod(0o755)
+
+
+def test_a_private_file_in_an_open_folder_is_one_warning(tmp_path):
+    filled(tmp_path / "c").chmod(0o600)
+    reachable(tmp_path / "c")
+    if os.getuid() != 0:
+        (tmp_path / "c" / "regions.sqlite").chmod(0)
+
+    def work():
+        with one_warning("cannot be used (no permission to write"):
+            trains_on(tmp_path / "c")
+        with one_warning("cannot be used"):
+            trains_on(RegionCache(tmp_path / "c", read_only=True))
+
+    in_child(work, uid=65534)
+
+
+# ---- damage: the same result as without a cache ---------------------------------------------------------------------
+
+
+def outputs(swap, count=6):
+    out = []
+    for i in range(count):
+        torch.manual_seed(i)
+        out.append(swap(scene(12, 9, seed=i)))
+    torch.manual_seed(99)
+    out.append(swap(torch.stack([scene(12, 9, seed=i) for i in range(count)])))
+    return torch.cat([x.flatten() for x in out])
+
+
+def mutated(data, rng):
+    """The bytes of a file with some of them flipped, a page of zeros or of noise, or the end cut off."""
+    data, kind = bytearray(data), rng.integers(0, 4)
+    place = int(rng.integers(0, len(data)))
+    if kind == 0:
+        for at in rng.integers(0, len(data), rng.integers(1, 20)):
+            data[at] ^= 1 << rng.integers(0, 8)
+    elif kind == 1:
+        return bytes(data[:place])
+    else:
+        page = place // 4096 * 4096
+        data[page : page + 4096] = bytes(4096) if kind == 2 else rng.bytes(len(data[page : page + 4096]))
+    return bytes(data)
+
+
+@pytest.mark.parametrize("count", [60, pytest.param(1000, marks=pytest.mark.slow)])
+def test_a_mutated_file_changes_no_result(tmp_path, count):
+    plain = outputs(SaliencySwap(Darkness(), cache=None))
+    swap = SaliencySwap(Darkness(), cache=tmp_path / "c")
+    outputs(swap)
+    swap.cache.put(entry_of(i) for i in range(60))  # pages enough that the tree has a root
+    swap.cache.close()
+    path, computed = tmp_path / "c" / "regions.sqlite", 0
+    good = path.read_bytes()
+    for trial in range(count):
+        path.write_bytes(mutated(good, np.random.default_rng(trial)))
+        swap = SaliencySwap(Darkness(), cache=RegionCache(tmp_path / "c", read_only=trial % 3 == 0))
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            assert torch.equal(outputs(swap), plain), trial
+        assert len(caught) <= 1, (trial, [str(w.message) for w in caught])
+        computed += swap.saliency.seen > 0
+        swap.cache.close()
+        for name in ("regions.sqlite-wal", "regions.sqlite-shm"):
+            (tmp_path / "c" / name).unlink(missing_ok=True)
+    assert computed > count / 4, "the mutations did no harm: this test tests nothing"
+
+
+TINY, GRID = SaliencySwap(cache=None, levels="all"), 24
+GOOD = pack(np.ones((1, 4, GRID, GRID), bool), np.full(1, 200, np.uint8))[0]
+
+
+def with_entries(folder, entries):
+    """A swap with a cache in which the images of `outputs` have these entries, sealed as good ones."""
+    swap = SaliencySwap(cache=folder, levels="all")
+    for i, entry in enumerate(entries):
+        pixels = scene(12, 9, seed=i).permute(1, 2, 0).contiguous().numpy()
+        swap.cache.put([(content_key(swap._finder.settings, pixels), entry)])
+    swap.cache.close()
+    return SaliencySwap(cache=RegionCache(folder), levels="all")
+
+
+@pytest.fixture(scope="module")
+def without_cache():
+    return outputs(TINY, 2)
+
+
+ENTRIES = st.one_of(
+    st.binary(max_size=400),
+    st.builds(lambda levels, grid, rest: bytes((levels, grid)) + rest, st.integers(0, 6), st.integers(0, 30), st.binary()),
+    st.builds(lambda levels: pack(np.ones((1, levels, GRID, GRID), bool), np.zeros(1, np.uint8))[0], st.integers(0, 9)),
+    st.integers(0, len(GOOD)).map(lambda n: GOOD[:n]),
+)
+
+
+@settings(max_examples=40)
+@given(first=ENTRIES, second=ENTRIES)
+@example(first=GOOD[:3] + bytes(len(GOOD) - 3), second=GOOD[:3] + bytes(72) + GOOD[75:])  # no cell, a level without a cell
+@example(first=b"", second=bytes((4, 0, 0)))
+def test_an_entry_that_is_none_changes_no_result_and_is_replaced(tmp_path_factory, without_cache, first, second):
+    assume(all(unpack(entry, GRID, 4) is None for entry in (first, second)))
+    folder = tmp_path_factory.mktemp("c")
+    swap = with_entries(folder, [first, second])
+    assert torch.equal(outputs(swap, 2), without_cache)
+    again = SaliencySwap(cache=RegionCache(folder), levels="all")
+    calls, source = [], again.saliency.native_maps
+    again.saliency.native_maps = lambda images: calls.append(1) or source(images)
+    assert torch.equal(outputs(again, 2), without_cache) and not calls
+    shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize("levels", ["auto", "all", "random", 0])
+@pytest.mark.parametrize(("stored", "now"), [(2, 3), (3, 2)])
+def test_entries_of_another_number_of_levels_are_replaced(tmp_path: Path, levels, stored, now):
+    images = torch.stack([scene(12, 9, seed=i) for i in range(4)])
+    SaliencySwap(Darkness(stored), cache=tmp_path / "c", levels=levels)(images[:2])
+    swap = SaliencySwap(Darkness(now), cache=tmp_path / "c", levels=levels, p=0.9)
+    plain = SaliencySwap(Darkness(now), cache=None, levels=levels, p=0.9)
+    assert swap(images[:1]).shape == images[:1].shape  # its entry cannot be told from a good one yet
+    for seed in range(20):
+        out = []
+        for one in (swap, plain):
+            torch.manual_seed(seed)
+            out.append(one(images[1:]))
+        assert torch.equal(*out)
+    mixed = SaliencySwap(Darkness(now), cache=tmp_path / "c", levels=levels)
+    mixed(images)  # the first is still of another number
+    assert mixed._finder(images).regions.shape[1] == now
