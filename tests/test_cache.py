@@ -921,7 +921,7 @@ def test_the_command_says_in_a_line_what_a_worker_met(scenes, capsys, monkeypatc
 def test_the_command_stops_where_the_disk_is_full(scenes, tmp_path, capfd):
     def work():
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (33_000, 33_000))
         assert main(command(scenes, "--batch-size", "1")) == 1
 
     assert main(command(scenes / "0.png", "--cache", str(tmp_path / "c"))) == 0

@@ -332,21 +332,6 @@ def test_precompute_stops_where_the_disk_is_full(tmp_path):
     in_child(work)
 
 
-def test_the_command_says_that_the_disk_is_full(tmp_path, capsys):
-    (tmp_path / "in").mkdir()
-    for i in range(60):
-        as_kind("PIL", scene(8, 8, seed=i)).save(tmp_path / "in" / f"{i}.png")
-
-    def work():
-        limit_file_size(25_000)
-        command = ["precompute", str(tmp_path / "in"), "--size", "8", "--cache", str(tmp_path / "c"), "--batch-size", "4"]
-        with one_warning("cannot be written"):
-            assert main(command) != 0
-        assert "error: `cache` must be a folder that can be written" in capsys.readouterr().err
-
-    in_child(work)
-
-
 def test_damage_is_told_from_a_refusal_by_the_kind_of_the_error(tmp_path):
     def error_of(path, statement, pages=None):
         with contextlib.closing(sqlite3.connect(path)) as file, pytest.raises(sqlite3.Error) as caught:
