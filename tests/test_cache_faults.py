@@ -20,12 +20,11 @@ import pytest
 import torch
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
-from images import as_kind, scene
+from images import scene
 from test_cache import Counting, Scenes, entry_of, filled, in_child, one_warning, trains_on
 from torch.utils.data import DataLoader
 
 from cutswap_transforms import RegionCache, SaliencySwap
-from cutswap_transforms.__main__ import main
 from cutswap_transforms.regions import database
 from cutswap_transforms.regions.entry import content_key, pack, unpack
 
