@@ -372,52 +372,6 @@ def test_eight_processes_fill_one_cache(tmp_path):
     assert all(cache.get(entry_of(i)[0]) == entry_of(i)[1] for i in range(450))
 
 
-def fill_at_once(folder, k, barrier):
-    barrier.wait()
-    fill(folder, k, 1)
-
-
-def test_processes_that_open_a_fresh_folder_at_once_all_write(tmp_path):
-    context = multiprocessing.get_context("fork")
-    for trial in range(25):  # before the file was prepared in transactions, one process of twenty lost its cache
-        barrier = context.Barrier(8)
-        processes = [context.Process(target=fill_at_once, args=(tmp_path / str(trial), k, barrier)) for k in range(8)]
-        for process in processes:
-            process.start()
-        for process in processes:
-            process.join(120)
-            assert process.exitcode == 0
-        assert len(RegionCache(tmp_path / str(trial))) == 8
-
-
-def test_a_hundred_kills_in_the_middle_of_writes(tmp_path):
-    folder, told = tmp_path / "c", 0
-    rng = np.random.default_rng(0)
-    for _ in range(100):
-        reader, writer = os.pipe()
-        pid = os.fork()
-        if pid == 0:
-            cache, i = RegionCache(folder), told
-            while True:
-                cache.put([entry_of(i), entry_of(i + 1)])
-                i += 2
-                os.write(writer, b".")  # only now it counts as stored
-        os.close(writer)
-        os.read(reader, 1)
-        time.sleep(rng.uniform(0, 0.004))
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
-        with os.fdopen(reader, "rb") as stream:
-            told += 2 * (1 + len(stream.read()))
-        cache = RegionCache(folder)
-        assert len(cache) >= told and len(cache) % 2 == 0
-        assert cache.get(entry_of(told - 1)[0]) == entry_of(told - 1)[1]
-        told = len(cache)  # a last pair may have been stored and not told
-        cache.close()
-    cache = RegionCache(folder)
-    assert told > 200 and all(cache.get(entry_of(i)[0]) == entry_of(i)[1] for i in range(told))
-
-
 def test_threads_that_fork_at_once_do_not_wait_for_each_other(tmp_path):
     caches = [RegionCache(tmp_path / str(i)) for i in range(3)]
     for cache in caches:

@@ -12,7 +12,6 @@ import signal
 import sqlite3
 import threading
 import time
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +21,6 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from images import scene
 from test_cache import Counting, Scenes, entry_of, filled, in_child, one_warning, trains_on
-from torch.utils.data import DataLoader
 
 from cutswap_transforms import RegionCache, SaliencySwap
 from cutswap_transforms.regions import database
@@ -60,29 +58,6 @@ def leaves_no_doubt(cache, i):
 # ---- forks --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("count", [20, pytest.param(300, marks=pytest.mark.slow)])
-def test_a_child_forked_while_threads_open_new_caches_reads_and_writes(tmp_path, count):
-    done = threading.Event()
-
-    def opens(name):
-        for i in range(10**9):
-            if done.is_set():
-                return
-            RegionCache(tmp_path / f"{name}{i % 20}").put([entry_of(i)])
-
-    threads = [threading.Thread(target=opens, args=(name,)) for name in "ab"]
-    for thread in threads:
-        thread.start()
-    try:
-        for i in range(count):
-            in_child(lambda i=i: leaves_no_doubt(RegionCache(tmp_path / "children"), i))
-    finally:
-        done.set()
-        for thread in threads:
-            thread.join()
-    assert len(RegionCache(tmp_path / "children")) == count
-
-
 def test_a_signal_handler_may_fork_in_the_middle_of_the_librarys_work(tmp_path):
     cache, forked = RegionCache(tmp_path / "c"), []
 
@@ -111,38 +86,6 @@ def test_a_signal_handler_may_fork_in_the_middle_of_the_librarys_work(tmp_path):
 
 
 # ---- many processes on a fresh folder -------------------------------------------------------------------------------
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")  # more workers than cores
-def test_no_loader_worker_loses_a_fresh_folder(tmp_path):
-    """A lost cache is a warning, which is an error here and ends the loader."""
-    for trial in range(300):
-        swap = SaliencySwap(Counting(), cache=tmp_path / str(trial))
-        loader = DataLoader(Scenes(8, swap, height=8), num_workers=4, batch_size=None, multiprocessing_context=CONTEXT)
-        assert len(list(loader)) == len(swap.cache) == 8
-        shutil.rmtree(tmp_path / str(trial))
-
-
-@pytest.mark.slow
-def test_three_thousand_writers_of_fresh_folders_all_write(tmp_path):
-    def at_once(folder, k, gate):
-        os.close(gate[1])
-        os.read(gate[0], 1)  # until the parent closes it
-        leaves_no_doubt(RegionCache(folder), k)
-
-    for trial in range(375):
-        gate = os.pipe()
-        processes = [CONTEXT.Process(target=at_once, args=(tmp_path / str(trial), k, gate)) for k in range(8)]
-        for process in processes:
-            process.start()
-        for end in gate:
-            os.close(end)
-        for process in processes:
-            process.join(120)
-            assert process.exitcode == 0
-        assert len(RegionCache(tmp_path / str(trial))) == 8
-        shutil.rmtree(tmp_path / str(trial))
 
 
 # ---- readers ------------------------------------------------------------------------------------------------------
@@ -409,44 +352,6 @@ def outputs(swap, count=6):
     torch.manual_seed(99)
     out.append(swap(torch.stack([scene(12, 9, seed=i) for i in range(count)])))
     return torch.cat([x.flatten() for x in out])
-
-
-def mutated(data, rng):
-    """The bytes of a file with some of them flipped, a page of zeros or of noise, or the end cut off."""
-    data, kind = bytearray(data), rng.integers(0, 4)
-    place = int(rng.integers(0, len(data)))
-    if kind == 0:
-        for at in rng.integers(0, len(data), rng.integers(1, 20)):
-            data[at] ^= 1 << rng.integers(0, 8)
-    elif kind == 1:
-        return bytes(data[:place])
-    else:
-        page = place // 4096 * 4096
-        data[page : page + 4096] = bytes(4096) if kind == 2 else rng.bytes(len(data[page : page + 4096]))
-    return bytes(data)
-
-
-@pytest.mark.parametrize("count", [60, pytest.param(1000, marks=pytest.mark.slow)])
-def test_a_mutated_file_changes_no_result(tmp_path, count):
-    plain = outputs(SaliencySwap(Darkness(), cache=None))
-    swap = SaliencySwap(Darkness(), cache=tmp_path / "c")
-    outputs(swap)
-    swap.cache.put(entry_of(i) for i in range(60))  # pages enough that the tree has a root
-    swap.cache.close()
-    path, computed = tmp_path / "c" / "regions.sqlite", 0
-    good = path.read_bytes()
-    for trial in range(count):
-        path.write_bytes(mutated(good, np.random.default_rng(trial)))
-        swap = SaliencySwap(Darkness(), cache=RegionCache(tmp_path / "c", read_only=trial % 3 == 0))
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            assert torch.equal(outputs(swap), plain), trial
-        assert len(caught) <= 1, (trial, [str(w.message) for w in caught])
-        computed += swap.saliency.seen > 0
-        swap.cache.close()
-        for name in ("regions.sqlite-wal", "regions.sqlite-shm"):
-            (tmp_path / "c" / name).unlink(missing_ok=True)
-    assert computed > count / 4, "the mutations did no harm: this test tests nothing"
 
 
 TINY, GRID = SaliencySwap(cache=None, levels="all"), 24

@@ -5,6 +5,18 @@ Each test has a part that `make test` runs and the full count, which is slow.
 
 from __future__ import annotations
 
+import contextlib
+import io
+import os
+import shutil
+import signal
+import threading
+import time
+import warnings
+from pathlib import Path
+from random import Random
+from typing import Any
+
 import numpy as np
 import PIL.Image
 import pytest
@@ -12,9 +24,13 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from images import pixels
+from test_cache import Counting, Scenes, entry_of, in_child
+from test_cache_faults import CONTEXT, Darkness, leaves_no_doubt, outputs
+from torch.utils.data import DataLoader
 from torchvision import tv_tensors
 
-from cutswap_transforms import KMeans, SaliencySwap
+from cutswap_transforms import KMeans, RegionCache, SaliencySwap
+from cutswap_transforms import _files as files
 
 # ---- the swap, whatever the arguments, the image and the maps -----------------------------------------------------------
 
@@ -105,3 +121,192 @@ def test_every_swap_is_a_permutation(image, swap, seed):
 @arbitrary
 def test_ten_thousand_swaps_are_permutations(image, swap, seed):
     check_swap(image, swap, seed)
+
+
+# ---- the cache: forks, kills, fresh folders, damaged files ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("count", [20, pytest.param(300, marks=pytest.mark.slow)])
+def test_a_child_forked_while_threads_open_new_caches_reads_and_writes(tmp_path, count):
+    done = threading.Event()
+
+    def opens(name):
+        for i in range(10**9):
+            if done.is_set():
+                return
+            RegionCache(tmp_path / f"{name}{i % 20}").put([entry_of(i)])
+
+    threads = [threading.Thread(target=opens, args=(name,)) for name in "ab"]
+    for thread in threads:
+        thread.start()
+    try:
+        for i in range(count):
+            in_child(lambda i=i: leaves_no_doubt(RegionCache(tmp_path / "children"), i))
+    finally:
+        done.set()
+        for thread in threads:
+            thread.join()
+    assert len(RegionCache(tmp_path / "children")) == count
+
+
+def test_a_hundred_kills_in_the_middle_of_writes(tmp_path):
+    folder, told = tmp_path / "c", 0
+    rng = np.random.default_rng(0)
+    for _ in range(100):
+        reader, writer = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            cache, i = RegionCache(folder), told
+            while True:
+                cache.put([entry_of(i), entry_of(i + 1)])
+                i += 2
+                os.write(writer, b".")  # only now it counts as stored
+        os.close(writer)
+        os.read(reader, 1)
+        time.sleep(rng.uniform(0, 0.004))
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        with os.fdopen(reader, "rb") as stream:
+            told += 2 * (1 + len(stream.read()))
+        cache = RegionCache(folder)
+        assert len(cache) >= told and len(cache) % 2 == 0
+        assert cache.get(entry_of(told - 1)[0]) == entry_of(told - 1)[1]
+        told = len(cache)  # a last pair may have been stored and not told
+        cache.close()
+    cache = RegionCache(folder)
+    assert told > 200 and all(cache.get(entry_of(i)[0]) == entry_of(i)[1] for i in range(told))
+
+
+@pytest.mark.parametrize("trials", [5, pytest.param(300, marks=[pytest.mark.slow, pytest.mark.timeout(1200)])])
+@pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")  # more workers than cores
+def test_no_loader_worker_loses_a_fresh_folder(tmp_path, trials):
+    """A lost cache is a warning, which is an error here and ends the loader."""
+    for trial in range(trials):
+        swap = SaliencySwap(Counting(), cache=tmp_path / str(trial))
+        loader = DataLoader(Scenes(8, swap, height=8), num_workers=4, batch_size=None, multiprocessing_context=CONTEXT)
+        assert len(list(loader)) == len(swap.cache) == 8
+        shutil.rmtree(tmp_path / str(trial))
+
+
+@pytest.mark.parametrize("trials", [25, pytest.param(375, marks=[pytest.mark.slow, pytest.mark.timeout(1200)])])
+def test_eight_writers_of_a_fresh_folder_all_write(tmp_path, trials):
+    """Before the file was prepared in transactions, one process of twenty lost its cache."""
+
+    def at_once(folder, k, gate):
+        os.close(gate[1])
+        os.read(gate[0], 1)  # until the parent closes it
+        leaves_no_doubt(RegionCache(folder), k)
+
+    for trial in range(trials):
+        gate = os.pipe()
+        processes = [CONTEXT.Process(target=at_once, args=(tmp_path / str(trial), k, gate)) for k in range(8)]
+        for process in processes:
+            process.start()
+        for end in gate:
+            os.close(end)
+        for process in processes:
+            process.join(120)
+            assert process.exitcode == 0
+        assert len(RegionCache(tmp_path / str(trial))) == 8
+        shutil.rmtree(tmp_path / str(trial))
+
+
+def mutated(data, rng):
+    """The bytes of a file with some of them flipped, a page of zeros or of noise, or the end cut off."""
+    data, kind = bytearray(data), rng.integers(0, 4)
+    place = int(rng.integers(0, len(data)))
+    if kind == 0:
+        for at in rng.integers(0, len(data), rng.integers(1, 20)):
+            data[at] ^= 1 << rng.integers(0, 8)
+    elif kind == 1:
+        return bytes(data[:place])
+    else:
+        page = place // 4096 * 4096
+        data[page : page + 4096] = bytes(4096) if kind == 2 else rng.bytes(len(data[page : page + 4096]))
+    return bytes(data)
+
+
+@pytest.mark.parametrize("count", [60, pytest.param(1000, marks=pytest.mark.slow)])
+def test_a_mutated_file_changes_no_result(tmp_path, count):
+    plain = outputs(SaliencySwap(Darkness(), cache=None))
+    swap = SaliencySwap(Darkness(), cache=tmp_path / "c")
+    outputs(swap)
+    swap.cache.put(entry_of(i) for i in range(60))  # pages enough that the tree has a root
+    swap.cache.close()
+    path, computed = tmp_path / "c" / "regions.sqlite", 0
+    good = path.read_bytes()
+    for trial in range(count):
+        path.write_bytes(mutated(good, np.random.default_rng(trial)))
+        swap = SaliencySwap(Darkness(), cache=RegionCache(tmp_path / "c", read_only=trial % 3 == 0))
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            assert torch.equal(outputs(swap), plain), trial
+        assert len(caught) <= 1, (trial, [str(w.message) for w in caught])
+        computed += swap.saliency.seen > 0
+        swap.cache.close()
+        for name in ("regions.sqlite-wal", "regions.sqlite-shm"):
+            (tmp_path / "c" / name).unlink(missing_ok=True)
+    assert computed > count / 4, "the mutations did no harm: this test tests nothing"
+
+
+# ---- damaged images -----------------------------------------------------------------------------------------------------
+
+
+# What Pillow writes here: the kinds of file that have our suffixes, and others that hide under them.
+FORMATS: list[tuple[str, dict[str, Any]]] = [
+    *(
+        (name, {})
+        for name in ("BMP", "JPEG", "PNG", "PPM", "TIFF", "WEBP", "DDS", "JPEG2000", "GIF", "AVIF", "BLP", "ICO", "TGA")
+    ),
+    ("JPEG", {"progressive": True}),
+    *(("TIFF", {"compression": name}) for name in ("tiff_lzw", "tiff_deflate", "jpeg")),
+    *(("DDS", {"pixel_format": name}) for name in ("DXT1", "DXT5", "BC5")),
+    ("WEBP", {"lossless": True}),
+    ("JPEG2000", {"no_jp2": True}),
+]
+
+
+def encoded() -> list[bytes]:
+    """A small image in all the kinds and modes that go together."""
+    found, photo = [], PIL.Image.fromarray(np.random.default_rng(0).integers(0, 256, (9, 13, 3), np.uint8))
+    for kind, options in FORMATS:
+        for mode in ("RGB", "L", "P", "1", "RGBA", "I;16", "F"):
+            grey = photo.convert("L")
+            stream = io.BytesIO()
+            with contextlib.suppress(OSError, ValueError, KeyError):
+                (grey if mode in ("I;16", "F") else photo).convert(mode).save(stream, kind, **options)
+                found.append(stream.getvalue())
+    return found
+
+
+def damaged(content: bytes, random: Random) -> bytes:
+    """With one to four bytes changed, bits turned over, bytes put in or the end cut off; more often near the beginning."""
+    data = bytearray(content)
+    for _ in range(random.randint(1, 4)):
+        at = min(int(random.expovariate(1 / 30)) if random.random() < 0.7 else random.randrange(len(data)), len(data) - 1)
+        how = random.randrange(4)
+        if how == 0:
+            data[at] = random.randrange(256)
+        elif how == 1:
+            data[at] ^= 1 << random.randrange(8)
+        elif how == 2:
+            data[at:at] = random.randbytes(random.randint(1, 8))
+        elif random.random() < 0.3:
+            del data[max(at, 1) :]
+    return bytes(data)
+
+
+@pytest.mark.parametrize("count", [200, pytest.param(5000, marks=pytest.mark.slow)])
+def test_no_damaged_file_escapes(tmp_path: Path, count: int) -> None:
+    kinds, random, path = encoded(), Random(count), tmp_path / "damaged.png"
+    assert len(kinds) > 50
+    outcomes = set()
+    for i in range(count):
+        path.write_bytes(damaged(kinds[i % len(kinds)], random))
+        dataset = files.ImageFiles([path], 4)
+        shown, read = files.load_image(path, 4), dataset[0]
+        assert (shown is None or min(shown.size) == 4) and (
+            len(read) == 0 if isinstance(read, torch.Tensor) else min(read.size) == 4
+        )
+        outcomes.add(int(dataset.outcomes))
+    assert outcomes == {1, 2}
