@@ -831,7 +831,7 @@ def test_the_command_takes_torchruns_variables_for_what_they_are(scenes, capsys,
     monkeypatch.setenv("RANK", rank)
     monkeypatch.setenv("WORLD_SIZE", world)
     assert main(command(scenes)) == 2
-    assert capsys.readouterr().err.startswith("error: ")
+    assert f"error: `RANK` must be below `WORLD_SIZE`, both integers, got {rank!r} and {world!r}" in capsys.readouterr().err
 
 
 def test_the_command_keeps_what_is_finished(scenes, tmp_path, capsys, monkeypatch):

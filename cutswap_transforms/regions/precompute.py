@@ -102,15 +102,25 @@ def _share_of_this_rank(dataset: Any) -> Dataset[Any]:
     A `Subset` may be the share of this rank already, or the training half for all ranks. So its other samples follow:
     they are read, but only computed if no other rank has stored them by then.
     """
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
-    else:
-        given = "RANK" in os.environ and "WORLD_SIZE" in os.environ  # one of them alone does not say the share
-        rank, world = (int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])) if given else (0, 1)
+    rank, world = _rank_of_world()
     if world == 1:
         return cast(Dataset[Any], dataset)
     order = [i for first in range(rank, rank + world) for i in range(first % world, len(dataset), world)]
     return Subset(dataset, order if isinstance(dataset, Subset) else order[: len(range(rank, len(dataset), world))])
+
+
+def _rank_of_world() -> tuple[int, int]:
+    """The number of this process and how many there are, by the process group or by torchrun's variables."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_rank(), torch.distributed.get_world_size()
+    rank, world = os.environ.get("RANK"), os.environ.get("WORLD_SIZE")
+    if rank is None or world is None:  # one of them alone does not say the share
+        return 0, 1
+    if not (rank.isdecimal() and world.isdecimal() and int(rank) < int(world)):
+        raise ValueError(
+            f"`RANK` must be below `WORLD_SIZE`, both integers, got {rank!r} and {world!r}; unset them without torchrun"
+        )
+    return int(rank), int(world)
 
 
 def _progress(batches: Iterable[list[Keyed]], total: int) -> Iterator[list[Keyed]]:
