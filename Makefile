@@ -14,7 +14,7 @@ PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-slow test-matrix bench build clean
+.PHONY: help demo test test-slow test-matrix test-oldest test-newest bench build clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -47,8 +47,12 @@ test: $(TEST)  ## ruff, mypy, then pytest with doctests, without the slow tests
 test-slow: $(TEST)  ## the slow tests alone
 	$(PYTEST) -m slow
 
-test-matrix:  ## the fast tests with the oldest versions that setup.cfg allows, then with the newest
+test-matrix: test-oldest test-newest  ## the fast tests with the oldest versions that setup.cfg allows, then with the newest
+
+test-oldest:
 	tests/matrix.sh $(OLDEST) tests/oldest.txt
+
+test-newest:
 	tests/matrix.sh $(NEWEST)
 
 bench: $(TEST)  ## benchmarks beside the peers: table, JSON, plots in benchmarks/results (under ten minutes)
