@@ -14,10 +14,10 @@ PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-slow test-matrix test-oldest test-newest bench build clean
+.PHONY: help demo test test-slow test-matrix test-oldest test-newest test-integrations bench docs build clean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 $(PY):
 	@echo "Setting up $(VENV). This downloads torch: a few minutes, once."
@@ -55,8 +55,14 @@ test-oldest:
 test-newest:
 	tests/matrix.sh $(NEWEST)
 
+test-integrations:  ## the adapters beside anomalib, kornia, albumentations, Hugging Face, in an environment that it removes
+	tests/integrations/run.sh $(PYTHON)
+
 bench: $(TEST)  ## benchmarks beside the peers: table, JSON, plots in benchmarks/results (under ten minutes)
 	$(PY) benchmarks/run.py
+
+docs: $(TEST)  ## the site, in site/
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build
 
 build: $(TEST)  ## sdist and wheel in dist/, checked
 	rm -rf dist
@@ -64,4 +70,4 @@ build: $(TEST)  ## sdist and wheel in dist/, checked
 	$(PY) -m twine check --strict dist/*
 
 clean:  ## remove what the targets made; the environment stays, delete .venv yourself
-	rm -rf build dist demo *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf build dist demo site *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

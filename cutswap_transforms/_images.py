@@ -37,6 +37,11 @@ def is_image(leaf: Any) -> bool:
     )
 
 
+def is_item(sample: Any) -> bool:
+    """True for anomalib's `ImageItem` and `ImageBatch`, which hold image, mask and label by name."""
+    return hasattr(sample, "gt_label") and hasattr(sample, "gt_mask")
+
+
 def image_size(leaf: Any) -> tuple[int, int]:
     """(H, W) of an image leaf."""
     if isinstance(leaf, PIL.Image.Image):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -14,7 +15,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from ._arguments import MeanStd, checked_levels, checked_mean_std, checked_probability, checked_range
-from ._images import batch_size, check_sample, image_leaves, image_size, is_image
+from ._images import batch_size, check_sample, image_leaves, image_size, is_image, is_item
 from .draw import HEAD, NUMBERS, all_pairs, first_levels, first_pairs, levels_by_spread
 from .regions.cells import Guidance
 from .regions.finder import RegionFinder
@@ -22,7 +23,7 @@ from .regions.precompute import precompute
 from .saliency.checks import check_not_vmapped
 from .saliency.source import SaliencySource
 from .swap import mark_leaf, swap_leaf
-from .views import AnomalyGenerator
+from .views import AnomalyGenerator, swapped_fields
 
 
 class SaliencySwap(v2.Transform):
@@ -66,7 +67,8 @@ class SaliencySwap(v2.Transform):
     point in [0, 1]. The method sees 8 bits of each; the swap moves the original pixels. In a sample (dict, tuple, ...)
     all images get the same pairs, the first guides; of plain tensors only the first is an image, and none is where a
     PIL image or `tv_tensors.Image` is (torchvision's rule). A `tv_tensors.Mask` gets 1 in the swapped area; everything
-    else passes through. Type, dtype, device and PIL mode are kept.
+    else passes through. Type, dtype, device and PIL mode are kept. Items and batches of anomalib get image, mask and
+    label. A batch of a Hugging Face data set, a dict of lists, is one sample here, with a warning.
 
     Raises:
         TypeError: no image in the sample; boxes, key points, videos or arrays in it; unsupported dtypes.
@@ -128,6 +130,10 @@ class SaliencySwap(v2.Transform):
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]  # a compiled model breaks its graph here
     def forward(self, *inputs: Any) -> Any:
+        if len(inputs) == 1 and is_item(inputs[0]):
+            return inputs[0].update(in_place=False, **swapped_fields(self, inputs[0]))
+        if len(inputs) == 1 and isinstance(inputs[0], dict):
+            _warn_of_lists(inputs[0])
         if not self.return_mask:
             return super().forward(*inputs)
         if not (len(inputs) == 1 and is_image(inputs[0])):
@@ -136,7 +142,7 @@ class SaliencySwap(v2.Transform):
                 f"`return_mask=True` takes one bare image or batch, got {kinds}; "
                 "in a sample, put a tv_tensors.Mask of zeros beside the image instead"
             )
-        return super().forward(inputs[0], _empty_mask(inputs[0]))
+        return super().forward(inputs[0], empty_mask(inputs[0]))
 
     def check_inputs(self, flat_inputs: list[Any]) -> None:
         check_not_vmapped(flat_inputs)
@@ -275,7 +281,20 @@ class SaliencySwap(v2.Transform):
         return pairs * (u[:, 0] < self.p)[:, None, None]
 
 
-def _empty_mask(image: Any) -> tv_tensors.Mask:
+def _warn_of_lists(sample: dict[Any, Any]) -> None:
+    """A dict of equally long lists is how Hugging Face gives a batch; as one sample, all its images get the same pairs."""
+    lengths = {len(values) if isinstance(values, list) else -1 for values in sample.values()}
+    images = max((sum(map(is_image, values)) for values in sample.values() if isinstance(values, list)), default=0)
+    if images > 1 and len(lengths) == 1:
+        warnings.warn(
+            f"`sample` is a dict of lists, so its {images} images get the same swap, as views of one object; if it is a batch "
+            "of a Hugging Face data set, use cutswap_transforms.adapters.HuggingFaceSwap(swap)",
+            UserWarning,
+            stacklevel=2,
+        )
+
+
+def empty_mask(image: Any) -> tv_tensors.Mask:
     """uint8 zeros [1, H, W], of a batch [N, 1, H, W], on the image's device."""
     if isinstance(image, Tensor):
         zeros = torch.zeros((*image.shape[:-3], 1, *image.shape[-2:]), dtype=torch.uint8, device=image.device)

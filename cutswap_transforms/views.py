@@ -1,4 +1,4 @@
-"""What a training loop takes: SwapViews, an image and its negatives side by side, and the anomaly generator."""
+"""What a training loop takes: SwapViews, an image and its negatives side by side; anomalib's generators and items."""
 
 from __future__ import annotations
 
@@ -39,7 +39,10 @@ class SwapViews(nn.Module):
             raise TypeError(f"`transforms` must be one or more callables image -> image, got {wrong or 'none'}")
         self.transforms = transforms
 
-    def forward(self, image: Any) -> tuple[Any, ...]:
+    def forward(self, *inputs: Any) -> tuple[Any, ...]:
+        if len(inputs) != 1:
+            raise TypeError(f"`SwapViews` takes one image, got {len(inputs)} inputs; labels and masks do not follow views")
+        image = inputs[0]
         if not is_image(image):
             raise TypeError(f"`image` must be a PIL image or a tensor, got {type(image).__name__}")
         views = (t(image) for t in self.transforms)
@@ -74,6 +77,19 @@ class SwapViews(nn.Module):
         k, n = counts.pop(), len(samples)
         images = torch.stack([views[i].as_subclass(Tensor) for i in range(k) for views in samples])
         return images, torch.arange(k, device=images.device).repeat_interleave(n)
+
+
+def swapped_fields(swap: Any, item: Any) -> dict[str, Any]:
+    """Image, mask and label of an item or a batch of anomalib after the swap. Absent masks and labels are made."""
+    image = item.image
+    swap.check_inputs([image])
+    params = swap.make_params([image])
+    made = (params["pairs"][:, :, 5] > 0).any(1)
+    made = made if image.ndim == 4 else made[0]
+    mask = torch.zeros_like(image[..., 0, :, :], dtype=torch.bool) if item.gt_mask is None else item.gt_mask
+    label = torch.zeros_like(made) if item.gt_label is None else item.gt_label.bool().reshape(made.shape)
+    marked = swap.transform(tv_tensors.Mask(mask), params)
+    return {"image": swap.transform(image, params), "gt_mask": marked, "gt_label": label | made}
 
 
 class AnomalyGenerator(nn.Module):

@@ -30,7 +30,7 @@ from torch.utils.data import DataLoader
 from torchvision import tv_tensors
 
 from cutswap_transforms import KMeans, RegionCache, SaliencySwap
-from cutswap_transforms import _files as files
+from cutswap_transforms.shell import files
 
 # ---- the swap, whatever the arguments, the image and the maps -----------------------------------------------------------
 
@@ -304,8 +304,8 @@ def test_no_damaged_file_escapes(tmp_path: Path, count: int) -> None:
     outcomes = set()
     for i in range(count):
         path.write_bytes(damaged(kinds[i % len(kinds)], random))
-        dataset = files.ImageFiles([path], 4)
-        shown, read = files.load_image(path, 4), dataset[0]
+        dataset = files.ImageFiles([path], (4,))
+        shown, read = files.load_image(path, (4,)), dataset[0]
         assert (shown is None or min(shown.size) == 4) and (
             len(read) == 0 if isinstance(read, torch.Tensor) else min(read.size) == 4
         )

@@ -21,9 +21,9 @@ from torchvision.datasets import ImageFolder
 
 from cutswap_transforms import LayerCAMExtractor, SaliencySwap
 from cutswap_transforms import __main__ as cli
-from cutswap_transforms import _files as files
 from cutswap_transforms.preview.panels import font
 from cutswap_transforms.preview.sheet import _clipped, contact_sheet, spread
+from cutswap_transforms.shell import arguments, files, preview
 
 CELL = 64
 
@@ -185,7 +185,7 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
     """The measurement takes a second, and only one test is about it."""
-    monkeypatch.setattr(cli, "images_per_second", lambda images, swap: 7.0)
+    monkeypatch.setattr(preview, "images_per_second", lambda images, swap: 7.0)
 
 
 def run(folder: Path, *more: str) -> int:
@@ -267,7 +267,7 @@ def test_numbers_have_bounds(folder: Path, capsys: pytest.CaptureFixture[str], o
 
 
 def test_the_least_and_greatest_seed_are_torchs() -> None:
-    parse = cli._whole(-(2**63), 2**64 - 1)
+    parse = arguments.whole(-(2**63), 2**64 - 1)
     for seed in (-(2**63), 2**64 - 1):
         torch.manual_seed(parse(str(seed)))
     with pytest.raises((RuntimeError, ValueError)):
@@ -345,7 +345,7 @@ def test_files_that_hold_no_weights_are_named(folder: Path, capsys: pytest.Captu
 def test_whatever_comes_of_weights_is_a_sentence(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], fault: Any
 ) -> None:
-    monkeypatch.setattr(cli, "LayerCAMExtractor", Mock(side_effect=fault("first line\nsecond line")))
+    monkeypatch.setattr(arguments, "LayerCAMExtractor", Mock(side_effect=fault("first line\nsecond line")))
     assert run(folder, "--weights", "mine.npz") == 2
     told = capsys.readouterr().err
     assert told.startswith(f"error: `--weights` must be weights of tiny, got 'mine.npz' ({fault.__name__}: ")
@@ -356,14 +356,14 @@ def test_ctrl_c_and_a_lack_of_memory_are_told(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = folder.parent / "sheet.png"
-    monkeypatch.setattr(cli, "images_per_second", Mock(side_effect=KeyboardInterrupt))
+    monkeypatch.setattr(preview, "images_per_second", Mock(side_effect=KeyboardInterrupt))
     assert run(folder, "--out", str(out)) == 130
     assert capsys.readouterr().err == f"stopped: {out} is written, the images per second are not measured\n"
     before = out.read_bytes()
-    monkeypatch.setattr(cli, "contact_sheet", Mock(side_effect=KeyboardInterrupt))
+    monkeypatch.setattr(preview, "contact_sheet", Mock(side_effect=KeyboardInterrupt))
     assert run(folder, "--out", str(out)) == 130
     assert capsys.readouterr().err == "stopped: nothing was written\n" and out.read_bytes() == before
-    monkeypatch.setattr(cli, "contact_sheet", Mock(side_effect=MemoryError))
+    monkeypatch.setattr(preview, "contact_sheet", Mock(side_effect=MemoryError))
     assert run(folder, "--out", str(out)) == 1
     assert capsys.readouterr().err.startswith("error: out of memory: lower --size first")
 
@@ -408,7 +408,7 @@ def test_what_cannot_be_opened_is_not_passed_over_in_silence(tmp_path: Path, cap
     locked = tmp_path / "locked"
     locked.mkdir()
     assert files.find_images([tmp_path]) == [tmp_path / "a.png", tmp_path / "lost.png"]
-    assert files.load_image(tmp_path / "lost.png", 32) is None
+    assert files.load_image(tmp_path / "lost.png", (32,)) is None
     assert f"skipped {tmp_path / 'lost.png'}: not a readable image (FileNotFoundError)" in capsys.readouterr().err
     listdir = os.listdir
 
@@ -428,14 +428,14 @@ def test_images_are_loaded_upright_as_rgb(tmp_path: Path) -> None:
     Image.fromarray(ramp.astype(np.uint16)).save(tmp_path / "deep.png")
     Image.fromarray(ramp.astype(np.float32)).save(tmp_path / "float.tif")
     Image.fromarray((ramp // 257).astype(np.uint8)).save(tmp_path / "grey.png")
-    loaded = [files.load_image(tmp_path / name, 32) for name in ("deep.png", "float.tif", "grey.png")]
+    loaded = [files.load_image(tmp_path / name, (32,)) for name in ("deep.png", "float.tif", "grey.png")]
     for image in loaded:
         assert image is not None and image.mode == "RGB" and image.size == (64, 32)
         assert np.abs(np.asarray(image).astype(int)[..., 0] - ramp / 257).max() < 2
     exif = Image.Exif()
     exif[0x0112] = 6  # the camera was turned by a quarter
     picture(0, 32, 64).save(tmp_path / "turned.jpg", exif=exif)
-    turned = files.load_image(tmp_path / "turned.jpg", 64)
+    turned = files.load_image(tmp_path / "turned.jpg", (64,))
     assert turned is not None and turned.size == (64, 128)
 
 
@@ -449,12 +449,12 @@ def test_whatever_a_decoder_raises_is_a_note_but_not_ctrl_c(
 ) -> None:
     picture().save(tmp_path / "a.png")
     monkeypatch.setattr(Image.Image, "convert", Mock(side_effect=fault))
-    assert files.load_image(tmp_path / "a.png", 32) is None and len(files.ImageFiles([tmp_path / "a.png"], 32)[0]) == 0
+    assert files.load_image(tmp_path / "a.png", (32,)) is None and len(files.ImageFiles([tmp_path / "a.png"], (32,))[0]) == 0
     monkeypatch.setattr(Image.Image, "convert", Mock(side_effect=KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
-        files.load_image(tmp_path / "a.png", 32)
+        files.load_image(tmp_path / "a.png", (32,))
     with pytest.raises(KeyboardInterrupt):
-        files.ImageFiles([tmp_path / "a.png"], 32)[0]
+        files.ImageFiles([tmp_path / "a.png"], (32,))[0]
 
 
 def test_an_image_that_resizing_would_make_too_large_is_refused_before(
@@ -462,12 +462,12 @@ def test_an_image_that_resizing_would_make_too_large_is_refused_before(
 ) -> None:
     Image.new("L", (40_000, 1)).save(tmp_path / "line.png")
     Image.new("L", (40_000, 40)).save(tmp_path / "strip.png")
-    resized = files.load_image(tmp_path / "strip.png", 256)
+    resized = files.load_image(tmp_path / "strip.png", (256,))
     assert resized is not None and resized.size == (256_000, 256)
     capsys.readouterr()
     monkeypatch.setattr(Image.Image, "resize", Mock(side_effect=AssertionError("resized")))
-    assert files.load_image(tmp_path / "line.png", 256) is None
-    assert len(files.ImageFiles([tmp_path / "line.png"], 256)[0]) == 0
+    assert files.load_image(tmp_path / "line.png", (256,)) is None
+    assert len(files.ImageFiles([tmp_path / "line.png"], (256,))[0]) == 0
     sentence = f"skipped {tmp_path / 'line.png'}: it would be resized to 10240000 x 256 pixels, and {2**26} are the most"
     assert capsys.readouterr().err.splitlines() == [sentence] * 2
 
@@ -476,7 +476,7 @@ def test_values_that_are_no_numbers_do_not_hide_the_others(tmp_path: Path) -> No
     values = np.linspace(0, 1, 32 * 32, dtype=np.float32).reshape(32, 32)
     values[0, :3] = np.nan, np.inf, -np.inf
     Image.fromarray(values).save(tmp_path / "float.tif")
-    image = files.load_image(tmp_path / "float.tif", 32)
+    image = files.load_image(tmp_path / "float.tif", (32,))
     assert image is not None and [image.getpixel((x, 0))[0] for x in range(3)] == [0, 255, 0]
     assert image.getpixel((31, 31)) == (255, 255, 255)
 
@@ -488,14 +488,14 @@ def test_the_rate_is_that_of_images_no_cache_has_seen(folder: Path, monkeypatch:
         measured.append(swap)
         return 7.0
 
-    monkeypatch.setattr(cli, "images_per_second", measure)
+    monkeypatch.setattr(preview, "images_per_second", measure)
     assert run(folder, "--levels", "all", "--out", str(folder.parent / "sheet.png")) == 0
     assert [(swap.cache, swap.levels) for swap in measured] == [(None, "all")]
     clock = iter(range(1000))
     monkeypatch.undo()
-    monkeypatch.setattr(cli.time, "perf_counter", lambda: next(clock) / 100)
+    monkeypatch.setattr(preview.time, "perf_counter", lambda: next(clock) / 100)
     seen: list[Any] = []
-    assert cli.images_per_second([picture(0), picture(1)], seen.append, 0.5) == pytest.approx(100, rel=0.05)
+    assert preview.images_per_second([picture(0), picture(1)], seen.append, 0.5) == pytest.approx(100, rel=0.05)
 
 
 def test_a_swap_previews_itself_and_an_extractor_its_maps() -> None:

@@ -8,7 +8,7 @@ import os
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sized
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -16,12 +16,13 @@ import torch
 from torch.utils._pytree import tree_leaves
 from torch.utils.data import DataLoader, Dataset, Subset
 
-from .._images import check_sample, eight_bits, image_leaves, pil_order
+from .._images import check_sample, eight_bits, image_leaves, is_item, pil_order
 from .entry import content_key
 from .finder import RegionFinder
 from .memory import Memory
 from .store import RegionCache
 
+T = TypeVar("T")
 _log = logging.getLogger("cutswap_transforms")
 _LOG_EVERY = 10.0  # seconds
 _WAITING = 4  # batches of images of unequal size
@@ -53,7 +54,7 @@ def precompute(
         group.clear()
         return len(keys)
 
-    for batch in _progress(loader, len(cast(Sized, mine))):
+    for batch in progress(loader, len(cast(Sized, mine))):
         unknown = set(store.missing([key for key, _ in batch]))
         for key, image in batch:
             if key in unknown:
@@ -89,7 +90,7 @@ class _Keys:
     def __call__(self, samples: list[Any]) -> list[Keyed]:
         found = []
         for sample in samples:
-            leaves = tree_leaves(sample)
+            leaves = tree_leaves(sample.image if is_item(sample) else sample)
             check_sample(leaves)
             images = pil_order(eight_bits(image_leaves(leaves)[0], self.normalized))
             found += [(content_key(self.settings, image), np.ascontiguousarray(image)) for image in images]
@@ -123,12 +124,12 @@ def _rank_of_world() -> tuple[int, int]:
     return int(rank), int(world)
 
 
-def _progress(batches: Iterable[list[Keyed]], total: int) -> Iterator[list[Keyed]]:
+def progress(batches: Iterable[list[T]], total: int, what: str = "salient regions") -> Iterator[list[T]]:
     """The batches, with tqdm's bar where it is installed, else with a log line every ten seconds."""
     try:
-        bar = importlib.import_module("tqdm.auto").tqdm(total=total, desc="salient regions", unit="image")
+        bar = importlib.import_module("tqdm.auto").tqdm(total=total, desc=what, unit="image")
     except ImportError:
-        bar = _LogLines(total)
+        bar = _LogLines(total, what)
     with bar:
         for batch in batches:
             yield batch
@@ -136,8 +137,8 @@ def _progress(batches: Iterable[list[Keyed]], total: int) -> Iterator[list[Keyed
 
 
 class _LogLines:
-    def __init__(self, total: int) -> None:
-        self.total, self.count, self.begin = total, 0, time.monotonic()
+    def __init__(self, total: int, what: str) -> None:
+        self.total, self.what, self.count, self.begin = total, what, 0, time.monotonic()
         self.last = self.begin
 
     def __enter__(self) -> _LogLines:
@@ -154,4 +155,4 @@ class _LogLines:
 
     def _log(self) -> None:
         rate = self.count / max(time.monotonic() - self.begin, 1e-9)
-        _log.info("salient regions: %d of %d images, %.0f images/s", self.count, self.total, rate)
+        _log.info("%s: %d of %d images, %.0f images/s", self.what, self.count, self.total, rate)

@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 from torchvision.datasets.folder import IMG_EXTENSIONS, has_file_allowed_extension
 from torchvision.transforms import v2
 
+Size = tuple[int] | tuple[int, int]  # the shorter side, or (H, W)
 LARGEST = 2**26  # pixels of an image once it is resized: a long and narrow one would grow without bound
 
 
@@ -67,13 +68,13 @@ def _images_below(root: str) -> Iterator[str]:
                 yield path
 
 
-def load_image(path: Path, size: int) -> Image.Image | None:
-    """RGB, upright, shorter side `size`; None, and a note, if the file is no image or would become too large."""
+def load_image(path: Path, size: Size) -> Image.Image | None:
+    """RGB, upright, resized; None, and a note, if the file is no image or would become too large."""
     image = _decoded(path, size, lambda file: _rgb(ImageOps.exif_transpose(file)))
     return image and image.resize(_resized(image, size), Image.Resampling.LANCZOS)
 
 
-def _decoded(path: Path, size: int, decode: Callable[[Image.Image], Image.Image]) -> Image.Image | None:
+def _decoded(path: Path, size: Size, decode: Callable[[Image.Image], Image.Image]) -> Image.Image | None:
     try:
         with Image.open(path) as file:
             image = decode(file)
@@ -87,9 +88,11 @@ def _decoded(path: Path, size: int, decode: Callable[[Image.Image], Image.Image]
     return None
 
 
-def _resized(image: Image.Image, size: int) -> tuple[int, int]:
-    """Width and height once the shorter side is `size`."""
-    scale = size / min(image.size)
+def _resized(image: Image.Image, size: Size) -> tuple[int, int]:
+    """Width and height once the image is resized."""
+    if len(size) == 2:
+        return size[1], size[0]
+    scale = size[0] / min(image.size)
     return round(image.width * scale), round(image.height * scale)
 
 
@@ -112,13 +115,13 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 
 class ImageFiles(Dataset[Any]):
-    """RGB images of one shorter side; what cannot be read is noted and comes as an empty batch.
+    """RGB images as `Resize(size)` gives them; what cannot be read is noted and comes as an empty batch.
 
     Attributes:
         outcomes: uint8 [len(files)], in memory that loader workers share: 0 not tried, 1 read, 2 skipped.
     """
 
-    def __init__(self, files: Sequence[Path], size: int) -> None:
+    def __init__(self, files: Sequence[Path], size: Size) -> None:
         self.files, self.size, self.resize = list(files), size, v2.Resize(size)
         self.outcomes = torch.zeros(len(self.files), dtype=torch.uint8).share_memory_()  # type: ignore[no-untyped-call]
 

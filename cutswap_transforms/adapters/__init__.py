@@ -1,0 +1,29 @@
+"""The swap inside other libraries. Each adapter imports its library when it is first asked for, never before.
+
+>>> from cutswap_transforms import adapters
+>>> adapters.__all__
+['AlbumentationsSwap', 'AnomalibSwap', 'HuggingFaceSwap', 'KorniaSwap']
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+_HOMES = {
+    "AlbumentationsSwap": ("for_albumentations", "albumentations"),
+    "AnomalibSwap": ("for_anomalib", "anomalib"),
+    "HuggingFaceSwap": ("for_hugging_face", "datasets"),
+    "KorniaSwap": ("for_kornia", "kornia"),
+}
+__all__ = list(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {', '.join(_HOMES)}")
+    module, package = _HOMES[name]
+    try:
+        return getattr(importlib.import_module(f".{module}", __name__), name)
+    except ModuleNotFoundError as error:
+        raise ImportError(f"`adapters.{name}` needs {package}: pip install {package}") from error

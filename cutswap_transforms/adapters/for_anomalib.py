@@ -1,0 +1,32 @@
+"""anomalib: negatives in the training batches, with masks and labels.
+
+A transform among `train_augmentations` sees the image alone, so anomalib would call every negative normal. A callback sees the
+batch. It runs before anomalib's own pre-processor, which normalises the images.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lightning.pytorch import Callback
+
+from ..transform import SaliencySwap
+from ..views import swapped_fields
+
+
+class AnomalibSwap(Callback):
+    """Make a share of each training batch negatives: `Engine(callbacks=[AnomalibSwap()])`.
+
+    `batch.image` is swapped, `batch.gt_mask` gets 1 in the swapped area and `batch.gt_label` becomes True where a swap was
+    made; they are made where they are absent. It is for models that learn from labels or masks. One-class models (PatchCore,
+    PaDiM and others that take every training image for normal) must not have it.
+
+    Args:
+        swap: by default `SaliencySwap(p=0.5)`, so that half of the images stay normal.
+    """
+
+    def __init__(self, swap: SaliencySwap | None = None) -> None:
+        self.swap = swap or SaliencySwap(p=0.5)
+
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        batch.update(**swapped_fields(self.swap, batch))

@@ -1,0 +1,103 @@
+"""What the commands share: their arguments, the swap that these describe, and messages of one line."""
+
+from __future__ import annotations
+
+import argparse
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .. import LayerCAMExtractor, SaliencySwap
+from .files import UserError, suffixes
+
+STATUS = "exit status: 0 done; 1 work was lost on the way; 2 the request could not be met; 130 stopped by Ctrl-C"
+LARGEST_SIZE = 8192  # a square of it has as many pixels as an image may have
+
+
+def add_guidance(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", default="tiny", help="tiny (embedded) or a torchvision classification model")
+    parser.add_argument("--weights", default="DEFAULT", help="name of torchvision weights, path to a state_dict, or none")
+    parser.add_argument("--clustering", default="kmeans", help="kmeans, sklearn or opencv")
+    parser.add_argument("--levels", type=_levels, default="auto", help="auto, random, all or indices such as 0,2")
+
+
+def add_images(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("images", nargs="+", type=Path, help=f"image files, or folders searched for {suffixes()}")
+
+
+def add_size(parser: argparse.ArgumentParser, low: int, default: tuple[int, ...] | None = None) -> None:
+    parser.add_argument(
+        "--size",
+        type=whole(low, LARGEST_SIZE),
+        nargs="+",
+        action=_OneOrTwo,
+        default=default,
+        required=default is None,
+        metavar=("S", "W"),
+        help="what images are resized to: S pixels of the shorter side, or H W",
+    )
+
+
+class _OneOrTwo(argparse.Action):
+    def __call__(self, parser: Any, namespace: Any, values: Any, option: Any = None) -> None:
+        if len(values) > 2:
+            parser.error(f"argument --size: must be S or H W, got {len(values)} numbers; put the images before it")
+        setattr(namespace, self.dest, tuple(values))
+
+
+def size_text(size: tuple[int, ...]) -> str:
+    return f"shorter side {size[0]} px" if len(size) == 1 else f"{size[0]} x {size[1]} px"
+
+
+def make_swap(args: argparse.Namespace, **arguments: Any) -> SaliencySwap:
+    try:
+        return SaliencySwap(_saliency(args), args.clustering, levels=args.levels, **arguments)
+    except (ImportError, OSError, TypeError, ValueError) as error:  # the library's own sentences are good enough
+        raise UserError(one_line(error)) from None
+
+
+def _saliency(args: argparse.Namespace) -> LayerCAMExtractor:
+    try:
+        return LayerCAMExtractor(args.model, weights=None if args.weights.lower() == "none" else args.weights)
+    except Exception as error:  # a file of weights may hold anything
+        reason = one_line(error)
+        if isinstance(error, (ImportError, OSError, TypeError, ValueError)) and reason.startswith("`"):
+            raise UserError(reason) from None
+        name = type(error).__name__
+        raise UserError(f"`--weights` must be weights of {args.model}, got {args.weights!r} ({name}: {reason})") from None
+
+
+def check_device(device: str) -> None:
+    try:
+        torch.zeros(1, device=device).tolist()  # reading it back is more than "meta" can do
+    except Exception as error:  # torch has a kind of error for every kind of device
+        raise UserError(f"`--device` must be cpu or what torch can use here, got {device!r} ({one_line(error)})") from None
+
+
+def whole(low: int, high: int) -> Any:
+    def number(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = low - 1
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"must be an integer from {low} to {high}, got {text[:40]!r}")
+        return value
+
+    return number
+
+
+def _levels(text: str) -> str | tuple[int, ...]:
+    try:
+        return tuple(map(int, text.split(",")))
+    except ValueError:
+        return text
+
+
+def one_line(error: BaseException) -> str:
+    """What it says; of a loader's worker, whose traceback comes along, the last line."""
+    text = str(error).strip()
+    text = text.splitlines()[-1] if "Traceback (most recent call last)" in text else text
+    return textwrap.shorten(text, 600, placeholder=" ...") or type(error).__name__

@@ -1,0 +1,110 @@
+"""`preview FOLDER` draws a contact sheet of negatives."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from .. import SaliencySwap
+from ..preview.sheet import contact_sheet, spread
+from .arguments import STATUS, add_guidance, add_images, add_size, make_swap, one_line, size_text, whole
+from .files import UserError, find_images, load_image
+
+LARGEST_COLUMN = 2**24  # pixels of one column of the sheet, which has about nine
+
+
+def add(commands: Any) -> None:
+    parser = commands.add_parser(
+        "preview",
+        help="draw a contact sheet: original, saliency maps, clusters, patch pair, negative, mask",
+        description="Draws one row per image: original, a saliency map per level, clusters, the patch pair, the "
+        "negative and its mask. Prints the sheet's path and how many images per second were augmented.",
+        epilog=STATUS,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add_images(parser)
+    parser.add_argument("--out", "--output", type=Path, default=Path("contact_sheet.png"), help="the picture to write")
+    add_size(parser, 32, (256,))
+    parser.add_argument("--limit", type=whole(1, 1000), default=8, help="rows at most, spread evenly over the images found")
+    parser.add_argument("--seed", type=whole(-(2**63), 2**64 - 1), default=0, help="of the random swaps")
+    parser.add_argument("--cell", type=whole(64, 2048), default=192, help="longer side of the pictures on the sheet")
+    parser.add_argument(
+        "--scale", type=float, nargs=2, metavar=("LOW", "HIGH"), default=(0.002, 0.03), help="patch area / image area"
+    )
+    add_guidance(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Write the sheet; print its path and the throughput."""
+    found = find_images(args.images)
+    _check_sheet(args, found)
+    shown = spread(found, args.limit)
+    loaded = [(path, image) for path in shown if (image := load_image(path, args.size)) is not None]
+    if not loaded:
+        raise UserError(f"none of the {len(shown)} images tried could be read")
+    swap = make_swap(args, scale=tuple(args.scale))
+    torch.manual_seed(args.seed)
+    images = [image for _, image in loaded]
+    caption = (
+        f"model={args.model}, weights={args.weights}, clustering={args.clustering}, levels={args.levels}, "
+        f"scale={tuple(args.scale)}, seed={args.seed}; {size_text(args.size)}"
+    )
+    _save(contact_sheet(images, swap, names=[path.name for path, _ in loaded], caption=caption, cell=args.cell), args.out)
+    print(args.out)
+    try:
+        rate = images_per_second(images, make_swap(args, scale=tuple(args.scale), cache=None))
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"{args.out} is written, the images per second are not measured") from None
+    print(f"{rate:.0f} images per second (one at a time, {torch.get_num_threads()} threads, no cache, {size_text(args.size)})")
+
+
+def _check_sheet(args: argparse.Namespace, found: Sequence[Path]) -> None:
+    """What would be noticed only after the work, or never."""
+    _format(args.out)
+    if os.path.exists(args.out) and any(os.path.exists(path) and os.path.samefile(path, args.out) for path in found):
+        raise UserError(f"`--out` must not be one of the images, which it would overwrite, got {args.out}; name another file")
+    rows = min(args.limit, len(found))
+    if rows * args.cell**2 > LARGEST_COLUMN:
+        raise UserError(
+            f"`--limit` and `--cell` must make a sheet of at most {LARGEST_COLUMN} pixels in a column, got {rows} rows of "
+            f"{args.cell} x {args.cell}; lower one of them"
+        )
+
+
+def _format(out: Path) -> str:
+    """Pillow's name of the format that the suffix asks for."""
+    name = Image.registered_extensions().get(out.suffix.lower(), "")
+    if name not in Image.SAVE:
+        raise UserError(f"`--out` must be a path that can be written, with an image suffix, got {out}")
+    return name
+
+
+def _save(sheet: Image.Image, out: Path) -> None:
+    content = io.BytesIO()  # what stands at the path stays whole until the sheet is encoded
+    try:
+        sheet.save(content, _format(out))
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_bytes(content.getvalue())
+    except Exception as error:  # Pillow's writers, too, have many
+        raise UserError(
+            f"`--out` must be a path that can be written, with an image suffix, got {out} ({one_line(error)})"
+        ) from None
+
+
+def images_per_second(images: Sequence[Image.Image], swap: SaliencySwap, seconds: float = 1.0) -> float:
+    """Augmented images per second over about `seconds`, decoded beforehand, one image per call."""
+    swap(images[0])  # warm-up
+    begin, done = time.perf_counter(), 0
+    while time.perf_counter() - begin < seconds:
+        swap(images[done % len(images)])
+        done += 1
+    return done / (time.perf_counter() - begin)

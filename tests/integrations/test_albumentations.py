@@ -1,0 +1,46 @@
+"""albumentations 2.0 and AlbumentationsX: image and mask, seeded by the Compose, in pickled copies too."""
+
+from __future__ import annotations
+
+import pickle
+
+import albumentations as A
+import numpy as np
+import pytest
+import torch
+
+from cutswap_transforms import SaliencySwap
+from cutswap_transforms.adapters import AlbumentationsSwap
+
+RNG = np.random.default_rng(0)
+IMAGES = {
+    "rgb": RNG.integers(0, 256, (48, 52, 3), dtype=np.uint8),
+    "grey": RNG.integers(0, 256, (48, 52, 1), dtype=np.uint8),
+    "float": RNG.random((48, 52, 3), dtype=np.float32),
+}
+
+
+@pytest.mark.parametrize("kind", IMAGES)
+def test_image_and_mask(kind):
+    image, before = IMAGES[kind].copy(), IMAGES[kind]
+    out = A.Compose([AlbumentationsSwap()], seed=3)(image=image, mask=np.zeros((48, 52), np.uint8))
+    changed = (out["image"] != before).any(-1)
+    assert out["image"].shape == before.shape and out["image"].dtype == before.dtype and np.array_equal(image, before)
+    assert out["mask"].any() and not changed[out["mask"] == 0].any()
+    assert np.array_equal(np.sort(out["image"].reshape(-1)), np.sort(before.reshape(-1)))
+
+
+def test_the_seed_of_the_compose_decides_and_torchs_generator_stays():
+    state = torch.get_rng_state()
+    first, second, other = (A.Compose([AlbumentationsSwap()], seed=seed) for seed in (3, 3, 4))
+    images = [[compose(image=IMAGES["rgb"])["image"] for _ in range(3)] for compose in (first, second, other)]
+    assert all(map(np.array_equal, images[0], images[1])) and not all(map(np.array_equal, images[0], images[2]))
+    assert not np.array_equal(images[0][0], images[0][1]), "the stream goes on"
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_a_probability_and_a_pickled_copy():
+    never = A.Compose([AlbumentationsSwap(p=0.0)])
+    assert np.array_equal(never(image=IMAGES["rgb"])["image"], IMAGES["rgb"])
+    compose = pickle.loads(pickle.dumps(A.Compose([AlbumentationsSwap(SaliencySwap(levels="all"))], seed=1)))
+    assert compose(image=IMAGES["rgb"], mask=np.zeros((48, 52), np.uint8))["mask"].any()
