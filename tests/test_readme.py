@@ -13,7 +13,7 @@ import pytest
 import cutswap_transforms
 
 ROOT = Path(__file__).parents[1]
-PAGES = ["README.md", "docs/recipes.md", "docs/parameters.md"]
+PAGES = ["README.md", "docs/recipes.md", "docs/index.md", "docs/integrations.md", "docs/parameters.md"]
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.M | re.S)
 
 
@@ -32,11 +32,11 @@ def text_of(page: str) -> str:
     return (ROOT / page).read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("page", PAGES[:2])
+@pytest.mark.parametrize("page", PAGES[:4])
 def test_python_blocks_run_in_order(page: str, folder_of_parts: Path):
     session: dict[str, object] = {"__name__": "page"}
     blocks = list(BLOCK.finditer(text_of(page)))
-    assert len(blocks) >= 2
+    assert blocks
     for block in blocks:
         line = text_of(page)[: block.start()].count("\n") + 1  # the traceback then points into the page
         exec(compile("\n" * line + block[1], page, "exec"), session)

@@ -5,16 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeVar
 
-import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from .._images import eight_bits
-from ..draw import PatchPair
-from ..regions.cells import cluster_cells, make_cells, pick_regions
-from ..saliency.source import native_maps
-from ..swap import patch_mask
-from .panels import GAP, PAGE, boxes, clusters, fitted, font, heat_map, level_clusters, picture
+from .._images import image_size
+from .panels import GAP, PAGE, clusters, font
+from .steps import steps
 
 INK, FAINT = (34, 36, 40), (120, 124, 130)
 MARGIN, ROW_TEXT = 24, 29
@@ -101,35 +97,22 @@ def spread(items: Sequence[Item], limit: int) -> list[Item]:
 
 def _row(image: Any, swap: Any, name: str, cell: int) -> tuple[Row, list[tuple[str, str]]]:
     """The row of an image and the headings of its columns."""
-    swap.check_inputs([image])
-    params = swap.make_params([image])
-    seen = eight_bits(image, swap.normalized).cpu()
-    if len(seen) != 1:
-        raise ValueError(f"`images` must be single images [C, H, W], got a batch of {len(seen)}")
-    size, grid = (seen.shape[-2], seen.shape[-1]), swap.grid
-    maps = native_maps(swap.saliency, seen)
-    cells = make_cells(maps, seen, grid)
-    labels, k = cluster_cells(cells, swap.clustering)
-    regions = pick_regions(cells, labels, k)
-    shown = [torch.from_numpy(x) for x in (cells.points[..., 0], labels, regions)]
-    pairs = [PatchPair(*p) for p in params["pairs"][0].tolist()]
-    made = [p for p in pairs if p.height > 0]
-    mask = patch_mask(params["pairs"].cpu(), size)[0]
-    photo = fitted(picture(seen[0]), cell)
-    clustered = [level_clusters(photo, *(x[0, p.level].reshape(grid, grid) for x in shown)) for p in made or pairs[:1]]
+    found = steps(image, swap, cell)
+    made = [found.regions[pair.level] for pair in found.pairs]
     panels = [
-        photo,
-        *(heat_map(photo, m) for m in maps),
-        clusters(photo, clustered),
-        boxes(photo, made, size),
-        fitted(picture(eight_bits(swap.transform(image, params), swap.normalized)[0].cpu()), cell),
-        fitted(picture(mask.expand(3, -1, -1) * 255), cell),
+        found.photo,
+        *found.maps,
+        clusters(found.photo, made or found.regions[:1]),
+        found.boxes,
+        found.negative,
+        found.mask,
     ]
-    levels = [(f"level {i}", f"{m.shape[1]} x {m.shape[2]} map") for i, m in enumerate(maps)]
-    chosen = (f"{grid} x {grid} cells", "orange: salient region"), ("patch pair", "A and B change places")
+    levels = [(f"level {i}", f"{h} x {w} map") for i, (h, w) in enumerate(found.sizes)]
+    chosen = (f"{swap.grid} x {swap.grid} cells", "orange: salient region"), ("patch pair", "A and B change places")
     headings = [("original", ""), *levels, *chosen, ("negative", ""), ("mask", "")]
-    swaps = ", ".join(f"{p.height} x {p.width} on level {p.level}" for p in made) or "nothing"
-    return Row(panels, name, f"image {size[0]} x {size[1]}, swapped {swaps}"), headings
+    swaps = ", ".join(f"{p.height} x {p.width} on level {p.level}" for p in found.pairs) or "nothing"
+    height, width = image_size(image)
+    return Row(panels, name, f"image {height} x {width}, swapped {swaps}"), headings
 
 
 # ---------------------------------------- the page

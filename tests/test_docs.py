@@ -1,0 +1,35 @@
+"""The site builds without a warning; what the troubleshooting page quotes is what the library says."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_quoted_messages_are_those_of_the_library():
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in (ROOT / "cutswap_transforms").rglob("*.py")]
+    texts = [n.value for tree in trees for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str)]
+    quoted = re.findall(r'^### "(.*)"$', (ROOT / "docs/troubleshooting.md").read_text(encoding="utf-8"), re.M)
+    assert len(quoted) > 12
+    assert [quote for quote in quoted if not any(quote in text for text in texts)] == []
+
+
+@pytest.mark.filterwarnings("default")
+def test_the_site_builds_without_a_warning(tmp_path):
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--config-file", str(ROOT / "mkdocs.yml"), "--site-dir"]
+    done = subprocess.run([*command, str(tmp_path / "site")], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr[-3000:]
+    pages = {path.name: path.read_text(encoding="utf-8") for path in (tmp_path / "site").glob("*.html")}
+    assert {"index.html", "recipes.html", "api.html", "results.html", "troubleshooting.html"} <= set(pages)
+    for name, page in pages.items():
+        for picture in re.findall(r'<img[^>]* src="([^":]+)"', page):
+            assert picture.endswith((".png", ".jpg")) and (tmp_path / "site" / picture).is_file(), (name, picture)
+        assert not re.search(r'<(?:script|link|img)[^>]+(?:src|href)="https?://', page), f"{name} loads from elsewhere"
+    assert "def cutswap" not in pages["api.html"] and "make_params" in pages["api.html"]
