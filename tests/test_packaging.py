@@ -85,8 +85,8 @@ USE_ALONE = """
 import sys
 from importlib.machinery import BuiltinImporter, FrozenImporter, PathFinder
 
-BLOCKED = {"albumentations", "anomalib", "captum", "cv2", "datasets", "hypothesis", "joblib", "kornia", "lightning", "matplotlib", "pandas", "pytest", "pytorch_grad_cam",
-           "scipy", "sklearn", "torchcam", "torchmetrics"}
+BLOCKED = {"albumentations", "anomalib", "captum", "cv2", "datasets", "hypothesis", "joblib", "kornia", "lightning",
+           "matplotlib", "pandas", "pytest", "pytorch_grad_cam", "scipy", "sklearn", "torchcam", "torchmetrics"}
 COSTLY = {"torch._dynamo", "torch._export", "torch._inductor", "triton"}
 
 class WithoutExtras(PathFinder):

@@ -6,10 +6,10 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
+from datasets import Dataset
 
 from cutswap_transforms import SaliencySwap
 from cutswap_transforms.adapters import HuggingFaceSwap
-from datasets import Dataset
 
 PICTURE = PIL.Image.fromarray(np.random.default_rng(0).integers(0, 256, (48, 52, 3), dtype=np.uint8))
 
