@@ -9,6 +9,7 @@ import toy
 from anomalib.data import Folder, ImageItem
 from anomalib.engine import Engine
 from anomalib.models import Draem, Supersimplenet
+from jsonargparse import ArgumentParser
 from lightning.pytorch import Callback, seed_everything
 
 from cutswap_transforms import SaliencySwap, SwapViews
@@ -81,6 +82,15 @@ def test_an_item_is_swapped_with_mask_and_label(masked):
     assert bool(out.gt_label) and torch.equal((out.image != image).any(0) & ~out.gt_mask.bool(), torch.zeros(40, 50).bool())
     assert not item.gt_label and torch.equal(item.image, image), "the input was changed"
     assert not SaliencySwap(p=0.0)(item).gt_label
+
+
+def test_the_callback_can_be_named_in_yaml():
+    parser = ArgumentParser()
+    parser.add_argument("--callbacks", type=list[Callback])
+    swap = {"class_path": "cutswap_transforms.SaliencySwap", "init_args": {"p": 0.3, "levels": "all"}}
+    named = {"class_path": "cutswap_transforms.adapters.AnomalibSwap", "init_args": {"swap": swap}}
+    (callback,) = parser.instantiate_classes(parser.parse_object({"callbacks": [named]})).callbacks
+    assert isinstance(callback, AnomalibSwap) and (callback.swap.p, callback.swap.levels) == (0.3, "all")
 
 
 def test_precompute_takes_the_data_set_of_a_data_module(data, tmp_path):
