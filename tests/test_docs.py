@@ -21,6 +21,7 @@ def test_quoted_messages_are_those_of_the_library():
     assert [quote for quote in quoted if not any(quote in text for text in texts)] == []
 
 
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="the last mkdocstrings for 3.10 does not fit its own requirements")
 @pytest.mark.filterwarnings("default")
 def test_the_site_builds_without_a_warning(tmp_path):
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--config-file", str(ROOT / "mkdocs.yml"), "--site-dir"]
