@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import albumentations as A
+import numpy as np
 import torch
 
 from ..swap import patch_mask, swap_patches
@@ -60,7 +61,8 @@ class AlbumentationsSwap(A.DualTransform):
 
 def _planes(image: Any) -> Any:
     """[H, W] or [H, W, C] of NumPy -> tensor [C, H, W]."""
-    return torch.from_numpy(image if image.ndim == 3 else image[..., None]).movedim(-1, 0)
+    array = np.ascontiguousarray(image)  # a flipped view has negative strides, which torch does not know
+    return torch.from_numpy(array if array.ndim == 3 else array[..., None]).movedim(-1, 0)
 
 
 def _pixels(image: Any, like: Any) -> Any:

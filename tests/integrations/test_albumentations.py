@@ -30,6 +30,11 @@ def test_image_and_mask(kind):
     assert np.array_equal(np.sort(out["image"].reshape(-1)), np.sort(before.reshape(-1)))
 
 
+def test_a_flipped_view_is_an_image():
+    out = A.Compose([AlbumentationsSwap()], seed=0)(image=IMAGES["rgb"][::-1, ::-1], mask=np.zeros((48, 52), np.uint8))
+    assert out["mask"].any() and np.array_equal(np.sort(out["image"].reshape(-1)), np.sort(IMAGES["rgb"].reshape(-1)))
+
+
 def test_the_seed_of_the_compose_decides_and_torchs_generator_stays():
     state = torch.get_rng_state()
     first, second, other = (A.Compose([AlbumentationsSwap()], seed=seed) for seed in (3, 3, 4))

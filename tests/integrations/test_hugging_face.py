@@ -35,6 +35,11 @@ def test_without_masks_the_columns_stay(data):
         data.with_transform(HuggingFaceSwap(column="img"))[0:2]
 
 
+def test_a_missing_image_is_told():
+    with pytest.raises(TypeError, match="`column` 'image' must hold PIL images or tensors, got NoneType"):
+        HuggingFaceSwap()({"image": [PICTURE, None]})
+
+
 def test_the_bare_swap_warns(data):
     with pytest.warns(UserWarning, match=r"`sample` is a dict of lists, so its 4 images get the same swap.*HuggingFaceSwap"):
         data.with_transform(SaliencySwap())[0:4]
