@@ -93,6 +93,9 @@ def test_images_that_cannot_be_read_are_named_and_replaced(parts, capsys):
     told = capsys.readouterr()
     assert "p1.png: not a readable image" in told.err and "6 negatives" in told.out
     assert {Path(line["image"]).name for line in lines(parts.parent / "out")} == {"p0.png", "p2.png"}
+    assert run(parts, "few", count=4) == 0 and len(lines(parts.parent / "few")) == 4
+    (parts / "good" / "p2.png").write_bytes(b"no picture")
+    assert run(parts, "one", count=3) == 0 and len(lines(parts.parent / "one")) == 3
     for name in ("p0.png", "p2.png"):
         os.remove(parts / "good" / name)
     assert run(parts, "other") == 2 and "none of the 1 images tried could be read" in capsys.readouterr().err
@@ -101,7 +104,7 @@ def test_images_that_cannot_be_read_are_named_and_replaced(parts, capsys):
 def test_a_folder_of_other_settings_or_with_the_images_is_refused(parts, capsys):
     assert run(parts, "out") == 0
     assert run(parts, "out", "--seed", "1") == 2
-    assert "error: `OUT` must be new or of the same settings, got" in capsys.readouterr().err
+    assert "error: `OUT` must be new or of the same settings and images, got" in capsys.readouterr().err
     for out in ("parts/out", ".", "parts"):
         assert run(parts, out) == 2
         assert "error: `OUT` must lie apart from the images, got" in capsys.readouterr().err

@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> None:
     _check_apart(args.images, args.out)
     images = ImageFiles(find_images(args.images), args.size)
     swap = make_swap(args, scale=tuple(args.scale))
-    done = _begin(args)
+    done = _begin(args, images.files)
     before = len(done)
     try:
         _write(Negatives(images, swap, args.out, args.seed), done, args)
@@ -88,30 +88,33 @@ def _check_apart(paths: list[Path], out: Path) -> None:
 
 
 def _write(work: Negatives, done: set[int], args: argparse.Namespace) -> None:
-    """Rounds, because images that cannot be read are replaced by further numbers; adds to `done` what is written."""
-    upto, written = args.count, True
+    """The first numbers whose images can be read: rounds, because it shows on the way which cannot. Adds to `done`."""
+    upto, bad, count = args.count, set[int](), len(work.images)
     with open(args.out / "pairs.jsonl", "a", encoding="utf-8") as lines:
-        while len(done) < args.count and written:
-            work.numbers, written = [i for i in range(upto) if i not in done], False
+        while len(done) < args.count and len(bad) < count:
+            work.numbers = [i for i in range(upto) if i not in done and i % count not in bad]
             loader = DataLoader(work, batch_size=None, num_workers=min(args.num_workers, len(work)))
-            for found in progress(([line] for line in loader), len(work), "negatives"):
+            for found in progress(([line] for line in loader), len(work), "negatives") if work.numbers else ():
                 if found[0]:
                     lines.write(found[0] + "\n")
                     lines.flush()
                     done.add(json.loads(found[0])["number"])
-                    written = True
+            bad = set((work.images.outcomes == 2).nonzero().flatten().tolist())
             upto += args.count - len(done)
 
 
-def _begin(args: argparse.Namespace) -> set[int]:
+def _begin(args: argparse.Namespace, files: list[Path]) -> set[int]:
     """Make the folders; the numbers of the negatives that are there."""
-    settings = json.dumps({name: getattr(args, name) for name in SETTINGS}, default=str)
+    listed = hashlib.blake2b(b"\n".join(map(os.fsencode, files)), digest_size=8).hexdigest()
+    settings = json.dumps({name: getattr(args, name) for name in SETTINGS} | {"images": listed}, default=str)
     note = args.out / "settings.json"
     try:
         for name in FOLDERS:
             (args.out / name).mkdir(parents=True, exist_ok=True)
         if note.exists() and note.read_text(encoding="utf-8") != settings:
-            raise UserError(f"`OUT` must be new or of the same settings, got {args.out} of {note.read_text(encoding='utf-8')}")
+            raise UserError(
+                f"`OUT` must be new or of the same settings and images, got {args.out} of {note.read_text(encoding='utf-8')}"
+            )
         note.write_text(settings, encoding="utf-8")
         return _done(args.out / "pairs.jsonl")
     except OSError as error:
@@ -147,8 +150,9 @@ class Negatives(Dataset[str]):
             return ""
         torch.manual_seed(_seed_of(self.seed, number))
         params = self.swap.make_params([image])
-        stem = f"{which:06d}_{self.images.files[which].stem[:80]}"
-        name = f"{number:06d}_{self.images.files[which].stem[:80]}.png"
+        part = os.fsencode(self.images.files[which].stem)[:160].decode("utf-8", "ignore")  # a name has 255 bytes at most
+        stem = f"{which:06d}_{part}"
+        name = f"{number:06d}_{part}.png"
         mask = self.swap.transform(empty_mask(image), params)
         if number == which:
             _save(image, self.out / "normal" / f"{stem}.png")
