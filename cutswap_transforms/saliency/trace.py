@@ -90,9 +90,8 @@ class TracedCAM:
 
     @property
     def _layout(self) -> torch.memory_format:
-        return (
-            torch.channels_last if self._channels_last else torch.contiguous_format
-        )  # itself it cannot be pickled by torch.save
+        # Not kept itself, because `torch.save` cannot pickle it.
+        return torch.channels_last if self._channels_last else torch.contiguous_format
 
     @property
     def program(self) -> bytes | None:

@@ -27,6 +27,12 @@ def add_images(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("images", nargs="+", type=Path, help=f"image files, or folders searched for {suffixes()}")
 
 
+def add_scale(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--scale", type=float, nargs=2, metavar=("LOW", "HIGH"), default=(0.002, 0.03), help="patch area / image area"
+    )
+
+
 def add_size(parser: argparse.ArgumentParser, low: int, default: tuple[int, ...] | None = None) -> None:
     parser.add_argument(
         "--size",

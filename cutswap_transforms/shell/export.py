@@ -27,7 +27,7 @@ from .. import SaliencySwap
 from ..draw import PatchPair
 from ..regions.precompute import progress
 from ..transform import empty_mask
-from .arguments import STATUS, add_guidance, add_images, add_size, make_swap, one_line, whole
+from .arguments import STATUS, add_guidance, add_images, add_scale, add_size, make_swap, one_line, whole
 from .files import ImageFiles, UserError, find_images
 
 FOLDERS = ("normal", "swap", "mask")
@@ -50,9 +50,7 @@ def add(commands: Any) -> None:
     add_size(parser, 2)
     parser.add_argument("--seed", type=whole(0, 2**32 - 1), default=0, help="of the random swaps")
     parser.add_argument("--num-workers", type=whole(0, 1024), default=os.cpu_count() or 1, help="processes")
-    parser.add_argument(
-        "--scale", type=float, nargs=2, metavar=("LOW", "HIGH"), default=(0.002, 0.03), help="patch area / image area"
-    )
+    add_scale(parser)
     add_guidance(parser)
     parser.set_defaults(run=run)
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 from .. import SaliencySwap
 from ..preview.sheet import contact_sheet, spread
-from .arguments import STATUS, add_guidance, add_images, add_size, make_swap, one_line, size_text, whole
+from .arguments import STATUS, add_guidance, add_images, add_scale, add_size, make_swap, one_line, size_text, whole
 from .files import UserError, find_images, load_image
 
 LARGEST_COLUMN = 2**24  # pixels of one column of the sheet, which has about nine
@@ -36,9 +36,7 @@ def add(commands: Any) -> None:
     parser.add_argument("--limit", type=whole(1, 1000), default=8, help="rows at most, spread evenly over the images found")
     parser.add_argument("--seed", type=whole(-(2**63), 2**64 - 1), default=0, help="of the random swaps")
     parser.add_argument("--cell", type=whole(64, 2048), default=192, help="longer side of the pictures on the sheet")
-    parser.add_argument(
-        "--scale", type=float, nargs=2, metavar=("LOW", "HIGH"), default=(0.002, 0.03), help="patch area / image area"
-    )
+    add_scale(parser)
     add_guidance(parser)
     parser.set_defaults(run=run)
 
