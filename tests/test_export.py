@@ -105,6 +105,9 @@ def test_a_folder_of_other_settings_or_with_the_images_is_refused(parts, capsys)
     assert run(parts, "out") == 0
     assert run(parts, "out", "--seed", "1") == 2
     assert "error: `OUT` must be new or of the same settings and images, got" in capsys.readouterr().err
+    as_kind("PIL", scene(50, 60, seed=9)).save(parts / "good" / "p00.png")  # it would shift the numbers of the others
+    assert run(parts, "out") == 2
+    assert "error: `OUT` must be new or of the same settings and images, got" in capsys.readouterr().err
     for out in ("parts/out", ".", "parts"):
         assert run(parts, out) == 2
         assert "error: `OUT` must lie apart from the images, got" in capsys.readouterr().err
