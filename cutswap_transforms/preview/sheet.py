@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .._images import image_size
 from .panels import GAP, PAGE, clusters, font
-from .steps import steps
+from .steps import drawn_steps, found_steps
 
 INK, FAINT = (34, 36, 40), (120, 124, 130)
 MARGIN, ROW_TEXT = 24, 29
@@ -97,20 +97,21 @@ def spread(items: Sequence[Item], limit: int) -> list[Item]:
 
 def _row(image: Any, swap: Any, name: str, cell: int) -> tuple[Row, list[tuple[str, str]]]:
     """The row of an image and the headings of its columns."""
-    found = steps(image, swap, cell)
-    made = [found.regions[pair.level] for pair in found.pairs]
+    found = found_steps(image, swap, cell)
+    drawn = drawn_steps(image, swap, swap.make_params([image]), cell)
+    made = [found.cells[pair.level] for pair in drawn.pairs]
     panels = [
         found.photo,
         *found.maps,
-        clusters(found.photo, made or found.regions[:1]),
-        found.boxes,
-        found.negative,
-        found.mask,
+        clusters(found.photo, made or found.cells[:1]),
+        drawn.boxes,
+        drawn.negative,
+        drawn.mask,
     ]
     levels = [(f"level {i}", f"{h} x {w} map") for i, (h, w) in enumerate(found.sizes)]
     chosen = (f"{swap.grid} x {swap.grid} cells", "orange: salient region"), ("patch pair", "A and B change places")
     headings = [("original", ""), *levels, *chosen, ("negative", ""), ("mask", "")]
-    swaps = ", ".join(f"{p.height} x {p.width} on level {p.level}" for p in found.pairs) or "nothing"
+    swaps = ", ".join(f"{p.height} x {p.width} on level {p.level}" for p in drawn.pairs) or "nothing"
     height, width = image_size(image)
     return Row(panels, name, f"image {height} x {width}, swapped {swaps}"), headings
 

@@ -1,4 +1,4 @@
-"""The pictures of every step of the method for one image."""
+"""The pictures of every step of the method for one image: first what the image decides, then what is drawn."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import torch
 from PIL import Image, ImageChops
+from torch import Tensor
 
 from .._images import eight_bits
 from ..draw import PatchPair
@@ -15,24 +16,29 @@ from ..swap import patch_mask
 from .panels import boxes, fitted, heat_map, level_clusters, picture
 
 
-class Steps(NamedTuple):
-    """Pictures of one size and what they were made from."""
+class Found(NamedTuple):
+    """The deterministic half: the same for every swap of the image. Lists hold one entry per level."""
 
     photo: Image.Image
-    maps: list[Image.Image]  # a level each, over the photo
-    regions: list[Image.Image]  # a level each: cells by cluster, the salient region outlined
+    maps: list[Image.Image]  # over the photo
+    cells: list[Image.Image]  # by cluster, the salient region outlined
+    regions: Tensor  # bool [L, G, G]
+    sizes: list[tuple[int, int]]  # of the native maps
+    spread: float  # how evenly the saliency lies over the image, 0 to 1
+
+
+class Drawn(NamedTuple):
+    """The random half: one swap."""
+
     boxes: Image.Image
     negative: Image.Image
     difference: Image.Image  # absolute, brightened to the full range
     mask: Image.Image
     pairs: list[PatchPair]  # those that swap something
-    sizes: list[tuple[int, int]]  # of the native maps
-    share: list[float]  # of the image that the region of a level covers
-    spread: float  # how evenly the saliency lies over the image, 0 to 1
 
 
-def steps(image: Any, swap: Any, side: int) -> Steps:
-    """Draw the swap of a single image as the next call of `swap` would make it.
+def found_steps(image: Any, swap: Any, side: int) -> Found:
+    """What `swap` sees in a single image, before anything is drawn.
 
     Args:
         image: PIL image or tensor [C, H, W].
@@ -42,33 +48,44 @@ def steps(image: Any, swap: Any, side: int) -> Steps:
     Raises:
         TypeError, ValueError: as `SaliencySwap`; a batch of several images.
     """
-    swap.check_inputs([image])
-    params = swap.make_params([image])
-    seen = eight_bits(image, swap.normalized).cpu()
-    if len(seen) != 1:
-        raise ValueError(f"`images` must be single images [C, H, W], got a batch of {len(seen)}")
-    size, grid = (seen.shape[-2], seen.shape[-1]), swap.grid
+    seen = _seen(image, swap)
     maps = native_maps(swap.saliency, seen)
-    cells = make_cells(maps, seen, grid)
+    cells = make_cells(maps, seen, swap.grid)
     labels, k = cluster_cells(cells, swap.clustering)
     regions = pick_regions(cells, labels, k)
-    shown = [torch.from_numpy(x[0]).reshape(-1, grid, grid) for x in (cells.points[..., 0], labels, regions)]
-    pairs = [pair for row in params["pairs"][0].tolist() if (pair := PatchPair(*row)).height > 0]
+    grids = [torch.from_numpy(x[0]).reshape(-1, swap.grid, swap.grid) for x in (cells.points[..., 0], labels, regions)]
     photo = fitted(picture(seen[0]), side)
-    swapped = picture(eight_bits(swap.transform(image, params), swap.normalized)[0].cpu())
-    negative = fitted(swapped, side)
-    changed = fitted(ImageChops.difference(swapped, picture(seen[0])), side)
-    peak = int(eight_bits(changed).max())
-    return Steps(
+    return Found(
         photo,
         [heat_map(photo, m) for m in maps],
-        [level_clusters(photo, *(x[level] for x in shown)) for level in range(len(maps))],
-        boxes(photo, pairs, size),
-        negative,
+        [level_clusters(photo, *(x[level] for x in grids)) for level in range(len(maps))],
+        grids[2],
+        [(m.shape[1], m.shape[2]) for m in maps],
+        int(spread_of(cells)[0]) / 255,
+    )
+
+
+def drawn_steps(image: Any, swap: Any, params: dict[str, Any], side: int) -> Drawn:
+    """One swap of the image: `params` as `swap.make_params([image])` draws them. Arguments and errors as `found_steps`."""
+    seen = picture(_seen(image, swap)[0])
+    size = (seen.height, seen.width)
+    pairs = [pair for row in params["pairs"][0].tolist() if (pair := PatchPair(*row)).height > 0]
+    swapped = picture(eight_bits(swap.transform(image, params), swap.normalized)[0].cpu())
+    changed = fitted(ImageChops.difference(swapped, seen), side)
+    peak = int(eight_bits(changed).max())
+    return Drawn(
+        boxes(fitted(seen, side), pairs, size),
+        fitted(swapped, side),
         changed.point([min(255, round(value * 255 / max(peak, 1))) for value in range(256)] * 3),
         fitted(picture(patch_mask(params["pairs"].cpu(), size)[0].expand(3, -1, -1) * 255), side),
         pairs,
-        [(m.shape[1], m.shape[2]) for m in maps],
-        [float(region.float().mean()) for region in shown[2]],
-        int(spread_of(cells)[0]) / 255,
     )
+
+
+def _seen(image: Any, swap: Any) -> Tensor:
+    """uint8 [1, 3, H, W]: what the method sees."""
+    swap.check_inputs([image])
+    seen = eight_bits(image, swap.normalized).cpu()
+    if len(seen) != 1:
+        raise ValueError(f"`images` must be single images [C, H, W], got a batch of {len(seen)}")
+    return seen

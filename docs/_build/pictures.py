@@ -9,7 +9,7 @@ from make_samples import make_scene
 from PIL import Image
 
 from cutswap_transforms import SaliencySwap
-from cutswap_transforms.preview.steps import steps
+from cutswap_transforms.preview.steps import drawn_steps, found_steps
 
 SIDE, GAP = 220, 8
 
@@ -17,14 +17,15 @@ SIDE, GAP = 220, 8
 def draw_all() -> dict[str, bytes]:
     """Name -> PNG."""
     photo = Image.fromarray(make_scene("flange", 3, 256))
+    swap = SaliencySwap()
     torch.manual_seed(4)
-    found = steps(photo, SaliencySwap(), SIDE)
+    found, drawn = found_steps(photo, swap, SIDE), drawn_steps(photo, swap, swap.make_params([photo]), SIDE)
     rows = {
         "image.png": [found.photo],
         "maps.png": found.maps,
-        "cells.png": found.regions,
-        "pair.png": [found.boxes],
-        "negative.png": [found.negative, found.difference, found.mask],
+        "cells.png": found.cells,
+        "pair.png": [drawn.boxes],
+        "negative.png": [drawn.negative, drawn.difference, drawn.mask],
     }
     return {name: _png(_beside(panels)) for name, panels in rows.items()}
 
