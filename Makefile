@@ -6,15 +6,17 @@ PYTHON ?= python3
 OLDEST ?= python3.10
 NEWEST ?= python3.13
 IMAGES ?= demo/samples
+PORT ?= 7860
 PY := $(VENV)/bin/python
 CORE := $(VENV)/.installed-core
 TEST := $(VENV)/.installed-test
+EXPLORER := $(VENV)/.installed-explorer
 # One thread per process: the two test processes would otherwise fight for the cores.
 PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-slow test-matrix test-oldest test-newest test-integrations bench docs build clean
+.PHONY: help demo explorer test test-slow test-matrix test-oldest test-newest test-integrations bench docs build clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -32,11 +34,18 @@ $(TEST): $(CORE)
 	$(PY) -m pip install --disable-pip-version-check --editable '.[test]'
 	@touch $@
 
+$(EXPLORER): $(CORE)
+	$(PY) -m pip install --disable-pip-version-check --editable '.[explorer]'
+	@touch $@
+
 demo: $(CORE)  ## make demo/contact_sheet.png from generated scenes, or from yours: make demo IMAGES=folder
 ifeq ($(IMAGES),demo/samples)
 	$(PY) examples/make_samples.py $(IMAGES) --count 1
 endif
 	$(PY) -m cutswap_transforms preview "$(IMAGES)" --out demo/contact_sheet.png
+
+explorer: $(EXPLORER)  ## see and tune negatives of your own images in the browser (another port: make explorer PORT=8000)
+	PYTHONPATH=examples $(PY) -m explorer --port $(PORT)
 
 test: $(TEST)  ## ruff, mypy, then pytest with doctests, without the slow tests
 	$(PY) -m ruff check .

@@ -113,11 +113,11 @@ def level_clusters(photo: Image.Image, saliency: Tensor, labels: Tensor, region:
     colours = Image.fromarray(cells.numpy()).resize(photo.size, Image.Resampling.NEAREST)
     panel = Image.blend(photo.convert("L").convert("RGB"), colours, 0.62)
     inside = Image.fromarray(region.to(torch.uint8).numpy() * 255).resize(photo.size, Image.Resampling.NEAREST)
-    return _outlined(panel, inside)
+    return outlined(panel, inside)
 
 
-def _outlined(panel: Image.Image, inside: Image.Image) -> Image.Image:
-    """A white line along the border of `inside`."""
+def outlined(panel: Image.Image, inside: Image.Image) -> Image.Image:
+    """The panel itself, with a white line along the border of `inside`, a picture of the same size that is 0 outside."""
     area = tvf.pil_to_tensor(inside)[0].bool()
     edge = torch.zeros_like(area)
     edge[1:] |= area[1:] != area[:-1]
@@ -133,7 +133,7 @@ def boxes(photo: Image.Image, pairs: list[PatchPair], size: tuple[int, int]) -> 
     """Both patches of every pair, joined by an arrow with two heads."""
     fine = 3  # drawn large and reduced: Pillow's lines are not anti-aliased
     dimmed = Image.blend(photo, Image.new("RGB", photo.size, "black"), 0.25)
-    big = dimmed.resize((photo.width * fine, photo.height * fine))
+    big = dimmed.resize((photo.width * fine, photo.height * fine), Image.Resampling.NEAREST)
     draw = ImageDraw.Draw(big)
     sy, sx = big.height / size[0], big.width / size[1]
     tags = []
@@ -148,7 +148,7 @@ def boxes(photo: Image.Image, pairs: list[PatchPair], size: tuple[int, int]) -> 
             tags.append((box, colour, letter + (str(k + 1) if len(pairs) > 1 else "")))
     for box, colour, name in tags:  # last, so that no box hides a name
         _tag(draw, box, colour, name, big.size, fine)
-    return big.resize(photo.size, Image.Resampling.LANCZOS)
+    return big.reduce(fine)
 
 
 def _grown(box: Box, by: float) -> Box:

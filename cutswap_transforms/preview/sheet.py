@@ -98,7 +98,7 @@ def spread(items: Sequence[Item], limit: int) -> list[Item]:
 def _row(image: Any, swap: Any, name: str, cell: int) -> tuple[Row, list[tuple[str, str]]]:
     """The row of an image and the headings of its columns."""
     found = found_steps(image, swap, cell)
-    drawn = drawn_steps(image, swap, swap.make_params([image]), cell)
+    drawn = drawn_steps(image, swap, swap.make_params([image]), found.photo)
     made = [found.cells[pair.level] for pair in drawn.pairs]
     panels = [
         found.photo,

@@ -8,7 +8,7 @@ import torch
 from PIL import Image, ImageChops
 from torch import Tensor
 
-from .._images import eight_bits
+from .._images import eight_bits, image_size
 from ..draw import PatchPair
 from ..regions.cells import cluster_cells, make_cells, pick_regions, spread_of
 from ..saliency.source import native_maps
@@ -65,21 +65,35 @@ def found_steps(image: Any, swap: Any, side: int) -> Found:
     )
 
 
-def drawn_steps(image: Any, swap: Any, params: dict[str, Any], side: int) -> Drawn:
-    """One swap of the image: `params` as `swap.make_params([image])` draws them. Arguments and errors as `found_steps`."""
-    seen = picture(_seen(image, swap)[0])
-    size = (seen.height, seen.width)
+def drawn_steps(image: Any, swap: Any, params: dict[str, Any], photo: Image.Image) -> Drawn:
+    """One swap of the image.
+
+    Args:
+        image, swap: as in `found_steps`, which checks them.
+        params: as `swap.make_params([image])` draws them.
+        photo: the image in the size of the pictures.
+    """
+    size = image_size(image)
     pairs = [pair for row in params["pairs"][0].tolist() if (pair := PatchPair(*row)).height > 0]
-    swapped = picture(eight_bits(swap.transform(image, params), swap.normalized)[0].cpu())
-    changed = fitted(ImageChops.difference(swapped, seen), side)
+    side = max(photo.size)
+    negative = fitted(negative_picture(image, swap, params), side)
+    changed = ImageChops.difference(negative, photo)
     peak = int(eight_bits(changed).max())
     return Drawn(
-        boxes(fitted(seen, side), pairs, size),
-        fitted(swapped, side),
+        boxes(photo, pairs, size),
+        negative,
         changed.point([min(255, round(value * 255 / max(peak, 1))) for value in range(256)] * 3),
-        fitted(picture(patch_mask(params["pairs"].cpu(), size)[0].expand(3, -1, -1) * 255), side),
+        fitted(picture(patch_mask(params["pairs"].cpu(), size)[0] * 255), side).convert("RGB"),
         pairs,
     )
+
+
+def negative_picture(image: Any, swap: Any, params: dict[str, Any]) -> Image.Image:
+    """The swapped image in RGB, at its own size."""
+    swapped = swap.transform(image, params)
+    if isinstance(swapped, Image.Image) and swapped.mode == "RGB" and swap.normalized is None:
+        return swapped  # nothing to convert
+    return picture(eight_bits(swapped, swap.normalized)[0].cpu())
 
 
 def _seen(image: Any, swap: Any) -> Tensor:

@@ -19,7 +19,8 @@ def draw_all() -> dict[str, bytes]:
     photo = Image.fromarray(make_scene("flange", 3, 256))
     swap = SaliencySwap()
     torch.manual_seed(4)
-    found, drawn = found_steps(photo, swap, SIDE), drawn_steps(photo, swap, swap.make_params([photo]), SIDE)
+    found = found_steps(photo, swap, SIDE)
+    drawn = drawn_steps(photo, swap, swap.make_params([photo]), found.photo)
     rows = {
         "image.png": [found.photo],
         "maps.png": found.maps,

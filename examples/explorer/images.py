@@ -1,0 +1,122 @@
+"""Images as visitors bring them: bytes of any kind under any name, and the scenes that the examples draw."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import PurePath
+from typing import NamedTuple
+
+from make_samples import SCENES, make_scene
+from PIL import Image, UnidentifiedImageError
+from torchvision.transforms import v2
+
+FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "GIF", "PPM")
+MEGABYTE = 2**20
+MAX_BYTES = 32 * MEGABYTE  # of a file
+MAX_PIXELS = 2**26  # of a file: decoding takes 200 MB at most
+MAX_SEEN = 2**22  # of the image as the swap sees it
+AS_IT_IS = "as it is"  # a size, beside those in pixels
+ORIENTATION = 0x0112  # of EXIF
+SAMPLE = 512  # side of the drawn scenes in pixels
+WIDE = ("I", "F")  # modes of 32 bits, whose range only their owner knows
+
+
+class RefusedImage(ValueError):
+    """What is wrong with an image, in a sentence for the person who dropped it."""
+
+
+@dataclass(frozen=True)
+class Photo:
+    """An image file: its name without a folder, and its bytes."""
+
+    name: str
+    content: bytes = field(repr=False)
+    sample: str = ""  # the scene that it was drawn from
+
+    def opening(self) -> str:
+        """The Python expression that opens the file."""
+        kept = "" if _header(self).mode == "I;16" else '.convert("RGB")'
+        return f"Image.open({self.name!r}){kept}"
+
+    def comment(self) -> list[str]:
+        """Where the file of a sample comes from, as lines of Python."""
+        return [f"# python examples/make_samples.py . --scenes {self.sample} --count 1 --size {SAMPLE}"] if self.sample else []
+
+
+def check_photo(photo: Photo) -> None:
+    """Look at the header, which is quick.
+
+    Raises:
+        RefusedImage: no image, too many bytes or pixels, a mode without a known range.
+    """
+    if len(photo.content) > MAX_BYTES:
+        raise RefusedImage(
+            f"{photo.name!r} has {len(photo.content) / MEGABYTE:.0f} MB; {MAX_BYTES // MEGABYTE} MB is the most."
+        )
+    header = _header(photo)
+    if header.width * header.height > MAX_PIXELS:
+        raise RefusedImage(
+            f"{photo.name!r} has {header.width} x {header.height} pixels; {MAX_PIXELS // 10**6} million is the most. "
+            "Make it smaller first."
+        )
+    if header.mode in WIDE:
+        raise RefusedImage(f"{photo.name!r} has pixels of 32 bits (mode {header.mode}). Convert it to 8 or 16 bits first.")
+
+
+class Opened(NamedTuple):
+    image: Image.Image
+    turned: bool  # the file asks viewers to turn it, which data loaders do not do
+
+
+def opened(photo: Photo, size: str) -> Opened:
+    """The image as the lines of `Settings.code` open it: RGB or I;16, the shorter side of `size` pixels.
+
+    Raises:
+        RefusedImage: as `check_photo`; damaged data; an image too large to be swapped as it is.
+    """
+    check_photo(photo)
+    image = _header(photo)
+    factor = 1.0 if size == AS_IT_IS else int(size) / min(image.size)
+    if image.width * image.height * factor**2 > MAX_SEEN:
+        way_out = "Choose a size." if size == AS_IT_IS else "Choose a smaller size, or crop it: its sides are too unlike."
+        raise RefusedImage(
+            f"{photo.name!r} of {image.width} x {image.height} pixels is too large at the size {size}. {way_out}"
+        )
+    try:
+        image.load()
+        turned = image.getexif().get(ORIENTATION, 1) not in (0, 1)
+        image = image if image.mode == "I;16" else image.convert("RGB")
+    except (OSError, ValueError, SyntaxError, EOFError, MemoryError) as error:
+        raise RefusedImage(f"{photo.name!r} is damaged: {str(error)[:200]}.") from error
+    return Opened(image if size == AS_IT_IS else v2.Resize(int(size))(image), turned)
+
+
+def _header(photo: Photo) -> Image.Image:
+    """The image before it is decoded."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # bombs are refused by the size that the header says
+            return Image.open(io.BytesIO(photo.content), formats=FORMATS)
+    except Image.DecompressionBombError as error:
+        raise RefusedImage(f"{photo.name!r} has too many pixels: {error}.") from error
+    except UnidentifiedImageError as error:
+        kinds = ", ".join(FORMATS)
+        raise RefusedImage(f"{photo.name!r} is no image of the kinds {kinds}.") from error
+    except Exception as error:  # whatever a forged header makes a decoder do
+        raise RefusedImage(f"{photo.name!r} is damaged: {str(error)[:200]}.") from error
+
+
+def plain_name(name: str) -> str:
+    """What a browser called the file, without folders and control characters, of 80 characters at most."""
+    last = PurePath(name.replace("\\", "/")).name
+    return "".join(c for c in last if c.isprintable())[-80:] or "image"
+
+
+@lru_cache(maxsize=len(SCENES))
+def sample(scene: str) -> Photo:
+    stream = io.BytesIO()
+    Image.fromarray(make_scene(scene, 0, SAMPLE)).save(stream, "PNG")
+    return Photo(f"{scene}_000.png", stream.getvalue(), scene)

@@ -1,0 +1,154 @@
+"""The page: controls on one side, pictures on the other. Everything that happens on it ends in `views.update`."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import Callable
+from concurrent.futures import Executor
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from gradio.data_classes import FileData, ListFiles
+from gradio.utils import get_upload_folder
+
+from .images import RefusedImage
+from .rendering import paragraphs
+from .settings import LEVELS, SIZES, Settings, clusterings_at_hand, nets_at_hand
+from .views import update
+from .visitor import MAX_IMAGES, SAMPLES, Visitors
+
+FIRST = SAMPLES[4]
+INTRO = """<h1>What SaliencySwap sees and makes of an image</h1>
+<p>Drop images of normal parts, or pick a sample. Move a control; the pictures follow, and so do the Python lines below them.
+Images stay in the memory of this computer.</p>"""
+NETS = "Torchvision's nets are listed when their weights have been downloaded."
+CHOSEN_BY_BUTTONS = ("seed", "levels", "smallest", "largest")
+# Buttons in what is shown say which controls they set, "name=value;name=value".
+SET_CONTROLS = """element.addEventListener('click', (event) => {
+    const button = event.target.closest('[data-set]');
+    if (button) trigger('click', {given: button.dataset.set});
+});"""
+# Quick events: without the queue a round trip takes 40 ms less, and of a moving slider only the last position counts.
+QUICK: dict[str, Any] = {
+    "queue": False, "show_progress": "hidden", "trigger_mode": "always_last", "api_visibility": "private"
+}  # fmt: skip
+
+
+def _uploads(payload: ListFiles | FileData | None) -> list[tuple[str, bytes]]:
+    """The names and the bytes of uploads, whose files are removed at once. It stands in for `gr.File.preprocess`."""
+    files = [] if payload is None else payload.root if isinstance(payload, ListFiles) else [payload]
+    return [_taken(file, Path(get_upload_folder())) for file in files]
+
+
+def _taken(file: FileData, folder: Path) -> tuple[str, bytes]:
+    """The name and the bytes of an upload; of any other path nothing."""
+    path = Path(file.path).resolve()
+    if folder.resolve() not in path.parents or not path.is_file():
+        raise gr.Error("The file is not one that was uploaded here.", print_exception=False)
+    content = path.read_bytes()
+    shutil.rmtree(path.parent) if path.parent != folder.resolve() else path.unlink()
+    return file.orig_name or path.name, content
+
+
+def build_page(visitors: Visitors, worker: Executor) -> gr.Blocks:
+    """The page. What takes time runs in `worker`, so that the server goes on answering."""
+    with gr.Blocks(title="cutswap_transforms explorer", analytics_enabled=False) as page:
+        gr.HTML(INTRO, elem_classes="intro")
+        with gr.Row(elem_id="board"):
+            with gr.Column(scale=2, min_width=300, elem_id="controls"):
+                drop, notice, image = _image_controls()
+                settings, options = _setting_controls()
+            with gr.Column(scale=5, min_width=320, elem_id="results"):
+                message = gr.HTML(elem_id="message")
+                drawn = gr.HTML(elem_id="drawn")
+                words = gr.HTML(elem_id="words", js_on_load=SET_CONTROLS)
+                gr.HTML("<h2>What is found in the image</h2>")
+                found = gr.HTML(elem_id="found")
+                code = gr.Textbox(label="Python that makes this negative", lines=9, buttons=["copy"], elem_id="code")
+        inputs, outputs = [image, *settings.values()], [message, drawn, words, found, code]
+
+        async def show(request: gr.Request, choice: str, *values: Any) -> list[Any]:
+            view = await _run(worker, update, visitors[request.session_hash], choice, values)
+            return [gr.skip() if part is None else part for part in view]
+
+        async def take(request: gr.Request, given: list[tuple[str, bytes]], choice: str) -> list[Any]:
+            visitor = visitors[request.session_hash]
+            first, refused = await _run(worker, _add, visitor, given)
+            count = len(given) - len(refused)
+            added = [f"{count} image{'s' * (count != 1)} added."] if count else []
+            return [
+                None,
+                paragraphs(added, "note") + paragraphs(refused, "error"),
+                gr.Dropdown(visitor.choices(), value=first or choice),
+            ]
+
+        def choose(event: gr.EventData) -> list[Any]:
+            given = dict(part.partition("=")[::2] for part in str(event.given).split(";"))
+            return [given.get(name, gr.skip()) for name in CHOSEN_BY_BUTTONS]
+
+        def leave(request: gr.Request) -> None:
+            visitors.leave(request.session_hash)
+
+        changed = [control.input for control in (image, *settings.values())]
+        show_again = {"fn": show, "inputs": inputs, "outputs": outputs, "postprocess": False, **QUICK}
+        gr.on([page.load, *changed], **show_again)
+        drop.upload(take, [drop, image], [drop, notice, image], **QUICK).then(**show_again)
+        words.click(choose, None, [settings[name] for name in CHOSEN_BY_BUTTONS], **QUICK).then(**show_again)
+        settings["clustering"].input(lambda name: gr.update(visible=name == "kmeans"), settings["clustering"], options, **QUICK)
+        page.unload(leave)
+    return page
+
+
+def _image_controls() -> tuple[gr.File, gr.HTML, gr.Dropdown]:
+    drop = gr.File(label=f"Your images, {MAX_IMAGES} at most", file_count="multiple", height=130, elem_id="drop")
+    drop.preprocess = _uploads  # of the object: gradio writes a file beside the module of a subclass
+    notice = gr.HTML(elem_id="notice")
+    return drop, notice, gr.Dropdown(list(SAMPLES), value=FIRST, label="Image", elem_id="image")
+
+
+def _setting_controls() -> tuple[dict[str, gr.components.Component], gr.Group]:
+    """A control per field of `Settings`, in their order, and the group of those that one clustering alone has."""
+    made: dict[str, gr.components.Component] = {}
+
+    def add(kind: Any, name: str, label: str, *given: Any, **options: Any) -> None:
+        value = getattr(Settings, name)
+        value = list(value) if isinstance(value, tuple) else value
+        made[name] = kind(*given, value=value, label=label, elem_id=name, **options)
+
+    add(gr.Dropdown, "size", "Resize: shorter side in pixels", list(SIZES))
+    with gr.Accordion("Where: saliency and clusters"):
+        add(gr.Dropdown, "net", "Saliency net", list(nets_at_hand()), info=NETS)
+        add(gr.Slider, "grid", "Grid: cells along each side", 2, 64, step=1)
+        add(gr.Radio, "clustering", "Clustering", list(clusterings_at_hand()))
+        with gr.Group() as options:
+            add(gr.Slider, "n_clusters", "Clusters", 1, 10, step=1)
+            add(gr.Slider, "saliency_weight", "Weight of saliency beside colour", 0.1, 5, step=0.1)
+            add(gr.Checkbox, "color", "Cluster by colour, too")
+            add(gr.Checkbox, "union", "Join the salient clusters")
+            add(gr.Slider, "n_iter", "Rounds", 1, 30, step=1)
+    with gr.Accordion("What: levels and patches"):
+        add(gr.Radio, "levels", "Levels", list(LEVELS))
+        add(gr.CheckboxGroup, "chosen", "Chosen levels, fine to coarse", [0, 1, 2, 3])
+        add(gr.Slider, "smallest", "Smallest patch, % of the image", 0.05, 10, step=0.05)
+        add(gr.Slider, "largest", "Largest patch, % of the image", 0.1, 20, step=0.1)
+        add(gr.Slider, "flattest", "Flattest patch, height / width", 0.1, 1, step=0.1)
+        add(gr.Slider, "tallest", "Tallest patch, height / width", 1, 10, step=0.1)
+    add(gr.Slider, "seed", "Seed", 0, 999, step=1)
+    return {field.name: made[field.name] for field in fields(Settings)}, options
+
+
+def _add(visitor: Any, given: list[tuple[str, bytes]]) -> tuple[str | None, list[str]]:
+    names, refused = [], []
+    for name, content in given:
+        try:
+            names.append(visitor.add(name, content))
+        except RefusedImage as error:
+            refused.append(str(error))
+    return (names[0] if names else None), refused
+
+
+async def _run(worker: Executor, function: Callable[..., Any], *arguments: Any) -> Any:
+    return await asyncio.get_running_loop().run_in_executor(worker, function, *arguments)

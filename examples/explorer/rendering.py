@@ -1,0 +1,71 @@
+"""Pictures for the page: panels side by side in one file, so that one request brings all of them, and the HTML around."""
+
+from __future__ import annotations
+
+import html
+import io
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from PIL import Image
+from torch import Tensor
+
+from cutswap_transforms.preview.panels import outlined
+
+
+class Figure(NamedTuple):
+    """The caption of a picture, the text for those who do not see it, and a seed where a click chooses one."""
+
+    caption: str
+    alt: str
+    seed: int | None = None
+
+
+def strip(panels: Sequence[Image.Image]) -> bytes:
+    """JPEG of panels of one size, side by side."""
+    width, height = panels[0].size
+    sheet = Image.new("RGB", (width * len(panels), height))
+    for k, panel in enumerate(panels):
+        sheet.paste(panel, (k * width, 0))
+    return _encoded(sheet, "JPEG", quality=90, subsampling=0)
+
+
+def png(image: Image.Image) -> bytes:
+    return _encoded(image, "PNG", compress_level=3)
+
+
+def _encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, kind, **options)
+    return stream.getvalue()
+
+
+def thumbnail(image: Image.Image, side: int) -> Image.Image:
+    """A whole fraction of the image, whose longer side is `side` pixels or less than twice that: the quickest way."""
+    return image.reduce(max(1, max(image.size) // side))
+
+
+def in_region(photo: Image.Image, region: Tensor) -> Image.Image:
+    """The photo with what lies outside of the region (bool [G, G]) grey and dim."""
+    inside = Image.fromarray(region.numpy()).resize(photo.size, Image.Resampling.NEAREST)
+    dim = Image.blend(photo.convert("L").convert("RGB"), Image.new("RGB", photo.size), 0.65)
+    return outlined(Image.composite(photo, dim, inside), inside)
+
+
+def figures(url: str, size: tuple[int, int], items: Sequence[Figure], kind: str) -> str:
+    """The figures of the strip at `url`, each a window on its panel of (width, height) pixels."""
+    parts = []
+    for k, item in enumerate(items):
+        at = f"width:{100 * len(items)}%;margin-left:{-100 * k}%"
+        picture = f'<img src="{url}" alt="{html.escape(item.alt)}" style="{at}" draggable="false">'
+        window = f'<span class="window" style="aspect-ratio:{size[0]}/{size[1]}">{picture}</span>'
+        caption = html.escape(item.caption)
+        if item.seed is None:
+            parts.append(f"<figure>{window}<figcaption>{caption}</figcaption></figure>")
+        else:
+            parts.append(f'<button type="button" data-set="seed={item.seed}">{window}{caption}</button>')
+    return f'<div class="figures {kind}">{"".join(parts)}</div>'
+
+
+def paragraphs(lines: Sequence[str], kind: str) -> str:
+    return "".join(f'<p class="{kind}">{html.escape(line)}</p>' for line in lines)

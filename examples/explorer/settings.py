@@ -1,0 +1,171 @@
+"""What the controls say: the swap that they make, and the Python lines that make the same."""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+from dataclasses import dataclass, fields
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+import torchvision.models
+
+from cutswap_transforms import KMeans, LayerCAMExtractor, SaliencySwap
+
+from .images import AS_IT_IS, Photo
+
+TINY, RANDOM = "tiny", "tiny, random weights"
+SIZES = ("128", "256", "384", "512", "1024", AS_IT_IS)  # of the shorter side, in pixels
+CHOSEN = "chosen"
+LEVELS = ("auto", "random", "all", CHOSEN)
+WIDTH = 80  # characters
+KEPT = 4  # nets with their regions that stay in memory
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The values of the controls, in their order."""
+
+    size: str = "256"
+    net: str = TINY
+    grid: int = 24
+    clustering: str = "kmeans"
+    n_clusters: int = 4
+    saliency_weight: float = 0.5
+    color: bool = True
+    union: bool = True
+    n_iter: int = 10
+    levels: str = "auto"
+    chosen: tuple[int, ...] = (0,)
+    smallest: float = 0.2  # percent of the image, as are the largest
+    largest: float = 3.0
+    flattest: float = 0.3  # height / width
+    tallest: float = 3.3
+    seed: int = 0
+
+    @classmethod
+    def of(cls, values: Any) -> Settings:
+        """From what a browser sent, which may be anything.
+
+        Raises:
+            ValueError: a value of a kind that the control cannot have.
+        """
+        read = {}
+        for field, value in zip(fields(cls), values, strict=True):
+            default = field.default
+            try:
+                if isinstance(default, bool):
+                    read[field.name] = bool(value)
+                elif isinstance(default, int):
+                    read[field.name] = int(value)
+                elif isinstance(default, tuple):
+                    read[field.name] = tuple(sorted(int(v) for v in value))
+                else:
+                    read[field.name] = type(default)(value)
+            except (TypeError, ValueError, OverflowError):
+                raise ValueError(f"`{field.name}` must be like {default!r}, got {str(value)[:80]!r}") from None
+        settings = cls(**read)
+        if settings.size not in SIZES:
+            raise ValueError(f"`size` must be one of {', '.join(SIZES)}, got {settings.size[:80]!r}")
+        if settings.net not in nets_at_hand():
+            raise ValueError(f"`net` must be one of {', '.join(nets_at_hand())}, got {settings.net[:80]!r}")
+        if settings.clustering not in clusterings_at_hand():
+            raise ValueError(
+                f"`clustering` must be one of {', '.join(clusterings_at_hand())}, got {settings.clustering[:80]!r}"
+            )
+        if not 0 <= settings.seed < 2**32:
+            raise ValueError(f"`seed` must be at least 0 and below 2**32, got {settings.seed}")
+        return settings
+
+    @property
+    def guidance(self) -> tuple[Any, ...]:
+        """What decides the regions of an image: equal guidance, equal regions."""
+        return (self.net, self.clustering, self._kmeans(), self.grid)
+
+    def swap(self) -> SaliencySwap:
+        """The transform; its net and the regions it found stay in memory for the next one.
+
+        Raises:
+            ValueError: as `SaliencySwap`.
+        """
+        base = _guide(*self.guidance)
+        return SaliencySwap(base.saliency, base.clustering, grid=self.grid, **self._draw())
+
+    def code(self, photo: Photo) -> str:
+        """Python that makes the same negative and its mask from the file of the image."""
+        lines = ["import torch", "from PIL import Image"]
+        image = photo.opening()
+        if self.size != AS_IT_IS:
+            lines.append("from torchvision.transforms import v2")
+            image = f"v2.Resize({self.size})({image})"
+        saliency = {TINY: "", RANDOM: "LayerCAMExtractor(weights=None)"}.get(self.net, f'"{self.net}"')
+        kmeans = _call("KMeans", KMeans, self._kmeans() or {}) if self._kmeans() else ""
+        clustering = kmeans or ("" if self.clustering == "kmeans" else f'"{self.clustering}"')
+        given = {"saliency": saliency, "clustering": clustering}
+        words = [text if name == "saliency" else f"{name}={text}" for name, text in given.items() if text]
+        words += _changed(SaliencySwap, {"grid": self.grid, **self._draw(), "return_mask": True})
+        names = ["SaliencySwap"]
+        names += [name for name in ("KMeans", "LayerCAMExtractor") if any(name in word for word in words)]
+        lines += [f"from cutswap_transforms import {', '.join(sorted(names))}", ""]
+        lines += photo.comment()
+        lines += [f"image = {image}", f"swap = SaliencySwap({_listed(words)})"]
+        lines += [f"torch.manual_seed({self.seed})", "negative, mask = swap(image)"]
+        return "\n".join(lines)
+
+    def _kmeans(self) -> Any:
+        """The options of `KMeans` that differ from its own, hashable; None with another clustering, which has none."""
+        names = ("n_clusters", "saliency_weight", "color", "union", "n_iter")
+        changed = tuple((n, getattr(self, n)) for n in names if getattr(self, n) != getattr(type(self), n))
+        return changed if self.clustering == "kmeans" else None
+
+    def _draw(self) -> dict[str, Any]:
+        scale = (round(self.smallest / 100, 6), round(self.largest / 100, 6))
+        levels = self.chosen if self.levels == CHOSEN else self.levels
+        levels = levels[0] if isinstance(levels, tuple) and len(levels) == 1 else levels
+        return {"levels": levels, "scale": scale, "ratio": (self.flattest, self.tallest)}
+
+
+@lru_cache(maxsize=KEPT)
+def _guide(net: str, clustering: str, kmeans: tuple[tuple[str, Any], ...] | None, grid: int) -> SaliencySwap:
+    saliency = LayerCAMExtractor(weights=None) if net == RANDOM else net
+    return SaliencySwap(saliency, KMeans(**dict(kmeans)) if kmeans else clustering, grid=grid)
+
+
+def _call(name: str, function: Any, values: Any) -> str:
+    return f"{name}({', '.join(_changed(function, dict(values)))})"
+
+
+def _changed(function: Any, values: dict[str, Any]) -> list[str]:
+    """`name=value` of the values that are not the function's defaults."""
+    defaults = {n: p.default for n, p in inspect.signature(function).parameters.items()}
+    return [f"{name}={_text(value)}" for name, value in values.items() if value != defaults[name]]
+
+
+def _listed(words: list[str]) -> str:
+    """In one line, or in a line each where that is too long."""
+    line = ", ".join(words)
+    return line if len(line) <= WIDTH else "".join(f"\n    {word}," for word in words) + "\n"
+
+
+def _text(value: Any) -> str:
+    return f'"{value}"' if isinstance(value, str) else repr(value)
+
+
+@lru_cache(maxsize=1)
+def nets_at_hand() -> tuple[str, ...]:
+    """The embedded net, and the torchvision models whose weights a download left on this machine; nothing is downloaded."""
+    folder = Path(torch.hub.get_dir(), "checkpoints")
+    found = []
+    for name in torchvision.models.list_models(module=torchvision.models):
+        weights = getattr(torchvision.models.get_model_weights(name), "DEFAULT", None)
+        if weights is not None and (folder / weights.url.rsplit("/", 1)[-1]).is_file():
+            found.append(name)
+    return (TINY, RANDOM, *found)
+
+
+@lru_cache(maxsize=1)
+def clusterings_at_hand() -> tuple[str, ...]:
+    modules = {"kmeans": "torch", "sklearn": "sklearn", "opencv": "cv2"}
+    return tuple(name for name, module in modules.items() if importlib.util.find_spec(module))

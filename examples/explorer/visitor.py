@@ -1,0 +1,125 @@
+"""What is kept for a visitor, in memory alone: the images, what is shown of them, the files that the page may fetch."""
+
+from __future__ import annotations
+
+import secrets
+from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import Executor
+from typing import Any, TypeVar
+
+from make_samples import SCENES
+
+from .images import MEGABYTE, Opened, Photo, RefusedImage, check_photo, opened, plain_name, sample
+
+MAX_IMAGES, MAX_TOTAL = 64, 256 * MEGABYTE
+KEPT_FILES, KEPT_OPENED = 6, 4  # updates whose files can be fetched; decoded images
+MAX_VISITORS = 16
+SAMPLES = tuple(f"sample: {scene}" for scene in SCENES)
+
+File = Callable[[], bytes]
+T = TypeVar("T")
+
+
+class Visitor:
+    """One open page. `painters` make its pictures."""
+
+    def __init__(self, painters: Executor) -> None:
+        self._painters = painters
+        self.photos: dict[str, Photo] = {}
+        self.shown: Any = None  # what the last update found, see `views`
+        self._opened: OrderedDict[tuple[str, str], Opened] = OrderedDict()
+        self._files: OrderedDict[str, dict[str, File]] = OrderedDict()
+
+    def choices(self) -> list[str]:
+        return [*self.photos, *SAMPLES]
+
+    def add(self, name: str, content: bytes) -> str:
+        """Keep an image. Returns the name that it got.
+
+        Raises:
+            RefusedImage: no image, or too many.
+        """
+        photo = Photo(self._free_name(plain_name(name)), content)
+        check_photo(photo)
+        if len(self.photos) >= MAX_IMAGES:
+            raise RefusedImage(f"{name!r} is left out: {MAX_IMAGES} images are the most. Reload the page to start again.")
+        if sum(len(p.content) for p in self.photos.values()) + len(content) > MAX_TOTAL:
+            most = MAX_TOTAL // MEGABYTE
+            raise RefusedImage(f"{name!r} is left out: {most} MB are the most. Reload the page to start again.")
+        self.photos[photo.name] = photo
+        return photo.name
+
+    def _free_name(self, name: str) -> str:
+        """Images of two folders may have one name; a number tells the second from the first."""
+        stem, dot, ending = name.rpartition(".")
+        stem, ending = (stem, dot + ending) if stem else (name, "")
+        free, count = name, 1
+        while free in self.photos or free in SAMPLES:
+            count += 1
+            free = f"{stem} ({count}){ending}"
+        return free
+
+    def photo(self, choice: str) -> Photo:
+        """
+        Raises:
+            RefusedImage: an image of another visitor, or of one that was away for long.
+        """
+        if choice in self.photos:
+            return self.photos[choice]
+        if choice in SAMPLES:
+            return sample(SCENES_BY_CHOICE[choice])
+        raise RefusedImage("This image is no longer kept. Drop it again.")
+
+    def opened(self, photo: Photo, size: str) -> Opened:
+        """The image as the swap takes it; decoded once."""
+        key = (photo.name, size)
+        return _kept(self._opened, key, KEPT_OPENED, lambda: opened(photo, size))
+
+    def publish(self, shown: dict[str, File], downloads: dict[str, File]) -> str:
+        """The address under which the page finds the files; nobody can guess it.
+
+        Args:
+            shown: the browser will ask for these, so they are started at once.
+            downloads: made when somebody fetches them.
+        """
+        started = {name: self._painters.submit(make).result for name, make in shown.items()}
+        token = secrets.token_urlsafe(16)
+        _kept(self._files, token, KEPT_FILES, lambda: started | downloads)
+        return f"files/{token}"
+
+    def file(self, token: str, name: str) -> File | None:
+        return self._files.get(token, {}).get(name)
+
+
+SCENES_BY_CHOICE = dict(zip(SAMPLES, SCENES, strict=True))
+
+
+class Visitors:
+    """The open pages, by the name that a page gave itself; the one that was away longest makes room for a new one."""
+
+    def __init__(self, painters: Executor) -> None:
+        self._painters = painters
+        self._pages: OrderedDict[str, Visitor] = OrderedDict()
+
+    def __getitem__(self, page: str) -> Visitor:
+        return _kept(self._pages, page, MAX_VISITORS, lambda: Visitor(self._painters))
+
+    def __len__(self) -> int:
+        return len(self._pages)
+
+    def leave(self, page: str) -> None:
+        self._pages.pop(page, None)
+
+    def file(self, token: str, name: str) -> File | None:
+        return next((found for v in list(self._pages.values()) if (found := v.file(token, name))), None)
+
+
+def _kept(kept: OrderedDict[Any, T], key: Any, limit: int, make: Callable[[], T]) -> T:
+    """The value of the key, made if there is none; of more than `limit`, the least recently used is dropped."""
+    if key not in kept:
+        kept[key] = make()
+    kept.move_to_end(key)
+    while len(kept) > limit:
+        kept.popitem(last=False)
+    return kept[key]

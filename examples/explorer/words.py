@@ -1,0 +1,104 @@
+"""What the regions mean for the settings, in sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from cutswap_transforms.draw import HEAD, NUMBERS, SCALARS, SURFACE, first_pairs, patch_size
+from cutswap_transforms.preview.steps import Found
+
+from .settings import Settings
+
+DRAWS = 40  # per question
+ROOM = 0.9  # of the draws that must fit for a size to be suggested
+SCALES = ((0.002, 0.03), (0.002, 0.01), (0.001, 0.005), (0.0005, 0.002))  # for an object: the default first
+SURFACE_SCALE = (0.002, 0.01)  # with levels="all"
+Range = tuple[float, float]
+
+
+class Advice(NamedTuple):
+    """Sentences on the regions, and the settings that would suit them better; none where nothing is to be changed."""
+
+    sentences: list[str]
+    settings: dict[str, Any]
+
+
+def advise(found: Found, settings: Settings, size: tuple[int, int]) -> Advice:
+    """How the saliency lies, how much of the frame the regions cover, and which size of patches suits them.
+
+    Args:
+        size: (H, W) of the image.
+    """
+    surface = found.spread >= SURFACE / 255
+    room, suggested = _room(found, settings, size, surface)
+    return Advice([_spread(found.spread, surface, settings), _share(found), room], suggested)
+
+
+def _spread(spread: float, surface: bool, settings: Settings) -> str:
+    if surface:
+        meaning = "as on a surface, or on many objects"
+        auto = "makes one swap on every level"
+    else:
+        meaning = "gathered, as on an object"
+        auto = "makes one swap, on a level that is drawn"
+    chosen = f'; "auto" {auto}' if settings.levels == "auto" else ""
+    return f"The saliency is {meaning}: its spread is {spread:.2f}, where 1 is even and 0.7 or more a surface{chosen}."
+
+
+def _share(found: Found) -> str:
+    shares = [f"{100 * float(region.float().mean()):.0f}" for region in found.regions]
+    if len(shares) == 1:
+        return f"The region covers {shares[0]} % of the frame."
+    return f"The regions cover {', '.join(shares[:-1])} and {shares[-1]} % of the frame, from the finest level to the coarsest."
+
+
+def _room(found: Found, settings: Settings, size: tuple[int, int], surface: bool) -> tuple[str, dict[str, Any]]:
+    regions = found.regions.numpy()
+    ratio = (settings.flattest, settings.tallest)
+    scale = (settings.smallest / 100, settings.largest / 100)
+    every = settings.levels == "all" or (settings.levels == "auto" and surface)
+    share = share_with_room(regions, size, scale, ratio, every)
+    said = f"{100 * share:.0f} % of the patches of {_percent(scale)} of the frame find room in their region"
+    said += "; the others are halved until they do." if share < 1 else "."
+    if surface:
+        best, levels = SURFACE_SCALE, "all"
+    else:
+        best, levels = next((s for s in SCALES if share_with_room(regions, size, s, ratio, False) >= ROOM), SCALES[-1]), "auto"
+    if scale == best and (settings.levels == levels or not surface):
+        return f"{said} That is the size suggested for such regions.", {}
+    suggested = {"smallest": round(100 * best[0], 4), "largest": round(100 * best[1], 4), "levels": levels}
+    where = " on all levels" if surface else ""
+    return f"{said} Suggested for such regions: {_percent(best)}{where}.", suggested
+
+
+def share_with_room(
+    regions: np.ndarray[tuple[int, int, int], np.dtype[np.bool_]],
+    size: tuple[int, int],
+    scale: Range,
+    ratio: Range,
+    every: bool,
+) -> float:
+    """The share of patches whose drawn size fits into their region twice.
+
+    Args:
+        regions: bool [L, G, G].
+        size: (H, W) of the image.
+        scale, ratio: as in `SaliencySwap`.
+        every: one swap per level, as `levels="all"`, instead of one on a level that is drawn.
+    """
+    count = len(regions)
+    swaps = count if every else 1
+    kept = 0
+    for u in np.random.default_rng(0).random((DRAWS, HEAD + swaps * NUMBERS)).tolist():
+        levels: Sequence[int] = range(count) if every else [min(int(u[1] * count), count - 1)]
+        for s, row in enumerate(first_pairs(regions, u, levels, size, scale, ratio)):
+            area, aspect = u[HEAD + s * NUMBERS :][:2]
+            kept += tuple(row[5:]) == patch_size(SCALARS, area, aspect, size, scale, ratio)
+    return kept / (DRAWS * swaps)
+
+
+def _percent(scale: Range) -> str:
+    return f"{100 * scale[0]:g} to {100 * scale[1]:g} %"
