@@ -16,7 +16,7 @@ from gradio.utils import get_upload_folder
 
 from .images import RefusedImage
 from .rendering import paragraphs
-from .settings import LEVELS, SIZES, Settings, clusterings_at_hand, nets_at_hand
+from .settings import CHOSEN, LEVELS, SIZES, Settings, clusterings_at_hand, nets_at_hand
 from .views import update
 from .visitor import MAX_IMAGES, SAMPLES, Visitors
 
@@ -58,16 +58,15 @@ def build_page(visitors: Visitors, worker: Executor) -> gr.Blocks:
     with gr.Blocks(title="cutswap_transforms explorer", analytics_enabled=False) as page:
         gr.HTML(INTRO, elem_classes="intro")
         with gr.Row(elem_id="board"):
-            with gr.Column(scale=2, min_width=300, elem_id="controls"):
+            with gr.Column(scale=2, min_width=280, elem_id="controls"):
                 drop, notice, image = _image_controls()
                 settings, options = _setting_controls()
-            with gr.Column(scale=5, min_width=320, elem_id="results"):
+            with gr.Column(scale=6, min_width=300, elem_id="results"):
                 message = gr.HTML(elem_id="message")
                 drawn = gr.HTML(elem_id="drawn")
                 words = gr.HTML(elem_id="words", js_on_load=SET_CONTROLS)
-                gr.HTML("<h2>What is found in the image</h2>")
-                found = gr.HTML(elem_id="found")
                 code = gr.Textbox(label="Python that makes this negative", lines=9, buttons=["copy"], elem_id="code")
+                found = gr.HTML(elem_id="found")
         inputs, outputs = [image, *settings.values()], [message, drawn, words, found, code]
 
         async def show(request: gr.Request, choice: str, *values: Any) -> list[Any]:
@@ -97,20 +96,23 @@ def build_page(visitors: Visitors, worker: Executor) -> gr.Blocks:
         gr.on([page.load, *changed], **show_again)
         drop.upload(take, [drop, image], [drop, notice, image], **QUICK).then(**show_again)
         words.click(choose, None, [settings[name] for name in CHOSEN_BY_BUTTONS], **QUICK).then(**show_again)
-        settings["clustering"].input(lambda name: gr.update(visible=name == "kmeans"), settings["clustering"], options, **QUICK)
+        for name, value in (("clustering", "kmeans"), ("levels", CHOSEN)):
+            settings[name].change(lambda v, value=value: gr.update(visible=v == value), settings[name], options[value], **QUICK)
         page.unload(leave)
     return page
 
 
 def _image_controls() -> tuple[gr.File, gr.HTML, gr.Dropdown]:
-    drop = gr.File(label=f"Your images, {MAX_IMAGES} at most", file_count="multiple", height=130, elem_id="drop")
-    drop.preprocess = _uploads  # of the object: gradio writes a file beside the module of a subclass
-    notice = gr.HTML(elem_id="notice")
-    return drop, notice, gr.Dropdown(list(SAMPLES), value=FIRST, label="Image", elem_id="image")
+    with gr.Column(elem_id="images"):
+        drop = gr.File(label=f"Your images, {MAX_IMAGES} at most", file_count="multiple", height=120, elem_id="drop")
+        drop.preprocess = _uploads  # of the object: gradio writes a file beside the module of a subclass
+        notice = gr.HTML(elem_id="notice")
+        image = gr.Dropdown(list(SAMPLES), value=FIRST, label="Image", elem_id="image")
+    return drop, notice, image
 
 
-def _setting_controls() -> tuple[dict[str, gr.components.Component], gr.Group]:
-    """A control per field of `Settings`, in their order, and the group of those that one clustering alone has."""
+def _setting_controls() -> tuple[dict[str, gr.components.Component], dict[str, gr.blocks.Block]]:
+    """A control per field of `Settings`, in their order, and what is seen at one value of another control alone."""
     made: dict[str, gr.components.Component] = {}
 
     def add(kind: Any, name: str, label: str, *given: Any, **options: Any) -> None:
@@ -118,26 +120,27 @@ def _setting_controls() -> tuple[dict[str, gr.components.Component], gr.Group]:
         value = list(value) if isinstance(value, tuple) else value
         made[name] = kind(*given, value=value, label=label, elem_id=name, **options)
 
-    add(gr.Dropdown, "size", "Resize: shorter side in pixels", list(SIZES))
-    with gr.Accordion("Where: saliency and clusters"):
-        add(gr.Dropdown, "net", "Saliency net", list(nets_at_hand()), info=NETS)
-        add(gr.Slider, "grid", "Grid: cells along each side", 2, 64, step=1)
-        add(gr.Radio, "clustering", "Clustering", list(clusterings_at_hand()))
-        with gr.Group() as options:
-            add(gr.Slider, "n_clusters", "Clusters", 1, 10, step=1)
-            add(gr.Slider, "saliency_weight", "Weight of saliency beside colour", 0.1, 5, step=0.1)
-            add(gr.Checkbox, "color", "Cluster by colour, too")
-            add(gr.Checkbox, "union", "Join the salient clusters")
-            add(gr.Slider, "n_iter", "Rounds", 1, 30, step=1)
-    with gr.Accordion("What: levels and patches"):
-        add(gr.Radio, "levels", "Levels", list(LEVELS))
-        add(gr.CheckboxGroup, "chosen", "Chosen levels, fine to coarse", [0, 1, 2, 3])
-        add(gr.Slider, "smallest", "Smallest patch, % of the image", 0.05, 10, step=0.05)
-        add(gr.Slider, "largest", "Largest patch, % of the image", 0.1, 20, step=0.1)
-        add(gr.Slider, "flattest", "Flattest patch, height / width", 0.1, 1, step=0.1)
-        add(gr.Slider, "tallest", "Tallest patch, height / width", 1, 10, step=0.1)
-    add(gr.Slider, "seed", "Seed", 0, 999, step=1)
-    return {field.name: made[field.name] for field in fields(Settings)}, options
+    with gr.Column(elem_id="settings"):
+        add(gr.Slider, "seed", "Seed", 0, 999, step=1)
+        add(gr.Dropdown, "size", "Resize: shorter side in pixels", list(SIZES))
+        with gr.Accordion("Patches"):
+            add(gr.Radio, "levels", "Levels to swap on", list(LEVELS))
+            add(gr.CheckboxGroup, "chosen", "Chosen levels, fine to coarse", [0, 1, 2, 3], visible=False)
+            add(gr.Slider, "smallest", "Smallest, % of the image", 0.05, 10, step=0.05)
+            add(gr.Slider, "largest", "Largest, % of the image", 0.1, 20, step=0.1)
+            add(gr.Slider, "flattest", "Flattest, height / width", 0.1, 1, step=0.1)
+            add(gr.Slider, "tallest", "Tallest, height / width", 1, 10, step=0.1)
+        with gr.Accordion("Saliency and clusters"):
+            add(gr.Dropdown, "net", "Saliency net", list(nets_at_hand()), info=NETS)
+            add(gr.Slider, "grid", "Grid: cells along each side", 2, 64, step=1)
+            add(gr.Radio, "clustering", "Clustering", list(clusterings_at_hand()))
+            with gr.Accordion("Options of kmeans", open=False) as options:
+                add(gr.Slider, "n_clusters", "Clusters", 1, 10, step=1)
+                add(gr.Slider, "saliency_weight", "Weight of saliency beside colour", 0.1, 5, step=0.1)
+                add(gr.Checkbox, "color", "Cluster by colour, too")
+                add(gr.Checkbox, "union", "Join the salient clusters")
+                add(gr.Slider, "n_iter", "Rounds", 1, 30, step=1)
+    return {field.name: made[field.name] for field in fields(Settings)}, {"kmeans": options, CHOSEN: made["chosen"]}
 
 
 def _add(visitor: Any, given: list[tuple[str, bytes]]) -> tuple[str | None, list[str]]:

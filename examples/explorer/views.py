@@ -84,7 +84,8 @@ def _found_html(visitor: Visitor, found: Found) -> str:
         return strip([*found.maps, *found.cells, *[in_region(found.photo, region) for region in found.regions]])
 
     url = visitor.publish({"found.jpg": picture}, {})
-    return figures(f"{url}/found.jpg", found.photo.size, rows, f"levels of-{len(levels)}")
+    heading = "<h2>What is found in the image: a column per level, from fine to coarse</h2>"
+    return heading + figures(f"{url}/found.jpg", found.photo.size, rows, f"of-{len(levels)}")
 
 
 def _drawn_html(
@@ -115,7 +116,7 @@ def _drawn_html(
         _downloads(url, photo.name),
         paragraphs([_swapped(settings.seed, params[0]), *advice.sentences], "word"),
         _offer(advice),
-        f"<h2>{SEEDS} negatives of this image: click one to choose its seed</h2>",
+        f"<h2>{SEEDS} negatives of this image: choose one by its seed</h2>",
         figures(f"{url}/seeds.jpg", found.photo.size, others, "seeds"),
     )
     return figures(f"{url}/drawn.jpg", found.photo.size, PANELS, "large"), "".join(parts)
