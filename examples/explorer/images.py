@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import PurePath
@@ -86,7 +88,8 @@ def opened(photo: Photo, size: str) -> Opened:
             f"{photo.name!r} of {image.width} x {image.height} pixels is too large at the size {size}. {way_out}"
         )
     try:
-        image.load()
+        with _without_warnings():
+            image.load()
         turned = image.getexif().get(ORIENTATION, 1) not in (0, 1)
         image = image if image.mode == "I;16" else image.convert("RGB")
     except (OSError, ValueError, SyntaxError, EOFError, MemoryError) as error:
@@ -97,8 +100,7 @@ def opened(photo: Photo, size: str) -> Opened:
 def _header(photo: Photo) -> Image.Image:
     """The image before it is decoded."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # bombs are refused by the size that the header says
+        with _without_warnings():
             return Image.open(io.BytesIO(photo.content), formats=FORMATS)
     except Image.DecompressionBombError as error:
         raise RefusedImage(f"{photo.name!r} has too many pixels: {error}.") from error
@@ -109,10 +111,19 @@ def _header(photo: Photo) -> Image.Image:
         raise RefusedImage(f"{photo.name!r} is damaged: {str(error)[:200]}.") from error
 
 
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Of Pillow: bombs are refused by the size in the header, and what is damaged is told when it cannot be shown."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
 def plain_name(name: str) -> str:
     """What a browser called the file, without folders and control characters, of 80 characters at most."""
     last = PurePath(name.replace("\\", "/")).name
-    return "".join(c for c in last if c.isprintable())[-80:] or "image"
+    plain = "".join(c for c in last if c.isprintable())[-80:]
+    return plain if plain.strip(".") else "image"
 
 
 @lru_cache(maxsize=len(SCENES))

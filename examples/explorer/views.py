@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import logging
 import threading
 from typing import Any, NamedTuple
 
@@ -24,10 +25,10 @@ SIDE, SEED_SIDE = 288, 128  # longer sides of the panels in pixels
 SEEDS = 8  # negatives by consecutive seeds
 TURNED = "The file asks viewers to turn it. Data loaders do not do that, nor does this page."
 PANELS = (
-    Figure("pair: A and B change places", "The image with the boxes of two patches, A and B"),
+    Figure("pair A, B", "The image with the boxes of two patches, A and B"),
     Figure("negative", "The image with the two patches swapped"),
     Figure("mask", "White where pixels were swapped"),
-    Figure("difference, brightened", "The difference between the negative and the image"),
+    Figure("difference", "The difference between the negative and the image, brightened"),
 )
 _generator = threading.Lock()  # all threads share one generator of random numbers
 
@@ -65,8 +66,11 @@ def update(visitor: Visitor, choice: str, values: Any) -> View:
             shown = Shown(key, found, _found_html(visitor, found))
         drawn, words = _drawn_html(visitor, photo, image, swap, settings, shown.found)
         note = paragraphs([TURNED] if turned else [], "note")
-    except (ValueError, TypeError, ImportError, OSError, RuntimeError, MemoryError) as error:
+    except (ValueError, TypeError, ImportError, OSError) as error:
         return View(paragraphs([str(error)], "error"))
+    except Exception as error:  # a fault of ours, or of a file of weights: the page lives on
+        logging.exception("An update failed")
+        return View(paragraphs([f"This cannot be shown. {type(error).__name__}: {str(error)[:300]}"], "error"))
     visitor.shown = shown
     return View(note, drawn, words, shown.html, settings.code(photo))
 

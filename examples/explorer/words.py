@@ -49,7 +49,8 @@ def _spread(spread: float, surface: bool, settings: Settings) -> str:
 
 
 def _share(found: Found) -> str:
-    shares = [f"{100 * float(region.float().mean()):.0f}" for region in found.regions]
+    percent = [100 * float(region.float().mean()) for region in found.regions]
+    shares = [f"{p:.0f}" if p >= 1 else f"{p:.1f}" for p in percent]
     if len(shares) == 1:
         return f"The region covers {shares[0]} % of the frame."
     return f"The regions cover {', '.join(shares[:-1])} and {shares[-1]} % of the frame, from the finest level to the coarsest."

@@ -1,0 +1,428 @@
+"""The explorer without a browser: code, images, words. `tests/explorer` has the page."""
+
+from __future__ import annotations
+
+import io
+import re
+import struct
+import zlib
+from concurrent.futures import Executor, Future
+from dataclasses import astuple, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torchvision.models
+from explorer import images, settings, views, visitor
+from explorer.images import Photo, RefusedImage, check_photo, opened, plain_name, sample
+from explorer.settings import RANDOM, Settings
+from explorer.views import update
+from explorer.visitor import SAMPLES, Visitor, Visitors
+from explorer.words import SCALES, SURFACE_SCALE, advise, share_with_room
+from PIL import Image
+
+from cutswap_transforms import SaliencySwap
+from cutswap_transforms.preview.steps import found_steps
+
+
+class AtOnce(Executor):
+    """Makes every picture in the same thread."""
+
+    def submit(self, make: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        future.set_result(make(*args, **kwargs))
+        return future
+
+
+def picture(mode: str = "RGB", size: tuple[int, int] = (70, 50), seed: int = 0) -> Image.Image:
+    """A bright disc on a dark, noisy ground."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[: size[1], : size[0]]
+    disc = (y - size[1] / 2) ** 2 + (x - size[0] / 2) ** 2 < (min(size) / 3) ** 2
+    grey = np.where(disc, 150, 40)[..., None] + rng.integers(0, 60, (size[1], size[0], 3))
+    if mode == "I;16":
+        return Image.fromarray((grey[..., 0] * 257).astype(np.uint16))
+    return Image.fromarray(grey.astype(np.uint8)).convert(mode)
+
+
+def content(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, kind, **options)
+    return stream.getvalue()
+
+
+def guest(*given: tuple[str, bytes]) -> Visitor:
+    made = Visitor(AtOnce())
+    for name, data in given:
+        made.add(name, data)
+    return made
+
+
+def values(**changed: Any) -> list[Any]:
+    """What the page sends."""
+    return [getattr(Settings(**changed), f.name) for f in fields(Settings)]
+
+
+def fetched(visitor: Visitor, html: str | None, name: str) -> Image.Image:
+    found = re.search(rf'"files/([\w-]+)/{re.escape(name)}"', html or "")
+    assert found, (name, html)
+    make = visitor.file(found[1], name)
+    assert make is not None
+    return Image.open(io.BytesIO(make()))
+
+
+def run(code: str | None, folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Image.Image, torch.Tensor]:
+    monkeypatch.chdir(folder)
+    names: dict[str, Any] = {}
+    exec(code or "", names)
+    return names["negative"], names["mask"]
+
+
+# ---- the lines of Python ------------------------------------------------------------------------------------------------
+
+CHANGES: list[dict[str, Any]] = [
+    {},
+    {"seed": 12345},
+    {"size": "as it is"},
+    {"size": "128", "levels": "all", "largest": 1.0},
+    {"levels": "random", "smallest": 0.05, "flattest": 0.1, "tallest": 10.0},
+    {"levels": "chosen", "chosen": (2,)},
+    {"levels": "chosen", "chosen": (0, 3), "grid": 9},
+    {"net": RANDOM, "n_clusters": 3, "saliency_weight": 2.5},
+    {"color": False, "union": False, "n_iter": 3},
+    {"clustering": "sklearn", "n_clusters": 7},
+    {"clustering": "opencv"},
+    {"net": RANDOM, "n_clusters": 3, "saliency_weight": 2.5, "grid": 40, "levels": "all", "flattest": 0.5, "tallest": 2.0},
+]
+
+
+@pytest.mark.parametrize("changed", CHANGES, ids=[" ".join(change) or "defaults" for change in CHANGES])
+def test_the_lines_that_are_shown_make_the_very_pixels_that_can_be_downloaded(
+    changed: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = content(picture())
+    (tmp_path / "part.png").write_bytes(data)
+    visitor = guest(("part.png", data))
+    view = update(visitor, "part.png", values(**changed))
+    assert view.message == ""
+    negative, mask = run(view.code, tmp_path, monkeypatch)
+    np.testing.assert_array_equal(np.asarray(fetched(visitor, view.words, "negative.png")), np.asarray(negative))
+    np.testing.assert_array_equal(np.asarray(fetched(visitor, view.words, "mask.png")), mask[0].numpy() * 255)
+    assert mask.any()
+
+
+@pytest.mark.parametrize(
+    ("mode", "kind"),
+    [
+        ("L", "PNG"),
+        ("P", "PNG"),
+        ("RGBA", "PNG"),
+        ("CMYK", "JPEG"),
+        ("1", "PNG"),
+        ("I;16", "PNG"),
+        ("I;16", "TIFF"),
+        ("RGB", "WEBP"),
+    ],
+)
+def test_the_lines_hold_for_every_kind_of_file(mode: str, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = 'it\'s "a" part.file'
+    data = content(picture(mode), kind)
+    (tmp_path / name).write_bytes(data)
+    visitor = guest((name, data))
+    view = update(visitor, name, values(size="128"))
+    negative, _ = run(view.code, tmp_path, monkeypatch)
+    shown = fetched(visitor, view.words, "negative.png")
+    assert shown.mode == negative.mode == ("I;16" if mode == "I;16" else "RGB") and min(shown.size) == 128
+    np.testing.assert_array_equal(np.asarray(shown), np.asarray(negative))
+
+
+def test_the_lines_name_what_differs_from_the_defaults_alone() -> None:
+    photo = Photo("a.png", content(picture()))
+    assert Settings().code(photo).splitlines()[-4:] == [
+        "image = v2.Resize(256)(Image.open('a.png').convert(\"RGB\"))",
+        "swap = SaliencySwap(return_mask=True)",
+        "torch.manual_seed(0)",
+        "negative, mask = swap(image)",
+    ]
+    code = Settings(size="as it is", net=RANDOM, n_clusters=5, levels="chosen", chosen=(1, 2), seed=4).code(photo)
+    assert "v2" not in code and "from cutswap_transforms import KMeans, LayerCAMExtractor, SaliencySwap" in code
+    assert "    LayerCAMExtractor(weights=None),\n    clustering=KMeans(n_clusters=5),\n    levels=(1, 2)," in code
+    assert max(map(len, code.splitlines())) < 100
+
+
+def test_a_sample_says_which_command_draws_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import make_samples
+
+    view = update(guest(), SAMPLES[0], values())
+    (command,) = re.findall(r"^# python examples/make_samples.py (.*)$", view.code or "", re.M)
+    monkeypatch.chdir(tmp_path)
+    make_samples.main(command.split())
+    (name,) = re.findall(r"Image.open\('(.*?)'\)", view.code or "")
+    assert np.array_equal(np.asarray(Image.open(name)), np.asarray(Image.open(io.BytesIO(sample("screws").content))))
+
+
+# ---- the controls -------------------------------------------------------------------------------------------------------
+
+
+def test_settings_start_at_the_defaults_of_the_library() -> None:
+    given, swap = SaliencySwap(), Settings().swap()
+    for name in ("levels", "scale", "ratio", "grid"):
+        assert getattr(swap, name) == getattr(given, name), name
+    assert swap.clustering == given.clustering and swap.saliency.fingerprint == given.saliency.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("changed", "sentence"),
+    [
+        ({"size": "12"}, "`size` must be one of 128, 256, 384, 512, 1024, as it is, got '12'"),
+        ({"net": "resnet50"}, "`net` must be one of tiny, tiny, random weights, got 'resnet50'"),
+        ({"clustering": "__import__"}, "`clustering` must be one of kmeans, sklearn, opencv, got '__import__'"),
+        ({"grid": None}, "`grid` must be like 24, got 'None'"),
+        ({"seed": -1}, r"`seed` must be at least 0 and below 2\*\*32, got -1"),
+        ({"seed": float("inf")}, "`seed` must be like 0, got 'inf'"),
+        ({"chosen": ["a"]}, r"`chosen` must be like \(0,\)"),
+        ({"smallest": 5.0}, r"`scale` must be 0 < low <= high <= 1, got \(0.05, 0.03\)"),
+        ({"levels": "chosen", "chosen": (7,)}, r"`levels` must lie in \[-4, 3\] for 4 saliency maps, got 7"),
+        ({"levels": "chosen", "chosen": ()}, "`levels`"),
+    ],
+)
+def test_what_no_control_can_send_is_refused_in_words_and_nothing_else_changes(changed: dict[str, Any], sentence: str) -> None:
+    visitor = guest(("a.png", content(picture())))
+    view = update(visitor, "a.png", [changed.get(f.name, v) for f, v in zip(fields(Settings), values(), strict=True)])
+    assert re.search(sentence, view.message.replace("&#x27;", "'").replace("&lt;", "<")), view.message
+    assert (view.drawn, view.words, view.found, view.code) == (None, None, None, None)
+
+
+def test_nets_are_offered_when_their_weights_are_at_hand_and_nothing_is_fetched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", lambda *_, **__: pytest.fail("asked the network"))
+    folder = tmp_path / "checkpoints"
+    folder.mkdir()
+    weights = {
+        name: torchvision.models.get_model_weights(name).DEFAULT.url.rsplit("/", 1)[-1] for name in ("squeezenet1_1", "alexnet")
+    }
+    torch.save(torchvision.models.squeezenet1_1(weights=None).state_dict(), folder / weights["squeezenet1_1"])
+    (folder / weights["alexnet"]).write_bytes(b"half a down")
+    settings.nets_at_hand.cache_clear()
+    try:
+        assert settings.nets_at_hand() == ("tiny", RANDOM, "alexnet", "squeezenet1_1")
+        visitor = guest(("a.png", content(picture())))
+        view = update(visitor, "a.png", values(net="squeezenet1_1"))
+        assert view.message == "" and 'SaliencySwap("squeezenet1_1", return_mask=True)' in (view.code or "")
+        assert update(visitor, "a.png", values(net="alexnet")).message.startswith('<p class="error">')
+    finally:
+        settings.nets_at_hand.cache_clear()
+
+
+# ---- what is shown ------------------------------------------------------------------------------------------------------
+
+
+def test_an_update_shows_every_step_with_a_text_for_those_who_do_not_see_it() -> None:
+    visitor = guest(("<b>.png", content(picture())))
+    view = update(visitor, "<b>.png", values(seed=3))
+    assert fetched(visitor, view.drawn, "drawn.jpg").size == (4 * 288, 206)  # pair, negative, mask, difference
+    assert fetched(visitor, view.found, "found.jpg").size == (12 * 288, 206)  # maps, clusters, regions of four levels
+    assert re.findall(r'data-set="seed=(\d+)"', view.words or "") == [str(seed) for seed in range(3, 11)]
+    texts = re.findall(r'<img [^>]*alt="([^"]+)"', f"{view.drawn}{view.words}{view.found}")
+    assert len(texts) == 4 + 8 + 12 and all(texts)
+    assert fetched(visitor, view.words, "sheet.png").width > 1000
+    assert "&lt;b&gt;_negative.png" in (view.words or "") and "<b>" not in f"{view.drawn}{view.words}{view.found}"
+
+
+def test_the_strip_holds_the_negatives_of_the_seeds() -> None:
+    image = picture(size=(256, 256))
+    visitor = guest(("a.png", content(image)))
+    strip = fetched(visitor, update(visitor, "a.png", values(seed=5)).words, "seeds.jpg")
+    assert strip.size == (8 * 128, 128)
+    for k in (0, 7):
+        torch.manual_seed(5 + k)
+        expected = np.asarray(SaliencySwap()(image).reduce(2), dtype=int)
+        part = np.asarray(strip.crop((k * 128, 0, k * 128 + 128, 128)), dtype=int)
+        assert np.abs(part - expected).mean() < 8  # it is a JPEG
+
+
+def test_the_deterministic_half_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    visitor, calls = guest(("a.png", content(picture())), ("b.png", content(picture(seed=1)))), []
+    monkeypatch.setattr(views, "found_steps", lambda *given: calls.append(1) or found_steps(*given))
+    seen = [
+        update(visitor, name, values(**changed)).found
+        for name, changed in (
+            ("a.png", {}),
+            ("a.png", {"seed": 5}),
+            ("a.png", {"largest": 9.0, "levels": "all", "tallest": 5.0}),
+            ("b.png", {}),
+            ("b.png", {"grid": 20}),
+            ("b.png", {"grid": 20, "size": "128"}),
+        )
+    ]
+    assert len(calls) == 4 and seen[0] == seen[1] == seen[2] and len(set(seen)) == 4
+
+
+def test_words_tell_object_from_surface_and_suggest_a_size_that_has_room() -> None:
+    image = picture(size=(128, 128))
+    found = found_steps(image, SaliencySwap(), 64)
+    small = torch.zeros(4, 24, 24, dtype=torch.bool)
+    small[:, 10, 10] = True
+    every = torch.ones(4, 24, 24, dtype=torch.bool)
+    cases = {
+        "object": (found._replace(regions=every, spread=0.3), SCALES[0], "an object", "cover 100, 100, 100 and 100 %"),
+        "small": (found._replace(regions=small, spread=0.1), SCALES[-1], "an object", "cover 0.2, 0.2, 0.2 and 0.2 %"),
+        "surface": (found._replace(regions=every, spread=0.9), SURFACE_SCALE, "a surface", "spread is 0.90"),
+    }
+    for name, (case, scale, kind, words) in cases.items():
+        now = Settings(smallest=1.0, largest=2.0)
+        advice = advise(case, now, (128, 128))
+        text = " ".join(advice.sentences)
+        assert kind in text and words in text, (name, text)
+        assert (advice.settings["smallest"] / 100, advice.settings["largest"] / 100) == pytest.approx(scale), name
+        taken = advise(case, replace(now, **advice.settings), (128, 128))
+        assert not taken.settings and "That is the size suggested" in taken.sentences[-1], name
+
+
+def test_room_is_the_share_of_patches_that_keep_the_size_they_were_drawn_with() -> None:
+    everywhere = np.ones((2, 8, 8), bool)
+    one_cell = np.zeros((2, 8, 8), bool)
+    one_cell[:, 3, 3] = True
+    assert share_with_room(everywhere, (64, 64), (0.01, 0.02), (1.0, 1.0), False) > 0.95
+    assert share_with_room(one_cell, (64, 64), (0.02, 0.03), (1.0, 1.0), False) == 0  # 9 pixels do not fit twice into 8
+    assert 0 < share_with_room(one_cell, (64, 64), (0.0002, 0.02), (1.0, 1.0), False) < 1
+
+
+# ---- what visitors bring ------------------------------------------------------------------------------------------------
+
+
+def png_header(width: int, height: int) -> bytes:
+    """A PNG that says a size and holds nothing."""
+    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    chunks = ((b"IHDR", head), (b"IDAT", zlib.compress(b"")), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
+    )
+
+
+@pytest.mark.parametrize(
+    ("data", "sentence"),
+    [
+        (b"", "'x' is no image of the kinds PNG, JPEG"),
+        (b"hello" * 99, "'x' is no image of the kinds PNG, JPEG"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "'x' is no image of the kinds"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "'x' is no image of the kinds"),
+        (png_header(9000, 9000), "'x' has 9000 x 9000 pixels; 67 million is the most. Make it smaller first."),
+        (png_header(50000, 50000), "'x' has too many pixels"),
+        (content(picture().convert("I"), "TIFF"), r"'x' has pixels of 32 bits \(mode I\). Convert it to 8 or 16 bits first."),
+        (content(picture().convert("F"), "TIFF"), r"\(mode F\)"),
+        (bytes(images.MAX_BYTES + 1), "'x' has 32 MB; 32 MB is the most."),
+    ],
+    ids=["empty", "text", "svg", "eps", "bomb", "larger bomb", "32 bits", "float", "large file"],
+)
+def test_files_that_are_no_images_are_refused_with_the_reason(data: bytes, sentence: str) -> None:
+    with pytest.raises(RefusedImage, match=sentence):
+        guest().add("x", data)
+
+
+def test_damaged_data_is_told_when_the_image_is_shown() -> None:
+    visitor = guest(
+        ("a.png", content(picture(size=(200, 200)))[:5000]),
+        ("b.jpg", content(picture(), "JPEG")[:900]),
+        ("c.png", png_header(9, 9)),
+    )
+    for name in visitor.photos:
+        assert f"{name}&#x27; is damaged" in update(visitor, name, values()).message
+    assert update(visitor, SAMPLES[0], values()).message == ""
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF", "BMP", "GIF", "WEBP"])
+def test_no_change_of_a_file_escapes_as_another_error(kind: str) -> None:
+    rng, data = np.random.default_rng(0), content(picture(), kind)
+    for _ in range(60):
+        damaged = bytearray(data)
+        for at in rng.integers(0, min(len(data), 400), 3):
+            damaged[at] = rng.integers(0, 256)
+        try:
+            opened(Photo("x", bytes(damaged)), "128")
+        except RefusedImage as error:
+            assert str(error).startswith("'x' ")
+
+
+def test_twenty_megapixels_work_at_a_size_and_are_refused_as_they_are() -> None:
+    photo = Photo("x", content(Image.new("L", (5472, 3648), 90), "JPEG"))
+    assert opened(photo, "256").image.size == (384, 256)
+    with pytest.raises(RefusedImage, match=r"'x' of 5472 x 3648 pixels is too large at the size as it is. Choose a size."):
+        opened(photo, "as it is")
+    with pytest.raises(RefusedImage, match=r"Choose a smaller size, or crop it: its sides are too unlike."):
+        opened(Photo("x", content(Image.new("L", (30000, 9)))), "512")
+
+
+def test_a_file_that_asks_to_be_turned_is_shown_as_data_loaders_see_it() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    visitor = guest(("a.jpg", content(picture(), "JPEG", exif=exif)))
+    assert opened(visitor.photos["a.jpg"], "as it is").image.size == (70, 50)
+    assert views.TURNED in update(visitor, "a.jpg", values()).message
+
+
+@pytest.mark.parametrize(
+    ("given", "plain"),
+    [
+        ("a.png", "a.png"),
+        ("../../etc/a.png", "a.png"),
+        ("C:\\photos\\a.png", "a.png"),
+        ("a\n\x00b.png", "ab.png"),
+        ("", "image"),
+        ("..", "image"),
+    ],
+)
+def test_names_lose_their_folders(given: str, plain: str) -> None:
+    assert plain_name(given) == plain
+
+
+def test_a_visitor_keeps_so_many_images_under_names_that_differ(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = content(picture())
+    visitor = guest()
+    assert [visitor.add(name, data) for name in ("a.png", "x/a.png", "a.png", "b")] == ["a.png", "a (2).png", "a (3).png", "b"]
+    assert visitor.choices() == ["a.png", "a (2).png", "a (3).png", "b", *SAMPLES]
+    monkeypatch.setattr("explorer.visitor.MAX_IMAGES", 4)
+    with pytest.raises(RefusedImage, match=r"'c' is left out: 4 images are the most. Reload the page to start again."):
+        visitor.add("c", data)
+    monkeypatch.setattr("explorer.visitor.MAX_IMAGES", 9)
+    monkeypatch.setattr("explorer.visitor.MAX_TOTAL", 4 * len(data))
+    with pytest.raises(RefusedImage, match="'c' is left out: 0 MB are the most"):
+        visitor.add("c", data)
+
+
+def test_visitors_do_not_see_each_other_and_leave_nothing() -> None:
+    visitors = Visitors(AtOnce())
+    first, second = visitors["one"], visitors["two"]
+    first.add("secret.png", content(picture()))
+    assert visitors["one"] is first and "secret.png" not in second.choices()
+    assert "no longer kept" in update(second, "secret.png", values()).message
+    view = update(first, "secret.png", values())
+    token = re.findall(r"files/([\w-]+)/drawn.jpg", view.drawn or "")[0]
+    assert (
+        len(token) >= 20
+        and visitors.file(token, "drawn.jpg")
+        and not visitors.file(token, "other")
+        and not visitors.file("", "drawn.jpg")
+    )
+    visitors.leave("one")
+    assert visitors.file(token, "drawn.jpg") is None and visitors["one"] is not first
+
+
+def test_what_is_kept_has_bounds() -> None:
+    visitors = Visitors(AtOnce())
+    for page in range(visitor.MAX_VISITORS + 5):
+        assert visitors[f"page {page}"]
+    assert len(visitors) == visitor.MAX_VISITORS
+    someone = guest(("a.png", content(picture())))
+    for seed in range(20):
+        update(someone, "a.png", values(seed=seed, size=("128", "256", "as it is")[seed % 3]))
+    assert len(someone._files) == visitor.KEPT_FILES and len(someone._opened) <= visitor.KEPT_OPENED
+
+
+def test_check_photo_reads_the_header_alone() -> None:
+    check_photo(Photo("x", png_header(9, 9)))  # its data is missing, which is told when it is shown
+    assert astuple(Photo("x", b"1")) == ("x", b"1", "")
