@@ -16,7 +16,7 @@ PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo explorer test test-slow test-matrix test-oldest test-newest test-integrations bench docs build clean
+.PHONY: help demo explorer test test-slow test-matrix test-oldest test-newest test-integrations test-explorer bench docs build clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -66,6 +66,10 @@ test-newest:
 
 test-integrations:  ## the adapters beside anomalib, kornia, albumentations, Hugging Face, in an environment that it removes
 	tests/integrations/run.sh $(PYTHON)
+
+test-explorer: $(TEST) $(EXPLORER)  ## the explorer in a real browser: the Chromium of the system, or the one that CHROMIUM names
+	$(PY) -m pip install --disable-pip-version-check --quiet playwright
+	$(PY) -m pytest -p no:cacheprovider -o norecursedirs= tests/explorer
 
 bench: $(TEST)  ## benchmarks beside the peers: table, JSON, plots in benchmarks/results (under ten minutes)
 	$(PY) benchmarks/run.py

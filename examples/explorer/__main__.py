@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import argparse
 
-from .server import HOST, serve
+from .server import serve
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="explorer", description="See and tune negatives of your own images in the browser.")
-    parser.add_argument("--port", type=int, default=7860, help="of the loopback interface (default 7860)")
+    parser.add_argument("--port", type=int, default=7860, help="of the loopback interface (default 7860; 0: any that is free)")
     port = parser.parse_args().port
-    print(f"The explorer starts at http://{HOST}:{port}. Press Ctrl+C to end it.", flush=True)
-    serve(port)
+    try:
+        serve(port)
+    except (OSError, OverflowError) as error:
+        parser.error(f"`--port` {port} cannot be had ({error}); name another")
+    except KeyboardInterrupt:
+        pass
 
 
 if __name__ == "__main__":

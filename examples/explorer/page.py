@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import fields
@@ -49,7 +48,7 @@ def _taken(file: FileData, folder: Path) -> tuple[str, bytes]:
     if folder.resolve() not in path.parents or not path.is_file():
         raise gr.Error("The file is not one that was uploaded here.", print_exception=False)
     content = path.read_bytes()
-    shutil.rmtree(path.parent) if path.parent != folder.resolve() else path.unlink()
+    path.unlink()  # of its folder, which is named after the content, another file may still be needed
     return file.orig_name or path.name, content
 
 
@@ -86,7 +85,7 @@ def build_page(visitors: Visitors, worker: Executor) -> gr.Blocks:
 
         def choose(event: gr.EventData) -> list[Any]:
             given = dict(part.partition("=")[::2] for part in str(event.given).split(";"))
-            return [given.get(name, gr.skip()) for name in CHOSEN_BY_BUTTONS]
+            return [type(getattr(Settings, n))(given[n]) if n in given else gr.skip() for n in CHOSEN_BY_BUTTONS]
 
         def leave(request: gr.Request) -> None:
             visitors.leave(request.session_hash)

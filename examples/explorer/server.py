@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
+import socket
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -16,19 +18,33 @@ import uvicorn
 from fastapi import FastAPI, HTTPException, Response
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-from .images import MAX_BYTES
-from .visitor import Visitors
-
 HOST = "127.0.0.1"
 STYLE = Path(__file__).with_name("style.css")
 
 
 def serve(port: int) -> None:
-    """Serve the page at a port of the loopback interface until the process is told to end."""
+    """Serve the page at a port of the loopback interface (0: any that is free) until the process is told to end.
+
+    Raises:
+        OSError: the port cannot be had.
+    """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that the folder is removed then, too
-    with temporary_folder(), ThreadPoolExecutor(1) as worker, ThreadPoolExecutor(2) as painters:
-        app = application(Visitors(painters), worker)
-        uvicorn.run(app, host=HOST, port=port, log_level="warning", timeout_graceful_shutdown=1)
+    with (
+        socket.create_server((HOST, port)) as listening,
+        temporary_folder(),
+        ThreadPoolExecutor(1) as worker,
+        ThreadPoolExecutor(2) as painters,
+    ):
+        print(f"The explorer starts at http://{HOST}:{listening.getsockname()[1]}. Press Ctrl+C to end it.", flush=True)
+        config = uvicorn.Config(application(worker, painters), log_level="warning", timeout_graceful_shutdown=1)
+        _Server(config).run([listening])
+
+
+class _Server(uvicorn.Server):
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Pages that are still open have their connections cut, which is no error to report."""
+        logging.getLogger("uvicorn.error").disabled = True
+        await super().shutdown(sockets)
 
 
 @contextmanager
@@ -36,24 +52,28 @@ def temporary_folder() -> Iterator[str]:
     """The only folder that is written to: uploads pass through it. It is removed at the end."""
     with tempfile.TemporaryDirectory(prefix="cutswap-explorer-") as folder:
         tempfile.tempdir = folder
-        # Gradio reads these when it is imported: no telemetry, no look at a hub, no other folder.
-        os.environ.update(GRADIO_ANALYTICS_ENABLED="False", HF_HUB_OFFLINE="1", GRADIO_TEMP_DIR=folder)
+        # Read when gradio is imported, and matplotlib by it: no telemetry, no look at a hub, no other folder.
+        os.environ.update(GRADIO_ANALYTICS_ENABLED="False", HF_HUB_OFFLINE="1", GRADIO_TEMP_DIR=folder, MPLCONFIGDIR=folder)
         try:
             yield folder
         finally:
             tempfile.tempdir = None
 
 
-def application(visitors: Visitors, worker: Executor) -> FastAPI:
+def application(worker: Executor, painters: Executor) -> FastAPI:
     """The page at /, and under /files what it shows.
 
     Args:
         worker: of one thread, for the updates: one after the other, so that none overtakes another.
+        painters: for the pictures.
     """
-    import gradio as gr  # after the environment is set
+    import gradio as gr  # these write into the temporary folder, torch when it is imported already
 
+    from .images import MAX_BYTES
     from .page import build_page
+    from .visitor import Visitors
 
+    visitors = Visitors(painters)
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"])  # no other name leads here
 
@@ -66,9 +86,11 @@ def application(visitors: Visitors, worker: Executor) -> FastAPI:
         kind = "image/jpeg" if name.endswith(".jpg") else "image/png"
         return Response(content, media_type=kind, headers={"Cache-Control": "no-store"})
 
+    page = build_page(visitors, worker)
+    page.has_launched = True  # `launch` says so, a mount does not; without it gradio takes any path for an upload
     return gr.mount_gradio_app(
         app,
-        build_page(visitors, worker),
+        page,
         path="/",
         server_name=HOST,
         footer_links=[],

@@ -1,0 +1,457 @@
+"""The explorer in a real browser: `make test-explorer`."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import statistics
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from driver import MOVE, ROOT, Server, Visit
+from make_samples import make_scene
+from PIL import Image
+from playwright.sync_api import Browser
+
+PAUSE = 0.12  # seconds between two updates of a hundred
+
+
+def image_file(folder: Path, name: str, scene: str = "flange", size: tuple[int, int] = (200, 160), seed: int = 1) -> Path:
+    image = Image.fromarray(make_scene(scene, seed, 256)).resize(size)
+    image.save(folder / name)
+    return folder / name
+
+
+# ---- what a visit is ----------------------------------------------------------------------------------------------------
+
+
+def test_the_page_shows_every_step_and_asks_nobody_else(visit: Visit, server: Server) -> None:
+    for part, count in (("#drawn", 4), ("#words", 8), ("#found", 12)):
+        assert visit.page.locator(f"{part} img").count() == count
+    assert "The regions cover" in visit.page.inner_text("#words") and "SaliencySwap(" in visit.code()
+    addresses = {url for url in visit.requests if not url.startswith(("data:", "blob:"))}
+    assert len(addresses) > 10 and all(url.startswith(server.url + "/") for url in addresses)
+    files = [url for url in visit.requests if "/files/" in url]
+    assert len(files) == len(set(files)) == 3  # one request per strip, though each is shown in many windows
+
+
+def test_a_folder_of_images_is_added_and_the_first_one_shown(visit: Visit, server: Server, tmp_path: Path) -> None:
+    before = visit.shown()
+    visit.upload(*[image_file(tmp_path, f"part {i}.png", seed=i) for i in range(3)])
+    assert "3 images added." in visit.page.inner_text("#notice")
+    assert visit.page.input_value("#image input") == "part 0.png" and "Image.open('part 0.png')" in visit.code()
+    assert all(a != b for a, b in zip(visit.shown(), before, strict=True))
+    first = visit.shown()
+    visit.choose("image", "part 2.png")
+    assert visit.shown() != first and "part 2.png" in visit.code()
+    visit.choose("image", "sample: wood")
+    assert "wood_000.png" in visit.code()
+    assert server.files() == []  # what was uploaded is in memory alone
+
+
+CONTROLS: dict[str, Any] = {
+    "size": "128",
+    "seed": 7,
+    "smallest": 2.0,
+    "largest": 15.0,
+    "flattest": 0.9,
+    "tallest": 9.0,
+    "levels": "all",
+    "net": "tiny, random weights",
+    "grid": 12,
+    "clustering": "sklearn",
+    "n_clusters": 2,
+    "saliency_weight": 4.0,
+    "n_iter": 1,
+    "color": False,
+    "union": False,
+}
+
+
+def open_options(visit: Visit) -> None:
+    visit.page.get_by_role("button", name="Options of kmeans").click()
+    visit.page.locator("#n_iter input").first.wait_for()
+
+
+def operate(visit: Visit, control: str, value: Any) -> None:
+    page = visit.page
+    if control in ("n_clusters", "saliency_weight", "n_iter", "color", "union"):
+        open_options(visit)
+    if isinstance(value, bool):
+        page.set_checked(f"#{control} input", value)
+    elif isinstance(value, int | float):
+        visit.slide(control, value)
+    elif page.locator(f"#{control} input[type=radio]").count():
+        page.check(f"#{control} input[value={value}]")
+    else:
+        visit.choose(control, value)
+    visit.settle()
+
+
+@pytest.mark.parametrize("control", CONTROLS)
+def test_every_control_changes_the_picture(control: str, visit: Visit) -> None:
+    operate(visit, "largest", 6.0)  # so that a size differs visibly
+    before, code = visit.shown(), visit.code()
+    operate(visit, control, CONTROLS[control])
+    assert visit.shown() != before, control
+    if control != "clustering":  # scikit-learn's k-means finds what ours does, up to a few cells
+        assert visit.code() != code
+    assert not visit.page.locator("#message p").count()
+
+
+def test_levels_are_chosen_where_they_are_asked_for_alone(visit: Visit) -> None:
+    page = visit.page
+    assert not page.locator("#chosen").is_visible()
+    page.check("#levels input[value=chosen]")
+    page.locator("#chosen").wait_for(state="visible")
+    visit.settle()
+    assert "levels=0" in visit.code()
+    before = visit.shown()
+    page.locator("#chosen input").nth(2).check()
+    page.wait_for_function("document.querySelector('#code textarea').value.includes('levels=(0, 2)')")
+    visit.settle()
+    assert visit.shown() != before
+    page.check("#clustering input[value=opencv]")
+    page.get_by_role("button", name="Options of kmeans").wait_for(state="hidden")
+
+
+def test_a_negative_of_the_strip_chooses_its_seed_and_the_suggested_size_can_be_taken(visit: Visit) -> None:
+    page = visit.page
+    before = visit.shown()
+    page.get_by_role("button", name="seed 5").click()
+    page.wait_for_function("document.querySelector('#code textarea').value.includes('manual_seed(5)')")
+    assert page.input_value("#seed input[type=number]") == "5"
+    visit.settle()
+    assert visit.shown() != before
+    visit.slide("largest", 20)
+    page.get_by_role("button", name="Use the suggested size").click()
+    page.wait_for_function("!document.querySelector('#code textarea').value.includes('scale')")
+    assert page.input_value("#largest input[type=number]") == "3"
+    assert "That is the size suggested" in page.inner_text("#words")
+
+
+# ---- what is taken home -------------------------------------------------------------------------------------------------
+
+
+def download(visit: Visit, name: str) -> tuple[str, Image.Image]:
+    with visit.page.expect_download() as waiting:
+        visit.page.get_by_role("link", name=name, exact=True).click()
+    return waiting.value.suggested_filename, Image.open(io.BytesIO(Path(waiting.value.path()).read_bytes()))
+
+
+def test_the_copied_lines_make_the_downloaded_pictures(visit: Visit, tmp_path: Path) -> None:
+    image_file(tmp_path, "my part.png", size=(300, 220))
+    visit.upload(tmp_path / "my part.png")
+    visit.slide("seed", 3)
+    visit.page.check("#levels input[value=all]")
+    visit.slide("largest", 1.2)
+    visit.page.locator("#code button").click()
+    time.sleep(0.3)
+    code = visit.page.evaluate("navigator.clipboard.readText()")
+    assert code == visit.code() and 'levels="all"' in code and "scale=(0.002, 0.012)" in code
+    (tmp_path / "lines.py").write_text(
+        code + "\nimport numpy\nnumpy.savez('made', negative=numpy.asarray(negative), mask=mask)\n"
+    )
+    subprocess.run([sys.executable, "lines.py"], cwd=tmp_path, check=True)
+    made = np.load(tmp_path / "made.npz")
+    name, negative = download(visit, "negative")
+    assert name == "my part_negative.png"
+    np.testing.assert_array_equal(np.asarray(negative), made["negative"])
+    name, mask = download(visit, "mask")
+    assert name == "my part_mask.png"
+    np.testing.assert_array_equal(np.asarray(mask), made["mask"][0] * 255)
+    name, sheet = download(visit, "contact sheet")
+    assert name == "my part_sheet.png" and sheet.width > 1500
+
+
+# ---- what goes wrong ----------------------------------------------------------------------------------------------------
+
+
+def test_bad_files_are_told_and_good_ones_beside_them_taken(visit: Visit, server: Server, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("hello")
+    (tmp_path / "<img src=x onerror=alert(1)>.png").write_text("hello")
+    Image.new("1", (9000, 9000)).save(tmp_path / "bomb.png")
+    whole = image_file(tmp_path, "good.png").read_bytes()
+    (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])
+    Image.new("L", (5472, 3648), 90).save(tmp_path / "large.jpg")
+    Image.fromarray((np.arange(4800).reshape(60, 80) * 13).astype(np.uint16)).save(tmp_path / "sixteen.png")
+    visit.upload(*sorted(tmp_path.iterdir()))
+    said = visit.page.inner_text("#notice")
+    assert "4 images added." in said and "'notes.txt' is no image of the kinds" in said
+    assert (
+        "'bomb.png' has 9000 x 9000 pixels; 67 million is the most." in said
+        and "'<img src=x onerror=alert(1)>.png' is no" in said
+    )
+    visit.page.wait_for_selector("#message .error")
+    assert "'cut.png' is damaged" in visit.page.inner_text("#message")
+    for name in ("large.jpg", "sixteen.png"):
+        visit.choose("image", name)
+        visit.page.wait_for_function("(name) => document.querySelector('#code textarea').value.includes(name)", arg=name)
+        assert not visit.page.locator("#message .error").count()
+    visit.choose("size", "as it is")
+    visit.choose("image", "large.jpg")
+    visit.page.wait_for_selector("#message .error")
+    assert "is too large at the size as it is. Choose a size." in visit.page.inner_text("#message")
+    assert "sixteen.png" in visit.code()  # of what is still shown
+    assert server.files() == []
+
+
+def test_settings_that_contradict_are_told_in_the_words_of_the_library(visit: Visit) -> None:
+    before = visit.shown()
+    visit.page.evaluate(MOVE, ["smallest", 8])
+    visit.page.wait_for_selector("#message .error")
+    assert "`scale` must be 0 < low <= high <= 1, got (0.08, 0.03)" in visit.page.inner_text("#message")
+    assert visit.shown() == before
+    visit.slide("smallest", 1)
+    visit.page.wait_for_selector("#message .error", state="detached")
+
+
+def test_files_above_the_limit_are_refused_by_the_browser(browser: Browser, server: Server, tmp_path: Path) -> None:
+    (tmp_path / "large.png").write_bytes(bytes(33 * 2**20))
+    visit = Visit(browser, server.url)
+    visit.page.set_input_files("#drop input[type=file]", str(tmp_path / "large.png"))
+    visit.page.get_by_text("exceed the maximum allowed size").first.wait_for()
+    visit.close()
+    assert server.files() == []
+
+
+# ---- who may see and reach what -----------------------------------------------------------------------------------------
+
+
+def test_two_visitors_do_not_see_each_other(browser: Browser, server: Server, tmp_path: Path) -> None:
+    first, second = Visit(browser, server.url), Visit(browser, server.url)
+    first.upload(image_file(tmp_path, "secret.png"))
+    other = second.shown()
+    second.page.click("#image input")
+    assert second.page.get_by_role("option", name="sample: wood").count() == 1
+    assert second.page.get_by_role("option", name="secret.png").count() == 0
+    second.page.keyboard.press("Escape")
+    first.slide("seed", 9)
+    second.slide("grid", 23)
+    second.slide("grid", 24)
+    assert second.shown() == other and "secret" not in second.page.content()
+    picture = first.page.get_attribute("#drawn img", "src")
+    assert urllib.request.urlopen(f"{server.url}/{picture}").status == 200
+    first.close()
+    for _ in range(50):
+        try:
+            urllib.request.urlopen(f"{server.url}/{picture}").close()
+        except urllib.error.HTTPError as error:
+            assert error.code == 404
+            break
+        time.sleep(0.2)
+    else:
+        raise AssertionError("the picture is still there after its visitor left")
+    second.close()
+
+
+def request(server: Server, path: str, body: Any = None, host: str | None = None) -> tuple[int, str]:
+    data = None if body is None else json.dumps(body).encode()
+    asked = urllib.request.Request(
+        server.url + path, data, {"Content-Type": "application/json"} | ({"Host": host} if host else {})
+    )
+    try:
+        with urllib.request.urlopen(asked) as answer:
+            return answer.status, answer.read().decode(errors="replace")
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode(errors="replace")
+
+
+def test_a_client_cannot_name_a_path(server: Server, tmp_path: Path) -> None:
+    secret = image_file(tmp_path, "secret.png")
+    config = json.loads(request(server, "/config")[1])
+    drop = next(c["id"] for c in config["components"] if c["props"].get("elem_id") == "drop")
+    take = next(d for d in config["dependencies"] if drop in d["inputs"])
+    for path in (str(secret), f"{server.temporary}/../{secret.name}", "/etc/hostname", "http://127.0.0.1:1/a.png"):
+        given = [{"path": path, "orig_name": "a.png", "meta": {"_type": "gradio.FileData"}}]
+        body = {"data": [given, "sample: wood"], "fn_index": take["id"], "session_hash": "stranger"}
+        status, answer = request(server, "/gradio_api/run/predict", body)
+        assert status >= 400 and "added" not in answer, (path, answer)
+        assert request(server, f"/gradio_api/file={path}")[0] in (403, 404)
+    assert secret.exists()
+    assert request(server, "/files/../../etc/hostname/x")[0] == 404
+
+
+def test_nothing_can_be_called_that_the_page_does_not_call(server: Server) -> None:
+    config = json.loads(request(server, "/config")[1])
+    assert {d["api_visibility"] for d in config["dependencies"]} == {"private"}
+
+
+def test_the_server_listens_on_the_loopback_interface_and_to_its_own_names(server: Server) -> None:
+    assert request(server, "/", host=f"localhost:{server.port}")[0] == 200
+    assert request(server, "/", host="evil.example")[0] == 400
+    lines = [line.split() for table in ("tcp", "tcp6") for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]]
+    heard = [line[1] for line in lines if line[3] == "0A" and line[1].endswith(f":{server.port:04X}")]
+    assert heard == [f"0100007F:{server.port:04X}"]
+
+
+# ---- how it feels -------------------------------------------------------------------------------------------------------
+
+# Milliseconds from the move of a slider until the new pictures are decoded and painted.
+TIMED = """async ([control, value, parts]) => {
+    const pictures = () => parts.flatMap((part) => [...document.querySelectorAll(part + ' img')]);
+    const before = parts.map((part) => document.querySelector(part + ' img').src);
+    const start = performance.now();
+    const slider = document.querySelector(`#${control} input[type=range]`);
+    slider.value = value;
+    slider.dispatchEvent(new Event('input', {bubbles: true}));
+    const news = () => parts.every((part, i) => document.querySelector(part + ' img')?.src !== before[i]);
+    while (!news() || !pictures().every((p) => p.complete && p.naturalWidth)) await new Promise((r) => setTimeout(r, 1));
+    await new Promise((r) => requestAnimationFrame(r));
+    return performance.now() - start;
+}"""
+
+
+def times(visit: Visit, control: str, values: list[float], parts: list[str]) -> list[float]:
+    taken = []
+    for value in values:
+        taken.append(visit.page.evaluate(TIMED, [control, value, parts]))
+        time.sleep(0.15)
+    return sorted(taken[5:])
+
+
+def test_updates_of_a_512_pixel_image_keep_up_with_the_hand(visit: Visit, capsys: pytest.CaptureFixture[str]) -> None:
+    open_options(visit)
+    visit.choose("size", "512")
+    drawn, found = ["#drawn", "#words"], ["#drawn", "#words", "#found"]
+    runs = {
+        "seed": (times(visit, "seed", [100 + i for i in range(30)], drawn), 100),
+        "largest patch": (times(visit, "largest", [4 + i / 10 for i in range(30)], drawn), 100),
+        "grid": (times(visit, "grid", [12 + i for i in range(30)], found), 300),
+        "clusters": (times(visit, "n_clusters", [2 + i % 8 for i in range(30)], found), 300),
+    }
+    with capsys.disabled():
+        for name, (taken, limit) in runs.items():
+            middle, late = statistics.median(taken), taken[int(0.9 * len(taken))]
+            print(f"\n  {name}: {middle:.0f} ms, nine of ten within {late:.0f} ms (limit {limit} ms)", end="")
+        print()
+    for name, (taken, limit) in runs.items():
+        assert statistics.median(taken) <= limit, (name, taken)
+
+
+def test_a_slider_that_is_dragged_ends_at_its_last_position(visit: Visit) -> None:
+    visit.page.evaluate(
+        f"""async () => {{
+            const move = {MOVE};
+            for (let i = 0; i < 60; i++) {{
+                move(['seed', i]);
+                await new Promise((r) => setTimeout(r, 8));
+            }}
+        }}"""
+    )
+    visit.page.wait_for_function("document.querySelector('#code textarea').value.includes('manual_seed(59)')")
+    visit.settle()
+    dragged = visit.shown()
+    visit.slide("seed", 60)
+    visit.slide("seed", 59)
+    assert visit.shown() == dragged
+
+
+def test_a_hundred_updates_leave_memory_where_it_was(visit: Visit, server: Server) -> None:
+    def updates(count: int) -> None:
+        for i in range(count):
+            visit.page.evaluate(TIMED, ["seed" if i % 2 else "grid", 10 + i % 50, ["#drawn"]])
+            time.sleep(PAUSE)
+
+    updates(40)
+    before = server.memory()
+    updates(100)
+    assert server.memory() - before < 16, (before, server.memory())
+
+
+FOCUSED = """() => {
+    const e = document.activeElement;
+    return [e.closest('#controls [id], #results [id]')?.id, e.innerText || e.type];
+}"""
+
+
+def test_the_keyboard_reaches_everything(visit: Visit) -> None:
+    page = visit.page
+    open_options(visit)
+    page.evaluate("document.activeElement.blur(); window.scrollTo(0, 0)")
+    reached = []
+    for _ in range(90):
+        page.keyboard.press("Tab")
+        reached.append(page.evaluate(FOCUSED))
+    ids = {name for name, _ in reached}
+    wanted = {*CONTROLS, "image", "drop", "code"} - {"chosen"}
+    assert wanted <= ids, wanted - ids
+    texts = {text.strip() for _, text in reached if text}
+    assert {"negative", "mask", "contact sheet", "seed 0", "seed 7"} <= texts
+    page.focus("#seed input[type=range]")
+    page.keyboard.press("ArrowRight")
+    page.wait_for_function("document.querySelector('#code textarea').value.includes('manual_seed(1)')")
+    page.get_by_role("button", name="seed 4").focus()
+    page.keyboard.press("Enter")
+    page.wait_for_function("document.querySelector('#code textarea').value.includes('manual_seed(4)')")
+
+
+def test_a_phone_shows_it_without_sideways_scrolling_and_keeps_the_pair_in_sight(browser: Browser, server: Server) -> None:
+    visit = Visit(browser, server.url, 390, 844)
+    page = visit.page
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    page.evaluate("document.querySelector('#clustering').scrollIntoView({block: 'center'})")
+    time.sleep(0.3)
+    box = page.locator("#drawn").bounding_box()
+    assert box is not None and -1 <= box["y"] <= 1 and box["height"] < 300
+    before = visit.shown()
+    page.locator("#grid input[type=number]").fill("9")
+    page.keyboard.press("Tab")
+    page.wait_for_function("document.querySelector('#code textarea').value.includes('grid=9')")
+    visit.settle()
+    assert visit.shown() != before
+    assert visit.complaints == []
+    visit.close()
+
+
+def test_every_control_has_a_name_and_every_picture_a_text(visit: Visit) -> None:
+    page = visit.page
+    unnamed = page.evaluate(
+        """() => [...document.querySelectorAll('#controls input, #controls textarea, #results a, #results button')]
+            .filter((e) => e.type !== 'file' && !e.ariaLabel && !e.labels?.length && !e.innerText.trim() && !e.title)
+            .map((e) => e.outerHTML.slice(0, 120))"""
+    )
+    assert unnamed == []
+    assert page.evaluate("[...document.querySelectorAll('#results img')].every((p) => p.alt.length > 5)")
+
+
+def test_a_port_that_is_taken_is_told(server: Server) -> None:
+    command = [sys.executable, "-m", "explorer", "--port", str(server.port)]
+    done = subprocess.run(command, cwd=ROOT / "examples", capture_output=True, text=True)
+    assert done.returncode == 2 and f"`--port` {server.port} cannot be had" in done.stderr and "name another" in done.stderr
+
+
+# ---- what it leaves -----------------------------------------------------------------------------------------------------
+
+
+def test_it_writes_into_its_own_folder_alone_reaches_nobody_and_removes_the_folder(
+    browser: Browser, tmp_path_factory: pytest.TempPathFactory, tmp_path: Path
+) -> None:
+    server = Server(tmp_path_factory.mktemp("leaves"))
+    visit = Visit(browser, server.url)
+    try:
+        visit.upload(image_file(tmp_path, "a.png"), image_file(tmp_path, "b.jpg"))
+        download(visit, "contact sheet")
+        (folder,) = server.temporary.iterdir()
+        assert folder.name.startswith("cutswap-explorer-") and server.files() == []
+    finally:
+        server.stop()  # while the page is open
+        visit.close()
+    assert server.process.returncode == 0 and "Traceback" not in server.said(), server.said()
+    assert list(server.temporary.iterdir()) == []
+    assert [p for p in server.home.rglob("*") if p.is_file()] == []
+    notes = server.notes()
+    assert any(note.startswith(f"write {folder}") for note in notes)  # the watch works
+    writes = [n.removeprefix("write ") for n in notes if n.startswith("write ")]
+    probe = re.compile(rf"{server.temporary}/\w{{8}}")  # Python's look whether the folder of all temporary files can be used
+    assert [w for w in writes if not w.startswith((str(folder), "/dev/null")) and not probe.fullmatch(w)] == []
+    reached = {note for note in notes if note.startswith(("connect ", "look up "))}
+    assert reached <= {"look up 127.0.0.1", "connect 127.0.0.1"}, reached
