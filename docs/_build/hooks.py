@@ -17,7 +17,11 @@ PAGES = {
     "benchmarks.md": "benchmarks/README.md",
     "changelog.md": "CHANGELOG.md",
 }
-PICTURES = {"negatives.jpg": "examples/negatives.jpg", "contact_sheet.png": "examples/contact_sheet.png"}
+PICTURES = {
+    "negatives.jpg": "examples/negatives.jpg",
+    "contact_sheet.png": "examples/contact_sheet.png",
+    "explorer.jpg": "examples/explorer/screenshot.jpg",
+}
 LINK = re.compile(r"(!?)\[([^\]]*)\]\((?!https?:|#)([^)#\s]+)(#[^)\s]*)?\)")
 
 

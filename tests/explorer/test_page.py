@@ -429,6 +429,24 @@ def test_a_port_that_is_taken_is_told(server: Server) -> None:
     assert done.returncode == 2 and f"`--port` {server.port} cannot be had" in done.stderr and "name another" in done.stderr
 
 
+@pytest.mark.parametrize(("width", "height"), [(1280, 900), (390, 844)])
+def test_the_screenshots_of_the_documents(width: int, height: int, browser: Browser, server: Server) -> None:
+    visit = Visit(browser, server.url, width, height)
+    visit.page.get_by_role("button", name="seed 2").click()
+    visit.page.wait_for_function("document.querySelector('#code textarea').value.includes('manual_seed(2)')")
+    visit.settle()
+    visit.page.evaluate("document.activeElement.blur(); window.scrollTo(0, 0)")
+    visit.page.mouse.move(0, 0)
+    folder = ROOT / "demo"
+    folder.mkdir(exist_ok=True)
+    visit.page.screenshot(path=folder / f"explorer-{width}.png", full_page=True)
+    if width == 1280:
+        visit.page.screenshot(path=folder / "explorer.jpg", quality=88)
+    with Image.open(folder / f"explorer-{width}.png") as shot:
+        assert shot.width == width and shot.height > height
+    visit.close()
+
+
 # ---- what it leaves -----------------------------------------------------------------------------------------------------
 
 
