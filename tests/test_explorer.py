@@ -283,6 +283,14 @@ def test_words_tell_object_from_surface_and_suggest_a_size_that_has_room() -> No
         assert not taken.settings and "That is the size suggested" in taken.sentences[-1], name
 
 
+def test_advice_on_a_surface_leaves_auto_alone_and_asks_for_all_levels_otherwise() -> None:
+    found = found_steps(picture(size=(128, 128)), SaliencySwap(), 64)
+    surface = found._replace(regions=torch.ones(4, 24, 24, dtype=torch.bool), spread=0.9)
+    taken = {levels: advise(surface, Settings(levels=levels), (128, 128)).settings for levels in ("auto", "all", "random")}
+    size = {"smallest": 0.2, "largest": 1.0}
+    assert taken == {"auto": size, "all": size, "random": size | {"levels": "all"}}
+
+
 def test_room_is_the_share_of_patches_that_keep_the_size_they_were_drawn_with() -> None:
     everywhere = np.ones((2, 8, 8), bool)
     one_cell = np.zeros((2, 8, 8), bool)

@@ -120,11 +120,14 @@ class Settings:
         changed = tuple((n, getattr(self, n)) for n in names if getattr(self, n) != getattr(type(self), n))
         return changed if self.clustering == "kmeans" else None
 
+    @property
+    def scale(self) -> tuple[float, float]:
+        return round(self.smallest / 100, 6), round(self.largest / 100, 6)
+
     def _draw(self) -> dict[str, Any]:
-        scale = (round(self.smallest / 100, 6), round(self.largest / 100, 6))
         levels = self.chosen if self.levels == CHOSEN else self.levels
         levels = levels[0] if isinstance(levels, tuple) and len(levels) == 1 else levels
-        return {"levels": levels, "scale": scale, "ratio": (self.flattest, self.tallest)}
+        return {"levels": levels, "scale": self.scale, "ratio": (self.flattest, self.tallest)}
 
 
 @lru_cache(maxsize=KEPT)

@@ -12,7 +12,7 @@ from cutswap_transforms.preview.steps import Found
 
 from .settings import Settings
 
-DRAWS = 40  # per question
+PATCHES = 40  # that are drawn for a share
 ROOM = 0.9  # of the draws that must fit for a size to be suggested
 SCALES = ((0.002, 0.03), (0.002, 0.01), (0.001, 0.005), (0.0005, 0.002))  # for an object: the default first
 SURFACE_SCALE = (0.002, 0.01)  # with levels="all"
@@ -57,21 +57,23 @@ def _share(found: Found) -> str:
 
 
 def _room(found: Found, settings: Settings, size: tuple[int, int], surface: bool) -> tuple[str, dict[str, Any]]:
-    regions = found.regions.numpy()
-    ratio = (settings.flattest, settings.tallest)
-    scale = (settings.smallest / 100, settings.largest / 100)
     every = settings.levels == "all" or (settings.levels == "auto" and surface)
-    share = share_with_room(regions, size, scale, ratio, every)
-    said = f"{100 * share:.0f} % of the patches of {_percent(scale)} of the frame find room in their region"
-    said += "; the others are halved until they do." if share < 1 else "."
-    if surface:
-        best, levels = SURFACE_SCALE, "all"
-    else:
-        best, levels = next((s for s in SCALES if share_with_room(regions, size, s, ratio, False) >= ROOM), SCALES[-1]), "auto"
-    if scale == best and (settings.levels == levels or not surface):
+
+    def share(scale: Range) -> float:
+        return share_with_room(found.regions.numpy(), size, scale, (settings.flattest, settings.tallest), every)
+
+    room = share(settings.scale)
+    said = f"{100 * room:.0f} % of the patches of {_percent(settings.scale)} of the frame find room in their region"
+    said += "; the others are halved until they do." if room < 1 else "."
+    suggested: dict[str, Any] = {}
+    best = SURFACE_SCALE if surface else next((s for s in SCALES if share(s) >= ROOM), SCALES[-1])
+    if settings.scale != best:
+        suggested |= {"smallest": round(100 * best[0], 4), "largest": round(100 * best[1], 4)}
+    if surface and not every:
+        suggested["levels"] = "all"
+    if not suggested:
         return f"{said} That is the size suggested for such regions.", {}
-    suggested = {"smallest": round(100 * best[0], 4), "largest": round(100 * best[1], 4), "levels": levels}
-    where = " on all levels" if surface else ""
+    where = ", on all levels" if surface else ""
     return f"{said} Suggested for such regions: {_percent(best)}{where}.", suggested
 
 
@@ -92,13 +94,14 @@ def share_with_room(
     """
     count = len(regions)
     swaps = count if every else 1
+    numbers = np.random.default_rng(0).random((max(1, PATCHES // swaps), HEAD + swaps * NUMBERS))
     kept = 0
-    for u in np.random.default_rng(0).random((DRAWS, HEAD + swaps * NUMBERS)).tolist():
+    for u in numbers.tolist():
         levels: Sequence[int] = range(count) if every else [min(int(u[1] * count), count - 1)]
         for s, row in enumerate(first_pairs(regions, u, levels, size, scale, ratio)):
             area, aspect = u[HEAD + s * NUMBERS :][:2]
             kept += tuple(row[5:]) == patch_size(SCALARS, area, aspect, size, scale, ratio)
-    return kept / (DRAWS * swaps)
+    return kept / (len(numbers) * swaps)
 
 
 def _percent(scale: Range) -> str:
