@@ -15,7 +15,7 @@ from gradio.utils import get_upload_folder
 
 from .images import RefusedImage
 from .rendering import paragraphs
-from .settings import CHOSEN, LEVELS, SIZES, Settings, clusterings_at_hand, nets_at_hand
+from .settings import CHOSEN, LEVELS, MAX_SEED, SIZES, Settings, clusterings_at_hand, nets_at_hand
 from .views import update
 from .visitor import MAX_IMAGES, SAMPLES, Visitors
 
@@ -120,7 +120,7 @@ def _setting_controls() -> tuple[dict[str, gr.components.Component], dict[str, g
         made[name] = kind(*given, value=value, label=label, elem_id=name, **options)
 
     with gr.Column(elem_id="settings"):
-        add(gr.Slider, "seed", "Seed", 0, 999, step=1)
+        add(gr.Slider, "seed", "Seed", 0, MAX_SEED, step=1)
         add(gr.Dropdown, "size", "Resize: shorter side in pixels", list(SIZES))
         with gr.Accordion("Patches"):
             add(gr.Radio, "levels", "Levels to swap on", list(LEVELS))

@@ -18,6 +18,7 @@ from .images import AS_IT_IS, Photo
 
 TINY, RANDOM = "tiny", "tiny, random weights"
 SIZES = ("128", "256", "384", "512", "1024", AS_IT_IS)  # of the shorter side, in pixels
+MAX_SEED = 999
 CHOSEN = "chosen"
 LEVELS = ("auto", "random", "all", CHOSEN)
 WIDTH = 80  # characters
@@ -75,8 +76,8 @@ class Settings:
             raise ValueError(
                 f"`clustering` must be one of {', '.join(clusterings_at_hand())}, got {settings.clustering[:80]!r}"
             )
-        if not 0 <= settings.seed < 2**32:
-            raise ValueError(f"`seed` must be at least 0 and below 2**32, got {settings.seed}")
+        if not 0 <= settings.seed <= MAX_SEED:
+            raise ValueError(f"`seed` must be 0 to {MAX_SEED}, got {settings.seed}")
         return settings
 
     @property

@@ -17,7 +17,7 @@ from cutswap_transforms.preview.steps import Found, drawn_steps, found_steps, ne
 
 from .images import Photo
 from .rendering import Figure, figures, in_region, paragraphs, png, strip, thumbnail
-from .settings import Settings
+from .settings import MAX_SEED, Settings
 from .visitor import Visitor
 from .words import Advice, advise
 
@@ -96,29 +96,30 @@ def _drawn_html(
     visitor: Visitor, photo: Photo, image: Image.Image, swap: SaliencySwap, settings: Settings, found: Found
 ) -> tuple[str, str]:
     """The pictures of the swap, and what is said and offered below them."""
-    seeds = range(settings.seed, settings.seed + SEEDS)
-    params = [_params(image, swap, seed) for seed in seeds]
+    first = min(settings.seed, MAX_SEED + 1 - SEEDS)
+    several = {seed: _params(image, swap, seed) for seed in range(first, first + SEEDS)}
+    params = several[settings.seed]
 
     def panels() -> bytes:
-        drawn = drawn_steps(image, swap, params[0], found.photo)
+        drawn = drawn_steps(image, swap, params, found.photo)
         return strip([drawn.boxes, drawn.negative, drawn.mask, drawn.difference])
 
     def negatives() -> bytes:
-        return strip([thumbnail(negative_picture(image, swap, p), SEED_SIDE) for p in params])
+        return strip([thumbnail(negative_picture(image, swap, p), SEED_SIDE) for p in several.values()])
 
     url = visitor.publish(
         {"drawn.jpg": panels, "seeds.jpg": negatives},
         {
-            "negative.png": lambda: png(swap.transform(image, params[0])),
-            "mask.png": lambda: png(_mask(image, params[0])),
+            "negative.png": lambda: png(swap.transform(image, params)),
+            "mask.png": lambda: png(_mask(image, params)),
             "sheet.png": lambda: png(_sheet(photo, image, swap, settings.seed)),
         },
     )
     advice = advise(found, settings, (image.height, image.width))
-    others = [Figure(f"seed {seed}", f"Negative of seed {seed}", seed) for seed in seeds]
+    others = [Figure(f"seed {seed}", f"Negative of seed {seed}", seed) for seed in several]
     parts = (
         _downloads(url, photo.name),
-        paragraphs([_swapped(settings.seed, params[0]), *advice.sentences], "word"),
+        paragraphs([_swapped(settings.seed, params), *advice.sentences], "word"),
         _offer(advice),
         f"<h2>{SEEDS} negatives of this image: choose one by its seed</h2>",
         figures(f"{url}/seeds.jpg", found.photo.size, others, "seeds"),
