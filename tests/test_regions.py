@@ -188,6 +188,21 @@ def test_a_tie_goes_to_the_lower_cluster_and_an_empty_cluster_stays_empty():
     assert KMeans(5)(torch.tensor([[0.0], [0.0], [1.0]])).tolist() == [0, 0, 4]
 
 
+class Finite(np.ndarray):
+    """Refuses a matrix product of anything that is not finite: some processors warn of it, where others are silent."""
+
+    def __matmul__(self, other):
+        assert np.isfinite(self).all() and np.isfinite(other).all()
+        return super().__matmul__(other)
+
+
+def test_an_empty_cluster_is_never_nearest_and_brings_no_inf_into_a_product():
+    points = np.linspace(0, 3e38, 7)[None, :, None].view(Finite)
+    labels = kmeans.lloyd(np, points, np.array([[0, 0, 0, 2, 2, 2, 2]]), 4, 5)
+    assert labels.tolist() == [[0, 0, 0, 2, 2, 2, 2]]
+    assert kmeans.lloyd(np, points, np.full((1, 7), -1), 4, 5).tolist() == [[-1] * 7]
+
+
 def test_a_union_joins_the_clusters_above_the_midpoint_of_their_mean_saliency():
     saliency = torch.tensor([0.9, 0.7, 0.49, 0.1]).repeat_interleave(3)  # the midpoint is 0.5
     colours = torch.tensor([0.0, 5.0, 10.0, 15.0]).repeat_interleave(3)

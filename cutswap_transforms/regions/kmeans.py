@@ -134,6 +134,9 @@ def as_dtype(x: Any, kind: str) -> Any:
     return x.to(getattr(torch, kind)) if isinstance(x, Tensor) else x.astype(kind, copy=False)
 
 
+FAR = 1e300  # beyond float32 squared, but no inf: some processors' matrix products warn of inf * 0 in lanes that nobody reads
+
+
 def lloyd(xp: Any, x: Any, labels: Any, n_clusters: int, n_iter: int) -> Any:
     """`n_iter` rounds of (means of the clusters, nearest mean) from `labels`.
 
@@ -156,7 +159,7 @@ def lloyd(xp: Any, x: Any, labels: Any, n_clusters: int, n_iter: int) -> Any:
         sizes = sums[..., -1]
         lines = sums / -sizes.clip(1)[..., None]
         # Half the squared distance, less what is the same for all means: a linear function of the point.
-        lines[..., -1] = xp.where(sizes > 0, (lines[..., :-1] ** 2).sum(-1) * 0.5, float("inf"))
+        lines[..., -1] = xp.where(sizes > 0, (lines[..., :-1] ** 2).sum(-1) * 0.5, FAR)
         distance = lines @ columns  # [M, k, P]
         before, member = member, distance == xp.amin(distance, 1)[:, None]
         if holes:
