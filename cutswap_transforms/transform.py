@@ -132,10 +132,11 @@ class SaliencySwap(v2.Transform):
     def forward(self, *inputs: Any) -> Any:
         if len(inputs) == 1 and is_item(inputs[0]):
             return inputs[0].update(in_place=False, **swapped_fields(self, inputs[0]))
-        if len(inputs) == 1 and isinstance(inputs[0], dict):
-            _warn_of_lists(inputs[0])
         if not self.return_mask:
-            return super().forward(*inputs)
+            swapped = super().forward(*inputs)
+            if len(inputs) == 1 and isinstance(inputs[0], dict) and self.p > 0:
+                _warn_of_lists(inputs[0])
+            return swapped
         if not (len(inputs) == 1 and is_image(inputs[0])):
             kinds = ", ".join(type(x).__name__ for x in inputs)
             raise TypeError(
@@ -282,13 +283,19 @@ class SaliencySwap(v2.Transform):
 
 
 def _warn_of_lists(sample: dict[Any, Any]) -> None:
-    """A dict of equally long lists is how Hugging Face gives a batch; as one sample, all its images get the same pairs."""
-    lengths = {len(values) if isinstance(values, list) else -1 for values in sample.values()}
-    images = max((sum(map(is_image, values)) for values in sample.values() if isinstance(values, list)), default=0)
-    if images > 1 and len(lengths) == 1:
+    """A dict of equally long lists is how Hugging Face gives a batch; as one sample, all its images get the same pairs.
+
+    Lists of images alone are views, or images and their masks; a batch has labels or names beside them."""
+    lists = [
+        x for x in sample.values() if isinstance(x, (list, tuple)) or (isinstance(x, (Tensor, np.ndarray)) and x.ndim == 1)
+    ]
+    kinds = [(len(x), all(map(is_image, x)), any(is_image(y) or isinstance(y, tv_tensors.Mask) for y in x)) for x in lists]
+    images = max((n for n, whole, _ in kinds if whole), default=0)
+    if images > 1 and any(n == images and not pictures for n, _, pictures in kinds):
         warnings.warn(
-            f"`sample` is a dict of lists, so its {images} images get the same swap, as views of one object; if it is a batch "
-            "of a Hugging Face data set, use cutswap_transforms.adapters.HuggingFaceSwap(swap)",
+            f"`sample` is a dict of lists, so its {images} images get the same swap, as views of one object (of plain tensors "
+            "the first alone is an image); if it is a batch of a Hugging Face data set, use "
+            "cutswap_transforms.adapters.HuggingFaceSwap(swap)",
             UserWarning,
             stacklevel=2,
         )

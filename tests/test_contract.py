@@ -171,6 +171,37 @@ def test_narrow_images_of_many_channels_are_images(transform):
     assert torch.equal(seeded(transform, closest), warned)
 
 
+VIEWS = [PIL.Image.new("RGB", (40, 30), colour) for colour in ("red", "blue")]
+
+
+@pytest.mark.parametrize(
+    "batch",
+    [
+        {"image": VIEWS, "label": [0, 1]},
+        {"image": tuple(VIEWS), "label": torch.tensor([0, 1]), "split": "train"},
+        {"image": VIEWS, "label": np.array([0, 1]), "mask": [tv_tensors.Mask(torch.zeros(1, 30, 40, dtype=torch.uint8))] * 2},
+        {"image": [torch.rand(3, 30, 40)] * 2, "name": ["a", "b"]},
+    ],
+)
+def test_a_batch_given_as_a_dict_of_lists_is_told(batch):
+    with pytest.warns(UserWarning, match=r"is a dict of lists, so its 2 images get the same swap, .*HuggingFaceSwap\(swap\)"):
+        SaliencySwap()(batch)
+
+
+@pytest.mark.parametrize(
+    "sample",
+    [
+        {"views": VIEWS, "label": 1},
+        {"views": VIEWS, "masks": [tv_tensors.Mask(torch.zeros(1, 30, 40, dtype=torch.uint8))] * 2, "name": "part"},
+        {"views": VIEWS, "boxes": [1, 2, 3, 4]},
+        {"image": VIEWS[:1], "label": [0]},
+    ],
+)
+def test_several_views_of_one_sample_are_taken_without_a_word(sample):
+    SaliencySwap()(sample)
+    SaliencySwap(p=0.0)({"image": VIEWS, "label": [0, 1]})  # nothing is swapped, so nothing is wrong
+
+
 @BOTH
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")  # torch's own, of these kinds of tensors
 def test_quantized_and_nested_tensors_are_refused_with_a_way_out(transform):
