@@ -286,12 +286,11 @@ def _warn_of_lists(sample: dict[Any, Any]) -> None:
     """A dict of equally long lists is how Hugging Face gives a batch; as one sample, all its images get the same pairs.
 
     Lists of images alone are views, or images and their masks; a batch has labels or names beside them."""
-    lists = [
-        x for x in sample.values() if isinstance(x, (list, tuple)) or (isinstance(x, (Tensor, np.ndarray)) and x.ndim == 1)
-    ]
-    kinds = [(len(x), all(map(is_image, x)), any(is_image(y) or isinstance(y, tv_tensors.Mask) for y in x)) for x in lists]
-    images = max((n for n, whole, _ in kinds if whole), default=0)
-    if images > 1 and any(n == images and not pictures for n, _, pictures in kinds):
+    lists = [x for x in sample.values() if isinstance(x, (list, tuple))]
+    others = [len(x) for x in lists if not any(is_image(y) or isinstance(y, tv_tensors.Mask) for y in x)]
+    others += [len(x) for x in sample.values() if isinstance(x, (Tensor, np.ndarray)) and x.ndim == 1]
+    images = max((len(x) for x in lists if all(map(is_image, x))), default=0)
+    if images > 1 and images in others:
         warnings.warn(
             f"`sample` is a dict of lists, so its {images} images get the same swap, as views of one object (of plain tensors "
             "the first alone is an image); if it is a batch of a Hugging Face data set, use "
