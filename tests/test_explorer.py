@@ -183,9 +183,10 @@ def test_settings_start_at_the_defaults_of_the_library() -> None:
         ({"seed": -1}, "`seed` must be 0 to 999, got -1"),
         ({"seed": float("inf")}, "`seed` must be like 0, got 'inf'"),
         ({"chosen": ["a"]}, r"`chosen` must be like \(0,\)"),
-        ({"smallest": 5.0}, r"`scale` must be 0 < low <= high <= 1, got \(0.05, 0.03\)"),
+        ({"smallest": 5.0}, "The smallest patch of 5 % is larger than the largest of 3 %. .* move one of the two."),
+        ({"smallest": 0.0}, r"`scale` must be 0 < low <= high <= 1, got \(0.0, 0.03\)"),
         ({"levels": "chosen", "chosen": (7,)}, r"`levels` must lie in \[-4, 3\] for 4 saliency maps, got 7"),
-        ({"levels": "chosen", "chosen": ()}, "`levels`"),
+        ({"levels": "chosen", "chosen": ()}, "No level is chosen. .* choose one."),
     ],
 )
 def test_what_no_control_can_send_is_refused_in_words_and_nothing_else_changes(changed: dict[str, Any], sentence: str) -> None:

@@ -78,6 +78,11 @@ class Settings:
             )
         if not 0 <= settings.seed <= MAX_SEED:
             raise ValueError(f"`seed` must be 0 to {MAX_SEED}, got {settings.seed}")
+        if settings.smallest > settings.largest:
+            sizes = f"The smallest patch of {settings.smallest:g} % is larger than the largest of {settings.largest:g} %"
+            raise ValueError(f"{sizes}. What is shown is from before; move one of the two.")
+        if settings.levels == CHOSEN and not settings.chosen:
+            raise ValueError("No level is chosen. What is shown is from before; choose one.")
         return settings
 
     @property

@@ -204,11 +204,11 @@ def test_bad_files_are_told_and_good_ones_beside_them_taken(visit: Visit, server
     assert server.files() == []
 
 
-def test_settings_that_contradict_are_told_in_the_words_of_the_library(visit: Visit) -> None:
+def test_settings_that_contradict_are_told(visit: Visit) -> None:
     before = visit.shown()
     visit.page.evaluate(MOVE, ["smallest", 8])
     visit.page.wait_for_selector("#message .error")
-    assert "`scale` must be 0 < low <= high <= 1, got (0.08, 0.03)" in visit.page.inner_text("#message")
+    assert "The smallest patch of 8 % is larger than the largest of 3 %." in visit.page.inner_text("#message")
     assert visit.shown() == before
     visit.slide("smallest", 1)
     visit.page.wait_for_selector("#message .error", state="detached")
