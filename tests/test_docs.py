@@ -14,7 +14,8 @@ ROOT = Path(__file__).parents[1]
 
 
 def test_quoted_messages_are_those_of_the_library():
-    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in (ROOT / "cutswap_transforms").rglob("*.py")]
+    paths = [*(ROOT / "cutswap_transforms").rglob("*.py"), *(ROOT / "examples/explorer").glob("*.py")]
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in paths]
     texts = [n.value for tree in trees for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str)]
     quoted = re.findall(r'^### "(.*)"$', (ROOT / "docs/troubleshooting.md").read_text(encoding="utf-8"), re.M)
     assert len(quoted) > 12
