@@ -69,7 +69,7 @@ test-integrations:  ## the adapters beside anomalib, kornia, albumentations, Hug
 
 test-explorer: $(TEST) $(EXPLORER)  ## the explorer in a real browser: the Chromium of the system, or the one that CHROMIUM names
 	$(PY) -m pip install --disable-pip-version-check --quiet playwright
-	$(PY) -m pytest -p no:cacheprovider -o norecursedirs= tests/explorer
+	$(PY) -m pytest -p no:cacheprovider -o "norecursedirs=.*" tests/explorer
 
 bench: $(TEST)  ## benchmarks beside the peers: table, JSON, plots in benchmarks/results (under ten minutes)
 	$(PY) benchmarks/run.py

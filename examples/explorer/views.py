@@ -21,7 +21,7 @@ from .settings import MAX_SEED, Settings
 from .visitor import Visitor
 from .words import Advice, advise
 
-SIDE, SEED_SIDE = 288, 128  # longer sides of the panels in pixels
+SIDE, SEED_SIDE = 320, 128  # longer sides of the panels in pixels
 SEEDS = 8  # negatives by consecutive seeds
 TURNED = "The file asks viewers to turn it. Data loaders do not do that, nor does this page."
 PANELS = (
