@@ -366,7 +366,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name in args.scenes:
         for number in range(args.seed, args.seed + args.count):
             Image.fromarray(make_scene(name, number, args.size)).save(args.out / f"{name}_{number:03d}.png")
-    print(f"{len(args.scenes) * args.count} pictures in {args.out}")
+    made = len(args.scenes) * args.count
+    print(f"{made} picture{'s' * (made != 1)} in {args.out}")
     return 0
 
 

@@ -20,7 +20,7 @@ from explorer.images import Photo, RefusedImage, check_photo, opened, plain_name
 from explorer.settings import RANDOM, Settings
 from explorer.views import update
 from explorer.visitor import SAMPLES, Visitor, Visitors
-from explorer.words import SCALES, SURFACE_SCALE, advise, share_with_room
+from explorer.words import SCALES, advise, share_with_room
 from PIL import Image
 
 from cutswap_transforms import SaliencySwap
@@ -179,21 +179,19 @@ def test_settings_start_at_the_defaults_of_the_library() -> None:
         ({"size": "12"}, "`size` must be one of 128, 256, 384, 512, 1024, as it is, got '12'"),
         ({"net": "resnet50"}, "`net` must be one of tiny, tiny, random weights, got 'resnet50'"),
         ({"clustering": "__import__"}, "`clustering` must be one of kmeans, sklearn, opencv, got '__import__'"),
-        ({"grid": None}, "`grid` must be like 24, got 'None'"),
-        ({"seed": -1}, "`seed` must be 0 to 999, got -1"),
+        ({"grid": None}, "`grid` must be like 24, got nothing."),
         ({"seed": float("inf")}, "`seed` must be like 0, got 'inf'"),
         ({"chosen": ["a"]}, r"`chosen` must be like \(0,\)"),
-        ({"smallest": 5.0}, "The smallest patch of 5 % is larger than the largest of 3 %. .* move one of the two."),
-        ({"smallest": 0.0}, r"`scale` must be 0 < low <= high <= 1, got \(0.0, 0.03\)"),
+        ({"smallest": 5.0}, "The smallest patch of 5 % is larger than the largest of 3 %: move one of the two."),
         ({"levels": "chosen", "chosen": (7,)}, r"`levels` must lie in \[-4, 3\] for 4 saliency maps, got 7"),
-        ({"levels": "chosen", "chosen": ()}, "No level is chosen. .* choose one."),
+        ({"levels": "chosen", "chosen": ()}, "No level is chosen: choose one."),
     ],
 )
 def test_what_no_control_can_send_is_refused_in_words_and_nothing_else_changes(changed: dict[str, Any], sentence: str) -> None:
     visitor = guest(("a.png", content(picture())))
     view = update(visitor, "a.png", [changed.get(f.name, v) for f, v in zip(fields(Settings), values(), strict=True)])
     assert re.search(sentence, view.message.replace("&#x27;", "'").replace("&lt;", "<")), view.message
-    assert (view.drawn, view.words, view.found, view.code) == (None, None, None, None)
+    assert views.BEFORE in view.message and (view.drawn, view.words, view.found, view.code) == (None, None, None, None)
 
 
 def test_nets_are_offered_when_their_weights_are_at_hand_and_nothing_is_fetched(
@@ -225,26 +223,29 @@ def test_nets_are_offered_when_their_weights_are_at_hand_and_nothing_is_fetched(
 def test_an_update_shows_every_step_with_a_text_for_those_who_do_not_see_it() -> None:
     visitor = guest(("<b>.png", content(picture())))
     view = update(visitor, "<b>.png", values(seed=3))
-    assert fetched(visitor, view.drawn, "drawn.jpg").size == (4 * 320, 229)  # pair, negative, mask, difference
-    assert fetched(visitor, view.found, "found.jpg").size == (12 * 320, 229)  # maps, clusters, regions of four levels
-    assert re.findall(r'data-set="seed=(\d+)"', view.words or "") == [str(seed) for seed in range(3, 11)]
+    assert fetched(visitor, view.drawn, "drawn.jpg").size == (4 * 324, 229)  # pair, negative, mask, difference
+    assert fetched(visitor, view.found, "found.jpg").size == (12 * 324, 229)  # maps, clusters, regions of four levels
+    assert re.findall(r'data-set="seed=(\d+)" aria-pressed="(\w+)"', view.words or "") == [
+        (str(seed), str(seed == 3).lower()) for seed in range(8)
+    ]
     texts = re.findall(r'<img [^>]*alt="([^"]+)"', f"{view.drawn}{view.words}{view.found}")
     assert len(texts) == 4 + 8 + 12 and all(texts)
     assert fetched(visitor, view.words, "sheet.png").width > 1000
-    assert "&lt;b&gt;_negative.png" in (view.words or "") and "<b>" not in f"{view.drawn}{view.words}{view.found}"
+    assert "&lt;b&gt;_seed3_negative.png" in (view.words or "") and "<b>" not in f"{view.drawn}{view.words}{view.found}"
 
 
 def test_the_strip_holds_the_negatives_of_the_seeds() -> None:
     image = picture(size=(256, 256))
     visitor = guest(("a.png", content(image)))
     strip = fetched(visitor, update(visitor, "a.png", values(seed=5)).words, "seeds.jpg")
-    assert strip.size == (8 * 128, 128)
-    last = update(visitor, "a.png", values(seed=997)).words or ""
-    assert re.findall(r'data-set="seed=(\d+)"', last)[::7] == ["992", "999"]  # all can be chosen
+    assert strip.size == (8 * 132, 128)
+    for seed, others in ((3, ["8"]), (8, ["0", "16"]), (999, ["984"])):
+        words = update(visitor, "a.png", values(seed=seed)).words or ""
+        assert re.findall(r'class="offer" data-set="seed=(\d+)"', words) == others  # previous and next
     for k in (0, 7):
-        torch.manual_seed(5 + k)
+        torch.manual_seed(k)
         expected = np.asarray(SaliencySwap()(image).reduce(2), dtype=int)
-        part = np.asarray(strip.crop((k * 128, 0, k * 128 + 128, 128)), dtype=int)
+        part = np.asarray(strip.crop((k * 132 + 2, 0, k * 132 + 130, 128)), dtype=int)
         assert np.abs(part - expected).mean() < 8  # it is a JPEG
 
 
@@ -265,33 +266,25 @@ def test_the_deterministic_half_is_made_once(monkeypatch: pytest.MonkeyPatch) ->
     assert len(calls) == 4 and seen[0] == seen[1] == seen[2] and len(set(seen)) == 4
 
 
-def test_words_tell_object_from_surface_and_suggest_a_size_that_has_room() -> None:
-    image = picture(size=(128, 128))
-    found = found_steps(image, SaliencySwap(), 64)
-    small = torch.zeros(4, 24, 24, dtype=torch.bool)
+def test_words_tell_object_from_surface_and_suggest_a_size_where_too_few_patches_have_room() -> None:
+    found = found_steps(picture(size=(128, 128)), SaliencySwap(), 64)
+    every, small = torch.ones(4, 24, 24, dtype=torch.bool), torch.zeros(4, 24, 24, dtype=torch.bool)
     small[:, 10, 10] = True
-    every = torch.ones(4, 24, 24, dtype=torch.bool)
     cases = {
-        "object": (found._replace(regions=every, spread=0.3), SCALES[0], "an object", "cover 100, 100, 100 and 100 %"),
-        "small": (found._replace(regions=small, spread=0.1), SCALES[-1], "an object", "cover 0.2, 0.2, 0.2 and 0.2 %"),
-        "surface": (found._replace(regions=every, spread=0.9), SURFACE_SCALE, "a surface", "spread is 0.90"),
+        "object": (found._replace(regions=every, spread=0.3), None, "as on an object", "cover 100, 100, 100 and 100 %"),
+        "small": (found._replace(regions=small, spread=0.1), SCALES[-1], "as on an object", "cover 0.2, 0.2, 0.2 and 0.2 %"),
+        "surface": (found._replace(regions=every, spread=0.9), None, "a surface", "spread out (0.90;"),
     }
     for name, (case, scale, kind, words) in cases.items():
         now = Settings(smallest=1.0, largest=2.0)
         advice = advise(case, now, (128, 128))
         text = " ".join(advice.sentences)
-        assert kind in text and words in text, (name, text)
-        assert (advice.settings["smallest"] / 100, advice.settings["largest"] / 100) == pytest.approx(scale), name
-        taken = advise(case, replace(now, **advice.settings), (128, 128))
-        assert not taken.settings and "That is the size suggested" in taken.sentences[-1], name
-
-
-def test_advice_on_a_surface_leaves_auto_alone_and_asks_for_all_levels_otherwise() -> None:
-    found = found_steps(picture(size=(128, 128)), SaliencySwap(), 64)
-    surface = found._replace(regions=torch.ones(4, 24, 24, dtype=torch.bool), spread=0.9)
-    taken = {levels: advise(surface, Settings(levels=levels), (128, 128)).settings for levels in ("auto", "all", "random")}
-    size = {"smallest": 0.2, "largest": 1.0}
-    assert taken == {"auto": size, "all": size, "random": size | {"levels": "all"}}
+        assert kind in text and words in text and advice.scale == scale, (name, text)
+        assert ("this size suits it" in text) == (scale is None)
+        if scale:
+            assert "0.05 to 0.2 % is suggested" in text
+            taken = advise(case, replace(now, smallest=100 * scale[0], largest=100 * scale[1]), (128, 128))
+            assert taken.scale is None, (name, taken)
 
 
 def test_room_is_the_share_of_patches_that_keep_the_size_they_were_drawn_with() -> None:
@@ -301,6 +294,32 @@ def test_room_is_the_share_of_patches_that_keep_the_size_they_were_drawn_with() 
     assert share_with_room(everywhere, (64, 64), (0.01, 0.02), (1.0, 1.0), False) > 0.95
     assert share_with_room(one_cell, (64, 64), (0.02, 0.03), (1.0, 1.0), False) == 0  # 9 pixels do not fit twice into 8
     assert 0 < share_with_room(one_cell, (64, 64), (0.0002, 0.02), (1.0, 1.0), False) < 1
+
+
+def test_what_may_surprise_is_said() -> None:
+    black, dark = Image.new("RGB", (60, 60)), Image.fromarray((np.arange(4800).reshape(60, 80) % 4000).astype(np.uint16))
+    visitor = guest(
+        *[(n, content(i)) for n, i in (("black", black), ("dark", dark), ("clear", picture("RGBA")), ("plain", picture()))]
+    )
+    views_of = {name: update(visitor, name, values()) for name in visitor.photos}
+    assert "They are equal pixel by pixel, so this negative is the image itself." in (views_of["black"].words or "")
+    assert "The brightest of the 16-bit pixels is 3999 of 65535." in views_of["dark"].message
+    assert "The transparency of the file is dropped" in views_of["clear"].message
+    assert views_of["plain"].message == "" and "equal pixel" not in (views_of["plain"].words or "")
+    assert "In the image of 358 x 256 pixels, seed 0 swaps patches " in (views_of["plain"].words or "")
+
+
+def test_numbers_beyond_a_slider_are_its_end_as_its_box_then_shows() -> None:
+    made = Settings.of(
+        [{"seed": -1, "grid": 1e9, "largest": 999}.get(f.name, v) for f, v in zip(fields(Settings), values(), strict=True)]
+    )
+    assert (made.seed, made.grid, made.largest) == (0, 64, 20)
+
+
+def test_two_files_of_one_name_are_told_apart_on_the_page_and_not_in_the_code() -> None:
+    visitor = guest(("a/000.png", content(picture())), ("b/000.png", content(picture(seed=1))))
+    view = update(visitor, "000 (2).png", values())
+    assert "Image.open('000.png')" in (view.code or "") and "000 (2)_seed0_mask.png" in (view.words or "")
 
 
 # ---- what visitors bring ------------------------------------------------------------------------------------------------
@@ -318,11 +337,11 @@ def png_header(width: int, height: int) -> bytes:
 @pytest.mark.parametrize(
     ("data", "sentence"),
     [
-        (b"", "'x' is no image of the kinds PNG, JPEG"),
-        (b"hello" * 99, "'x' is no image of the kinds PNG, JPEG"),
-        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "'x' is no image of the kinds"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "'x' is no image of the kinds"),
-        (png_header(9000, 9000), "'x' has 9000 x 9000 pixels; 67 million is the most. Make it smaller first."),
+        (b"", "'x' is not a PNG, JPEG, .* or PPM image."),
+        (b"hello" * 99, "'x' is not a PNG, JPEG, .* or PPM image."),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "'x' is not a PNG"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "'x' is not a PNG"),
+        (png_header(9000, 9000), "'x' has 9000 x 9000 pixels; the limit is 67 million. Make it smaller first."),
         (png_header(50000, 50000), "'x' has too many pixels"),
         (content(picture().convert("I"), "TIFF"), r"'x' has pixels of 32 bits \(mode I\). Convert it to 8 or 16 bits first."),
         (content(picture().convert("F"), "TIFF"), r"\(mode F\)"),
@@ -364,7 +383,7 @@ def test_twenty_megapixels_work_at_a_size_and_are_refused_as_they_are() -> None:
     assert opened(photo, "256").image.size == (384, 256)
     with pytest.raises(RefusedImage, match=r"'x' of 5472 x 3648 pixels is too large at the size as it is. Choose a size."):
         opened(photo, "as it is")
-    with pytest.raises(RefusedImage, match=r"Choose a smaller size, or crop it: its sides are too unlike."):
+    with pytest.raises(RefusedImage, match=r"It is too long and narrow: crop it, or choose a smaller size."):
         opened(Photo("x", content(Image.new("L", (30000, 9)))), "512")
 
 
@@ -373,7 +392,7 @@ def test_a_file_that_asks_to_be_turned_is_shown_as_data_loaders_see_it() -> None
     exif[0x0112] = 6
     visitor = guest(("a.jpg", content(picture(), "JPEG", exif=exif)))
     assert opened(visitor.photos["a.jpg"], "as it is").image.size == (70, 50)
-    assert views.TURNED in update(visitor, "a.jpg", values()).message
+    assert "asks for a rotation (EXIF), which is ignored here" in update(visitor, "a.jpg", values()).message
 
 
 @pytest.mark.parametrize(
@@ -397,11 +416,11 @@ def test_a_visitor_keeps_so_many_images_under_names_that_differ(monkeypatch: pyt
     assert [visitor.add(name, data) for name in ("a.png", "x/a.png", "a.png", "b")] == ["a.png", "a (2).png", "a (3).png", "b"]
     assert visitor.choices() == ["a.png", "a (2).png", "a (3).png", "b", *SAMPLES]
     monkeypatch.setattr("explorer.visitor.MAX_IMAGES", 4)
-    with pytest.raises(RefusedImage, match=r"'c' is left out: 4 images are the most. Reload the page to start again."):
+    with pytest.raises(RefusedImage, match=r"'c' is left out: the limit is 4 images. Reload the page to start again."):
         visitor.add("c", data)
     monkeypatch.setattr("explorer.visitor.MAX_IMAGES", 9)
     monkeypatch.setattr("explorer.visitor.MAX_TOTAL", 4 * len(data))
-    with pytest.raises(RefusedImage, match="'c' is left out: 0 MB are the most"):
+    with pytest.raises(RefusedImage, match="'c' is left out: the limit is 0 MB"):
         visitor.add("c", data)
 
 
@@ -436,4 +455,4 @@ def test_what_is_kept_has_bounds() -> None:
 
 def test_check_photo_reads_the_header_alone() -> None:
     check_photo(Photo("x", png_header(9, 9)))  # its data is missing, which is told when it is shown
-    assert astuple(Photo("x", b"1")) == ("x", b"1", "")
+    assert astuple(Photo("x", b"1")) == ("x", b"1", "", "")

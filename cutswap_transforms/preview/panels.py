@@ -130,14 +130,14 @@ def outlined(panel: Image.Image, inside: Image.Image) -> Image.Image:
 
 
 def boxes(photo: Image.Image, pairs: list[PatchPair], size: tuple[int, int]) -> Image.Image:
-    """Both patches of every pair, joined by an arrow with two heads."""
+    """Both patches of every pair, joined by an arrow with two heads; of several pairs, named by their level."""
     fine = 3  # drawn large and reduced: Pillow's lines are not anti-aliased
     dimmed = Image.blend(photo, Image.new("RGB", photo.size, "black"), 0.25)
     big = dimmed.resize((photo.width * fine, photo.height * fine), Image.Resampling.NEAREST)
     draw = ImageDraw.Draw(big)
     sy, sx = big.height / size[0], big.width / size[1]
     tags = []
-    for k, pair in enumerate(pairs):
+    for pair in pairs:
         h, w = pair.height * sy, pair.width * sx
         a = (pair.left_a * sx, pair.top_a * sy, pair.left_a * sx + w, pair.top_a * sy + h)
         b = (pair.left_b * sx, pair.top_b * sy, pair.left_b * sx + w, pair.top_b * sy + h)
@@ -145,7 +145,7 @@ def boxes(photo: Image.Image, pairs: list[PatchPair], size: tuple[int, int]) -> 
         for box, colour, letter in ((a, BOX_A, "A"), (b, BOX_B, "B")):
             draw.rectangle(_grown(box, 2 * fine), outline="black", width=fine)
             draw.rectangle(_grown(box, fine), outline=colour, width=2 * fine)
-            tags.append((box, colour, letter + (str(k + 1) if len(pairs) > 1 else "")))
+            tags.append((box, colour, letter + (str(pair.level) if len(pairs) > 1 else "")))
     for box, colour, name in tags:  # last, so that no box hides a name
         _tag(draw, box, colour, name, big.size, fine)
     return big.reduce(fine)

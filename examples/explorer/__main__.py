@@ -16,7 +16,7 @@ def main() -> None:
     except (OSError, OverflowError) as error:
         parser.error(f"`--port` {port} cannot be had ({error}); name another")
     except KeyboardInterrupt:
-        pass
+        print("The explorer has ended.")
 
 
 if __name__ == "__main__":

@@ -32,16 +32,17 @@ class RefusedImage(ValueError):
 
 @dataclass(frozen=True)
 class Photo:
-    """An image file: its name without a folder, and its bytes."""
+    """An image file: its name on the page, which no other one has; its bytes; and the name of the file."""
 
     name: str
     content: bytes = field(repr=False)
+    file: str = ""  # where it differs from the name on the page
     sample: str = ""  # the scene that it was drawn from
 
     def opening(self) -> str:
         """The Python expression that opens the file."""
         kept = "" if _header(self).mode == "I;16" else '.convert("RGB")'
-        return f"Image.open({self.name!r}){kept}"
+        return f"Image.open({(self.file or self.name)!r}){kept}"
 
     def comment(self) -> list[str]:
         """Where the file of a sample comes from, as lines of Python."""
@@ -61,7 +62,7 @@ def check_photo(photo: Photo) -> None:
     header = _header(photo)
     if header.width * header.height > MAX_PIXELS:
         raise RefusedImage(
-            f"{photo.name!r} has {header.width} x {header.height} pixels; {MAX_PIXELS // 10**6} million is the most. "
+            f"{photo.name!r} has {header.width} x {header.height} pixels; the limit is {MAX_PIXELS // 10**6} million. "
             "Make it smaller first."
         )
     if header.mode in WIDE:
@@ -69,8 +70,10 @@ def check_photo(photo: Photo) -> None:
 
 
 class Opened(NamedTuple):
+    """An image as the swap takes it, and what a person should know of the way there."""
+
     image: Image.Image
-    turned: bool  # the file asks viewers to turn it, which data loaders do not do
+    notes: list[str]
 
 
 def opened(photo: Photo, size: str) -> Opened:
@@ -83,18 +86,30 @@ def opened(photo: Photo, size: str) -> Opened:
     image = _header(photo)
     factor = 1.0 if size == AS_IT_IS else int(size) / min(image.size)
     if image.width * image.height * factor**2 > MAX_SEEN:
-        way_out = "Choose a size." if size == AS_IT_IS else "Choose a smaller size, or crop it: its sides are too unlike."
+        way_out = "Choose a size." if size == AS_IT_IS else "It is too long and narrow: crop it, or choose a smaller size."
         raise RefusedImage(
             f"{photo.name!r} of {image.width} x {image.height} pixels is too large at the size {size}. {way_out}"
         )
     try:
         with _without_warnings():
             image.load()
-        turned = image.getexif().get(ORIENTATION, 1) not in (0, 1)
+        notes = _notes(image)
         image = image if image.mode == "I;16" else image.convert("RGB")
     except (OSError, ValueError, SyntaxError, EOFError, MemoryError) as error:
         raise RefusedImage(f"{photo.name!r} is damaged: {str(error)[:200]}.") from error
-    return Opened(image if size == AS_IT_IS else v2.Resize(int(size))(image), turned)
+    return Opened(image if size == AS_IT_IS else v2.Resize(int(size))(image), notes)
+
+
+def _notes(image: Image.Image) -> list[str]:
+    """What may surprise in a decoded image."""
+    notes = []
+    if image.getexif().get(ORIENTATION, 1) not in (0, 1):
+        notes.append("The file asks for a rotation (EXIF), which is ignored here, as data loaders do.")
+    if "A" in image.getbands() or "transparency" in image.info:
+        notes.append("The transparency of the file is dropped, as data loaders do.")
+    if image.mode == "I;16" and (brightest := int(image.getextrema()[1])) < 2**14:
+        notes.append(f"The brightest of the 16-bit pixels is {brightest} of 65535. If white is lower, scale the values first.")
+    return notes
 
 
 def _header(photo: Photo) -> Image.Image:
@@ -105,8 +120,8 @@ def _header(photo: Photo) -> Image.Image:
     except Image.DecompressionBombError as error:
         raise RefusedImage(f"{photo.name!r} has too many pixels: {error}.") from error
     except UnidentifiedImageError as error:
-        kinds = ", ".join(FORMATS)
-        raise RefusedImage(f"{photo.name!r} is no image of the kinds {kinds}.") from error
+        kinds = f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
+        raise RefusedImage(f"{photo.name!r} is not a {kinds} image.") from error
     except Exception as error:  # whatever a forged header makes a decoder do
         raise RefusedImage(f"{photo.name!r} is damaged: {str(error)[:200]}.") from error
 
@@ -130,4 +145,4 @@ def plain_name(name: str) -> str:
 def sample(scene: str) -> Photo:
     stream = io.BytesIO()
     Image.fromarray(make_scene(scene, 0, SAMPLE)).save(stream, "PNG")
-    return Photo(f"{scene}_000.png", stream.getvalue(), scene)
+    return Photo(f"{scene}_000.png", stream.getvalue(), sample=scene)

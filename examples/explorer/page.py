@@ -15,16 +15,20 @@ from gradio.utils import get_upload_folder
 
 from .images import RefusedImage
 from .rendering import paragraphs
-from .settings import CHOSEN, LEVELS, MAX_SEED, SIZES, Settings, clusterings_at_hand, nets_at_hand
+from .settings import CHOSEN, LEVELS, RANGES, SIZES, Settings, clusterings_at_hand, nets_at_hand
 from .views import update
 from .visitor import MAX_IMAGES, SAMPLES, Visitors
 
 FIRST = SAMPLES[4]
-INTRO = """<h1>What SaliencySwap sees and makes of an image</h1>
+INTRO = """<h1>SaliencySwap on your images</h1>
 <p>Drop images of normal parts, or pick a sample. Move a control; the pictures follow, and so do the Python lines below them.
 Images stay in the memory of this computer.</p>"""
-NETS = "Torchvision's nets are listed when their weights have been downloaded."
-CHOSEN_BY_BUTTONS = ("seed", "levels", "smallest", "largest")
+NETS = "Torchvision's nets are listed when their weights have been downloaded. Random weights show what the net has learnt."
+LEVELS_INFO = "Maps of the net, from fine (0) to coarse. One swap on a random one, one on each, or as the image suggests."
+CHOSEN_BY_BUTTONS = ("seed", "smallest", "largest")
+REFUSALS = 4  # that are told one by one
+# Values as the browser sends them, which `Settings` checks: what gradio refuses is not told on the page.
+RAW = {"preprocess": False, "postprocess": False}
 # Buttons in what is shown say which controls they set, "name=value;name=value".
 SET_CONTROLS = """element.addEventListener('click', (event) => {
     const button = event.target.closest('[data-set]');
@@ -77,6 +81,8 @@ def build_page(visitors: Visitors, worker: Executor) -> gr.Blocks:
             first, refused = await _run(worker, _add, visitor, given)
             count = len(given) - len(refused)
             added = [f"{count} image{'s' * (count != 1)} added."] if count else []
+            if len(refused) > REFUSALS:
+                refused[REFUSALS - 1 :] = [f"{len(refused) - REFUSALS + 1} more files were left out."]
             return [
                 None,
                 paragraphs(added, "note") + paragraphs(refused, "error"),
@@ -91,12 +97,14 @@ def build_page(visitors: Visitors, worker: Executor) -> gr.Blocks:
             visitors.leave(request.session_hash)
 
         changed = [control.input for control in (image, *settings.values())]
-        show_again = {"fn": show, "inputs": inputs, "outputs": outputs, "postprocess": False, **QUICK}
+        show_again = {"fn": show, "inputs": inputs, "outputs": outputs, **RAW, **QUICK}
+        show_again |= {"show_progress": "minimal", "show_progress_on": drawn}
         gr.on([page.load, *changed], **show_again)
         drop.upload(take, [drop, image], [drop, notice, image], **QUICK).then(**show_again)
         words.click(choose, None, [settings[name] for name in CHOSEN_BY_BUTTONS], **QUICK).then(**show_again)
         for name, value in (("clustering", "kmeans"), ("levels", CHOSEN)):
             settings[name].change(lambda v, value=value: gr.update(visible=v == value), settings[name], options[value], **QUICK)
+        image.input(lambda: "", None, notice, **QUICK)
         page.unload(leave)
     return page
 
@@ -106,7 +114,7 @@ def _image_controls() -> tuple[gr.File, gr.HTML, gr.Dropdown]:
         drop = gr.File(label=f"Your images, {MAX_IMAGES} at most", file_count="multiple", height=120, elem_id="drop")
         drop.preprocess = _uploads  # of the object: gradio writes a file beside the module of a subclass
         notice = gr.HTML(elem_id="notice")
-        image = gr.Dropdown(list(SAMPLES), value=FIRST, label="Image", elem_id="image")
+        image = gr.Dropdown(list(SAMPLES), value=FIRST, label="Image", elem_id="image", filterable=False)
     return drop, notice, image
 
 
@@ -119,26 +127,39 @@ def _setting_controls() -> tuple[dict[str, gr.components.Component], dict[str, g
         value = list(value) if isinstance(value, tuple) else value
         made[name] = kind(*given, value=value, label=label, elem_id=name, **options)
 
+    def slide(name: str, label: str, **options: Any) -> None:
+        low, high, step = RANGES[name]
+        add(gr.Slider, name, label, low, high, step=step, **options)
+
     with gr.Column(elem_id="settings"):
-        add(gr.Slider, "seed", "Seed", 0, MAX_SEED, step=1)
-        add(gr.Dropdown, "size", "Resize: shorter side in pixels", list(SIZES))
+        slide("seed", "Seed")
+        add(gr.Dropdown, "size", "Resize: shorter side in pixels", list(SIZES), filterable=False)
         with gr.Accordion("Patches"):
-            add(gr.Radio, "levels", "Levels to swap on", list(LEVELS))
-            add(gr.CheckboxGroup, "chosen", "Chosen levels, fine to coarse", [0, 1, 2, 3], visible=False)
-            add(gr.Slider, "smallest", "Smallest, % of the image", 0.05, 10, step=0.05)
-            add(gr.Slider, "largest", "Largest, % of the image", 0.1, 20, step=0.1)
-            add(gr.Slider, "flattest", "Flattest, height / width", 0.1, 1, step=0.1)
-            add(gr.Slider, "tallest", "Tallest, height / width", 1, 10, step=0.1)
+            add(gr.Radio, "levels", "Levels to swap on", list(LEVELS), info=LEVELS_INFO)
+            add(gr.CheckboxGroup, "chosen", "Chosen levels", [0, 1, 2, 3], visible=False)
+            slide("smallest", "Smallest, % of image")
+            slide("largest", "Largest, % of image")
+            slide("flattest", "Widest shape, height / width")
+            slide("tallest", "Tallest shape, height / width")
         with gr.Accordion("Saliency and clusters"):
-            add(gr.Dropdown, "net", "Saliency net", list(nets_at_hand()), info=NETS)
-            add(gr.Slider, "grid", "Grid: cells along each side", 2, 64, step=1)
+            add(gr.Dropdown, "net", "Saliency net", list(nets_at_hand()), info=NETS, filterable=False)
+            slide("grid", "Grid: cells along each side")
             add(gr.Radio, "clustering", "Clustering", list(clusterings_at_hand()))
             with gr.Accordion("Options of kmeans", open=False) as options:
-                add(gr.Slider, "n_clusters", "Clusters", 1, 10, step=1)
-                add(gr.Slider, "saliency_weight", "Weight of saliency beside colour", 0.1, 5, step=0.1)
+                slide("n_clusters", "Clusters")
+                slide(
+                    "saliency_weight",
+                    "Weight of saliency",
+                    info="Beside colour: more follows the map, less follows the colours.",
+                )
                 add(gr.Checkbox, "color", "Cluster by colour, too")
-                add(gr.Checkbox, "union", "Join the salient clusters")
-                add(gr.Slider, "n_iter", "Rounds", 1, 30, step=1)
+                add(
+                    gr.Checkbox,
+                    "union",
+                    "Join the salient clusters",
+                    info="So that an object of several colours is one region.",
+                )
+                slide("n_iter", "Rounds of k-means, at most")
     return {field.name: made[field.name] for field in fields(Settings)}, {"kmeans": options, CHOSEN: made["chosen"]}
 
 

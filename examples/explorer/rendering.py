@@ -12,21 +12,28 @@ from torch import Tensor
 
 from cutswap_transforms.preview.panels import outlined
 
+EDGE = 2  # pixels by which a panel's border is continued, so that nothing of its neighbour shines through
+
 
 class Figure(NamedTuple):
-    """The caption of a picture, the text for those who do not see it, and a seed where a click chooses one."""
+    """The caption of a picture, the text for those who do not see it, and what a click does."""
 
     caption: str
     alt: str
-    seed: int | None = None
+    seed: int | None = None  # chooses it
+    chosen: bool = False
+    link: str = ""  # opens it
 
 
 def strip(panels: Sequence[Image.Image]) -> bytes:
-    """JPEG of panels of one size, side by side."""
+    """JPEG of panels of one size, side by side, each with its border continued by `EDGE` pixels on either side."""
     width, height = panels[0].size
-    sheet = Image.new("RGB", (width * len(panels), height))
+    step = width + 2 * EDGE
+    sheet = Image.new("RGB", (step * len(panels), height))
     for k, panel in enumerate(panels):
-        sheet.paste(panel, (k * width, 0))
+        for left, x in ((0, k * step), (width - 1, k * step + EDGE + width)):
+            sheet.paste(panel.crop((left, 0, left + 1, height)).resize((EDGE, height)), (x, 0))
+        sheet.paste(panel, (k * step + EDGE, 0))
     return _encoded(sheet, "JPEG", quality=90, subsampling=0)
 
 
@@ -56,14 +63,20 @@ def figures(url: str, size: tuple[int, int], items: Sequence[Figure], kind: str)
     """The figures of the strip at `url`, each a window on its panel of (width, height) pixels."""
     parts = []
     for k, item in enumerate(items):
-        at = f"width:{100 * len(items)}%;margin-left:{-100 * k}%"
+        step = 100 * (size[0] + 2 * EDGE) / size[0]
+        at = f"width:{step * len(items):.4f}%;margin-left:{-step * k - 100 * EDGE / size[0]:.4f}%"
         picture = f'<img src="{url}" alt="{html.escape(item.alt)}" style="{at}" draggable="false">'
         window = f'<span class="window" style="aspect-ratio:{size[0]}/{size[1]}">{picture}</span>'
         caption = html.escape(item.caption)
+        if item.link:
+            window = f'<a href="{item.link}" target="_blank" title="open in full size">{window}</a>'
         if item.seed is None:
             parts.append(f"<figure>{window}<figcaption>{caption}</figcaption></figure>")
         else:
-            parts.append(f'<button type="button" data-set="seed={item.seed}">{window}{caption}</button>')
+            pressed = str(item.chosen).lower()
+            parts.append(
+                f'<button type="button" data-set="seed={item.seed}" aria-pressed="{pressed}">{window}{caption}</button>'
+            )
     return f'<div class="figures {kind}">{"".join(parts)}</div>'
 
 

@@ -18,7 +18,17 @@ from .images import AS_IT_IS, Photo
 
 TINY, RANDOM = "tiny", "tiny, random weights"
 SIZES = ("128", "256", "384", "512", "1024", AS_IT_IS)  # of the shorter side, in pixels
-MAX_SEED = 999
+RANGES = {  # of the sliders: lowest, highest, step
+    "seed": (0, 999, 1),
+    "grid": (2, 64, 1),
+    "n_clusters": (1, 10, 1),
+    "saliency_weight": (0.1, 5, 0.1),
+    "n_iter": (1, 30, 1),
+    "smallest": (0.05, 10, 0.05),
+    "largest": (0.1, 20, 0.1),
+    "flattest": (0.1, 1, 0.1),
+    "tallest": (1, 10, 0.1),
+}
 CHOSEN = "chosen"
 LEVELS = ("auto", "random", "all", CHOSEN)
 WIDTH = 80  # characters
@@ -48,7 +58,7 @@ class Settings:
 
     @classmethod
     def of(cls, values: Any) -> Settings:
-        """From what a browser sent, which may be anything.
+        """From what a browser sent, which may be anything. Numbers beyond a slider's range are its end, as the box then shows.
 
         Raises:
             ValueError: a value of a kind that the control cannot have.
@@ -65,8 +75,12 @@ class Settings:
                     read[field.name] = tuple(sorted(int(v) for v in value))
                 else:
                     read[field.name] = type(default)(value)
+                if field.name in RANGES:
+                    low, high, _ = RANGES[field.name]
+                    read[field.name] = type(default)(min(max(value, low), high))
             except (TypeError, ValueError, OverflowError):
-                raise ValueError(f"`{field.name}` must be like {default!r}, got {str(value)[:80]!r}") from None
+                got = "nothing" if value is None else repr(str(value)[:80])
+                raise ValueError(f"`{field.name}` must be like {default!r}, got {got}.") from None
         settings = cls(**read)
         if settings.size not in SIZES:
             raise ValueError(f"`size` must be one of {', '.join(SIZES)}, got {settings.size[:80]!r}")
@@ -76,13 +90,11 @@ class Settings:
             raise ValueError(
                 f"`clustering` must be one of {', '.join(clusterings_at_hand())}, got {settings.clustering[:80]!r}"
             )
-        if not 0 <= settings.seed <= MAX_SEED:
-            raise ValueError(f"`seed` must be 0 to {MAX_SEED}, got {settings.seed}")
         if settings.smallest > settings.largest:
             sizes = f"The smallest patch of {settings.smallest:g} % is larger than the largest of {settings.largest:g} %"
-            raise ValueError(f"{sizes}. What is shown is from before; move one of the two.")
+            raise ValueError(f"{sizes}: move one of the two.")
         if settings.levels == CHOSEN and not settings.chosen:
-            raise ValueError("No level is chosen. What is shown is from before; choose one.")
+            raise ValueError("No level is chosen: choose one.")
         return settings
 
     @property

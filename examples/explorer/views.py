@@ -8,7 +8,7 @@ import threading
 from typing import Any, NamedTuple
 
 import torch
-from PIL import Image
+from PIL import Image, ImageChops
 from torchvision.transforms.v2 import functional as tvf
 
 from cutswap_transforms import SaliencySwap, functional
@@ -17,19 +17,19 @@ from cutswap_transforms.preview.steps import Found, drawn_steps, found_steps, ne
 
 from .images import Photo
 from .rendering import Figure, figures, in_region, paragraphs, png, strip, thumbnail
-from .settings import MAX_SEED, Settings
+from .settings import RANGES, Settings
 from .visitor import Visitor
-from .words import Advice, advise
+from .words import Advice, advise, percent
 
 SIDE, SEED_SIDE = 320, 128  # longer sides of the panels in pixels
 SEEDS = 8  # negatives by consecutive seeds
-TURNED = "The file asks viewers to turn it. Data loaders do not do that, nor does this page."
 PANELS = (
-    Figure("pair A, B", "The image with the boxes of two patches, A and B"),
+    Figure("pair: A and B change places", "The image, a little darker, with the boxes of two patches, A and B"),
     Figure("negative", "The image with the two patches swapped"),
     Figure("mask", "White where pixels were swapped"),
-    Figure("difference", "The difference between the negative and the image, brightened"),
+    Figure("difference, brightened", "The difference between the negative and the image"),
 )
+BEFORE = "What is shown below is from before."
 _generator = threading.Lock()  # all threads share one generator of random numbers
 
 
@@ -58,21 +58,20 @@ def update(visitor: Visitor, choice: str, values: Any) -> View:
     """
     try:
         photo, settings = visitor.photo(choice), Settings.of(values)
-        (image, turned), swap = visitor.opened(photo, settings.size), settings.swap()
+        (image, notes), swap = visitor.opened(photo, settings.size), settings.swap()
         key = (photo.name, settings.size, settings.guidance)
         shown = visitor.shown
         if shown is None or shown.key != key:
             found = found_steps(image, swap, SIDE)
             shown = Shown(key, found, _found_html(visitor, found))
         drawn, words = _drawn_html(visitor, photo, image, swap, settings, shown.found)
-        note = paragraphs([TURNED] if turned else [], "note")
     except (ValueError, TypeError, ImportError, OSError) as error:
-        return View(paragraphs([str(error)], "error"))
+        return View(paragraphs([f"{error} {BEFORE}"], "error"))
     except Exception as error:  # a fault of ours, or of a file of weights: the page lives on
         logging.exception("An update failed")
-        return View(paragraphs([f"This cannot be shown. {type(error).__name__}: {str(error)[:300]}"], "error"))
+        return View(paragraphs([f"This cannot be shown. {type(error).__name__}: {str(error)[:300]}. {BEFORE}"], "error"))
     visitor.shown = shown
-    return View(note, drawn, words, shown.html, settings.code(photo))
+    return View(paragraphs(notes, "note"), drawn, words, shown.html, settings.code(photo))
 
 
 def _found_html(visitor: Visitor, found: Found) -> str:
@@ -80,7 +79,10 @@ def _found_html(visitor: Visitor, found: Found) -> str:
     levels = range(len(found.maps))
     rows = (
         *[Figure(f"map of level {i}, {found.sizes[i][0]} x {found.sizes[i][1]}", "Saliency over the image") for i in levels],
-        *[Figure(f"clusters of level {i}", "Cells by cluster, those of the salient region orange") for i in levels],
+        *[
+            Figure(f"clusters of level {i}, region orange", "Cells by cluster, those of the salient region orange")
+            for i in levels
+        ],
         *[Figure(f"region of level {i}", "The image, dim outside of the salient region") for i in levels],
     )
 
@@ -96,7 +98,7 @@ def _drawn_html(
     visitor: Visitor, photo: Photo, image: Image.Image, swap: SaliencySwap, settings: Settings, found: Found
 ) -> tuple[str, str]:
     """The pictures of the swap, and what is said and offered below them."""
-    first = min(settings.seed, MAX_SEED + 1 - SEEDS)
+    first = settings.seed // SEEDS * SEEDS  # so that the strip stays when one of it is chosen
     several = {seed: _params(image, swap, seed) for seed in range(first, first + SEEDS)}
     params = several[settings.seed]
 
@@ -115,16 +117,19 @@ def _drawn_html(
             "sheet.png": lambda: png(_sheet(photo, image, swap, settings.seed)),
         },
     )
-    advice = advise(found, settings, (image.height, image.width))
-    others = [Figure(f"seed {seed}", f"Negative of seed {seed}", seed) for seed in several]
+    size = (image.height, image.width)
+    advice = advise(found, settings, size)
+    others = [Figure(f"seed {seed}", f"Negative of seed {seed}", seed, seed == settings.seed) for seed in several]
     parts = (
-        _downloads(url, photo.name),
-        paragraphs([_swapped(settings.seed, params), *advice.sentences], "word"),
+        _downloads(url, photo.name, settings.seed),
+        paragraphs([_swapped(image, swap, settings.seed, params), *advice.sentences], "word"),
         _offer(advice),
-        f"<h2>{SEEDS} negatives of this image: choose one by its seed</h2>",
+        f"<h2>{SEEDS} negatives of this image {_turn_over(first)}</h2>",
         figures(f"{url}/seeds.jpg", found.photo.size, others, "seeds"),
     )
-    return figures(f"{url}/drawn.jpg", found.photo.size, PANELS, "large"), "".join(parts)
+    pair, negative, *rest = PANELS
+    panels_shown = [pair, negative._replace(link=f"{url}/negative.png"), *rest]
+    return figures(f"{url}/drawn.jpg", found.photo.size, panels_shown, "large"), "".join(parts)
 
 
 def _params(image: Image.Image, swap: SaliencySwap, seed: int) -> dict[str, Any]:
@@ -144,14 +149,19 @@ def _sheet(photo: Photo, image: Image.Image, swap: SaliencySwap, seed: int) -> I
         return contact_sheet([image], swap, names=[f"{photo.name}, seed {seed}"])
 
 
-def _swapped(seed: int, params: dict[str, Any]) -> str:
-    pairs = [functional.PatchPair(*row) for row in params["pairs"][0].tolist()]
-    made = ", ".join(f"{p.height} x {p.width} pixels on level {p.level}" for p in pairs if p.height)
-    return f"Seed {seed} swaps patches of {made}." if made else f"Seed {seed} swaps nothing: no two patches have room."
+def _swapped(image: Image.Image, swap: SaliencySwap, seed: int, params: dict[str, Any]) -> str:
+    pairs = [pair for row in params["pairs"][0].tolist() if (pair := functional.PatchPair(*row)).height]
+    made = ", ".join(f"{p.width} wide and {p.height} high on level {p.level}" for p in pairs)
+    frame = f"In the image of {image.width} x {image.height} pixels, seed {seed}"
+    if not pairs:
+        return f"{frame} swaps nothing: no two patches have room."
+    same = ImageChops.difference(image.convert("RGB"), negative_picture(image, swap, params)).getbbox() is None
+    equal = " They are equal pixel by pixel, so this negative is the image itself." if same and image.mode == "RGB" else ""
+    return f"{frame} swaps patches {made}.{equal}"
 
 
-def _downloads(url: str, name: str) -> str:
-    stem = html.escape(name.rpartition(".")[0] or name)
+def _downloads(url: str, name: str, seed: int) -> str:
+    stem = html.escape(f"{name.rpartition('.')[0] or name}_seed{seed}")
     links = [
         f'<a href="{url}/{kind}.png" download="{stem}_{kind}.png">{text}</a>'
         for kind, text in (("negative", "negative"), ("mask", "mask"), ("sheet", "contact sheet"))
@@ -160,7 +170,19 @@ def _downloads(url: str, name: str) -> str:
 
 
 def _offer(advice: Advice) -> str:
-    if not advice.settings:
+    if advice.scale is None:
         return ""
-    given = html.escape(";".join(f"{name}={value}" for name, value in advice.settings.items()))
-    return f'<p><button type="button" class="offer" data-set="{given}">Use the suggested size</button></p>'
+    smallest, largest = (round(100 * share, 4) for share in advice.scale)
+    given = f"smallest={smallest};largest={largest}"
+    return f'<p><button type="button" class="offer" data-set="{given}">Use {percent(advice.scale)}</button></p>'
+
+
+def _turn_over(first: int) -> str:
+    """Buttons for the seeds before and after."""
+    steps = {"previous": first - SEEDS, "next": first + SEEDS}
+    buttons = [
+        f'<button type="button" class="offer" data-set="seed={seed}">{name} {SEEDS}</button>'
+        for name, seed in steps.items()
+        if RANGES["seed"][0] <= seed <= RANGES["seed"][1]
+    ]
+    return " ".join(buttons)

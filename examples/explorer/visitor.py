@@ -40,13 +40,14 @@ class Visitor:
         Raises:
             RefusedImage: no image, or too many.
         """
-        photo = Photo(self._free_name(plain_name(name)), content)
+        file = plain_name(name)
+        photo = Photo(self._free_name(file), content, file)
         check_photo(photo)
         if len(self.photos) >= MAX_IMAGES:
-            raise RefusedImage(f"{name!r} is left out: {MAX_IMAGES} images are the most. Reload the page to start again.")
+            raise RefusedImage(f"{name!r} is left out: the limit is {MAX_IMAGES} images. Reload the page to start again.")
         if sum(len(p.content) for p in self.photos.values()) + len(content) > MAX_TOTAL:
-            most = MAX_TOTAL // MEGABYTE
-            raise RefusedImage(f"{name!r} is left out: {most} MB are the most. Reload the page to start again.")
+            limit = MAX_TOTAL // MEGABYTE
+            raise RefusedImage(f"{name!r} is left out: the limit is {limit} MB. Reload the page to start again.")
         self.photos[photo.name] = photo
         return photo.name
 

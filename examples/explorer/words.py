@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,16 +14,15 @@ from .settings import Settings
 
 PATCHES = 40  # that are drawn for a share
 ROOM = 0.9  # of the draws that must fit for a size to be suggested
-SCALES = ((0.002, 0.03), (0.002, 0.01), (0.001, 0.005), (0.0005, 0.002))  # for an object: the default first
-SURFACE_SCALE = (0.002, 0.01)  # with levels="all"
+SCALES = ((0.002, 0.03), (0.002, 0.01), (0.001, 0.005), (0.0005, 0.002))  # to suggest from, the default first
 Range = tuple[float, float]
 
 
 class Advice(NamedTuple):
-    """Sentences on the regions, and the settings that would suit them better; none where nothing is to be changed."""
+    """Sentences on the regions, and a scale that would suit them better, if one would."""
 
     sentences: list[str]
-    settings: dict[str, Any]
+    scale: Range | None
 
 
 def advise(found: Found, settings: Settings, size: tuple[int, int]) -> Advice:
@@ -39,13 +38,14 @@ def advise(found: Found, settings: Settings, size: tuple[int, int]) -> Advice:
 
 def _spread(spread: float, surface: bool, settings: Settings) -> str:
     if surface:
-        meaning = "as on a surface, or on many objects"
-        auto = "makes one swap on every level"
+        meaning = (
+            f"The saliency is spread out ({spread:.2f}; from 0.70 on the image is treated as a surface, or as many objects)"
+        )
+        auto = ', so "auto" makes a swap on every level; "random" makes one'
     else:
-        meaning = "gathered, as on an object"
-        auto = "makes one swap, on a level that is drawn"
-    chosen = f'; "auto" {auto}' if settings.levels == "auto" else ""
-    return f"The saliency is {meaning}: its spread is {spread:.2f}, where 1 is even and 0.7 or more a surface{chosen}."
+        meaning = f"The saliency is gathered ({spread:.2f}, below 0.70), as on an object"
+        auto = ', so "auto" makes one swap, on a level drawn at random'
+    return f"{meaning}{auto if settings.levels == 'auto' else ''}."
 
 
 def _share(found: Found) -> str:
@@ -56,25 +56,20 @@ def _share(found: Found) -> str:
     return f"The regions cover {', '.join(shares[:-1])} and {shares[-1]} % of the frame, from the finest level to the coarsest."
 
 
-def _room(found: Found, settings: Settings, size: tuple[int, int], surface: bool) -> tuple[str, dict[str, Any]]:
+def _room(found: Found, settings: Settings, size: tuple[int, int], surface: bool) -> tuple[str, Range | None]:
     every = settings.levels == "all" or (settings.levels == "auto" and surface)
 
     def share(scale: Range) -> float:
         return share_with_room(found.regions.numpy(), size, scale, (settings.flattest, settings.tallest), every)
 
     room = share(settings.scale)
-    said = f"{100 * room:.0f} % of the patches of {_percent(settings.scale)} of the frame find room in their region"
-    said += "; the others are halved until they do." if room < 1 else "."
-    suggested: dict[str, Any] = {}
-    best = SURFACE_SCALE if surface else next((s for s in SCALES if share(s) >= ROOM), SCALES[-1])
-    if settings.scale != best:
-        suggested |= {"smallest": round(100 * best[0], 4), "largest": round(100 * best[1], 4)}
-    if surface and not every:
-        suggested["levels"] = "all"
-    if not suggested:
-        return f"{said} That is the size suggested for such regions.", {}
-    where = ", on all levels" if surface else ""
-    return f"{said} Suggested for such regions: {_percent(best)}{where}.", suggested
+    said = f"{100 * room:.0f} % of the patches of {percent(settings.scale)} of the frame find room in their region"
+    if room >= ROOM:
+        return f"{said}: this size suits it.", None
+    best = next((s for s in SCALES if s[1] < settings.scale[1] and share(s) >= ROOM), SCALES[-1])
+    if best == settings.scale:
+        return f"{said}; the others are halved until they do. No smaller size is suggested.", None
+    return f"{said}; the others are halved until they do. So that {100 * ROOM:.0f} % fit, {percent(best)} is suggested.", best
 
 
 def share_with_room(
@@ -104,5 +99,5 @@ def share_with_room(
     return kept / (len(numbers) * swaps)
 
 
-def _percent(scale: Range) -> str:
+def percent(scale: Range) -> str:
     return f"{100 * scale[0]:g} to {100 * scale[1]:g} %"

@@ -131,11 +131,17 @@ def test_a_negative_of_the_strip_chooses_its_seed_and_the_suggested_size_can_be_
     assert page.input_value("#seed input[type=number]") == "5"
     visit.settle()
     assert visit.shown() != before
+    assert page.locator(".seeds [aria-pressed=true]").inner_text() == "seed 5"
+    page.get_by_role("button", name="next 8").click()
+    page.wait_for_function("document.querySelector('#code textarea').value.includes('manual_seed(8)')")
+    visit.choose("image", "sample: screws")
+    page.check("#levels input[value=all]")
     visit.slide("largest", 20)
-    page.get_by_role("button", name="Use the suggested size").click()
-    page.wait_for_function("!document.querySelector('#code textarea').value.includes('scale')")
-    assert page.input_value("#largest input[type=number]") == "3"
-    assert "That is the size suggested" in page.inner_text("#words")
+    page.get_by_role("button", name="Use 0.2 to").click()
+    page.wait_for_function("!document.querySelector('#code textarea').value.includes('0.2)')")
+    assert float(page.input_value("#largest input[type=number]")) < 20
+    visit.settle()
+    assert "this size suits it" in page.inner_text("#words")
 
 
 # ---- what is taken home -------------------------------------------------------------------------------------------------
@@ -163,13 +169,13 @@ def test_the_copied_lines_make_the_downloaded_pictures(visit: Visit, tmp_path: P
     subprocess.run([sys.executable, "lines.py"], cwd=tmp_path, check=True)
     made = np.load(tmp_path / "made.npz")
     name, negative = download(visit, "negative")
-    assert name == "my part_negative.png"
+    assert name == "my part_seed3_negative.png"
     np.testing.assert_array_equal(np.asarray(negative), made["negative"])
     name, mask = download(visit, "mask")
-    assert name == "my part_mask.png"
+    assert name == "my part_seed3_mask.png"
     np.testing.assert_array_equal(np.asarray(mask), made["mask"][0] * 255)
     name, sheet = download(visit, "contact sheet")
-    assert name == "my part_sheet.png" and sheet.width > 1500
+    assert name == "my part_seed3_sheet.png" and sheet.width > 1500
 
 
 # ---- what goes wrong ----------------------------------------------------------------------------------------------------
@@ -185,10 +191,10 @@ def test_bad_files_are_told_and_good_ones_beside_them_taken(visit: Visit, server
     Image.fromarray((np.arange(4800).reshape(60, 80) * 13).astype(np.uint16)).save(tmp_path / "sixteen.png")
     visit.upload(*sorted(tmp_path.iterdir()))
     said = visit.page.inner_text("#notice")
-    assert "4 images added." in said and "'notes.txt' is no image of the kinds" in said
+    assert "4 images added." in said and "'notes.txt' is not a PNG, JPEG" in said
     assert (
-        "'bomb.png' has 9000 x 9000 pixels; 67 million is the most." in said
-        and "'<img src=x onerror=alert(1)>.png' is no" in said
+        "'bomb.png' has 9000 x 9000 pixels; the limit is 67 million." in said
+        and "'<img src=x onerror=alert(1)>.png' is not" in said
     )
     visit.page.wait_for_selector("#message .error")
     assert "'cut.png' is damaged" in visit.page.inner_text("#message")
@@ -211,6 +217,19 @@ def test_settings_that_contradict_are_told(visit: Visit) -> None:
     assert "The smallest patch of 8 % is larger than the largest of 3 %." in visit.page.inner_text("#message")
     assert visit.shown() == before
     visit.slide("smallest", 1)
+    visit.page.wait_for_selector("#message .error", state="detached")
+
+
+def test_numbers_that_are_typed_are_taken_or_told(visit: Visit) -> None:
+    box = visit.page.locator("#largest input[type=number]")
+    box.fill("999")
+    visit.page.wait_for_function("document.querySelector('#code textarea').value.includes('0.2)')")
+    box.fill("")
+    visit.page.wait_for_selector("#message .error")
+    assert "`largest` must be like 3.0, got nothing." in visit.page.inner_text("#message")
+    assert visit.page.evaluate("getComputedStyle(document.querySelector('#drawn')).opacity") == "0.35"
+    box.fill("4")
+    visit.page.wait_for_function("document.querySelector('#code textarea').value.includes('0.04)')")
     visit.page.wait_for_selector("#message .error", state="detached")
 
 
