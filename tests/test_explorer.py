@@ -223,8 +223,8 @@ def test_nets_are_offered_when_their_weights_are_at_hand_and_nothing_is_fetched(
 def test_an_update_shows_every_step_with_a_text_for_those_who_do_not_see_it() -> None:
     visitor = guest(("<b>.png", content(picture())))
     view = update(visitor, "<b>.png", values(seed=3))
-    assert fetched(visitor, view.drawn, "drawn.jpg").size == (4 * 324, 229)  # pair, negative, mask, difference
-    assert fetched(visitor, view.found, "found.jpg").size == (12 * 324, 229)  # maps, clusters, regions of four levels
+    assert fetched(visitor, view.drawn, "drawn.jpg").size == (4 * 292, 206)  # pair, negative, mask, difference
+    assert fetched(visitor, view.found, "found.jpg").size == (12 * 292, 206)  # maps, clusters, regions of four levels
     assert re.findall(r'data-set="seed=(\d+)" aria-pressed="(\w+)"', view.words or "") == [
         (str(seed), str(seed == 3).lower()) for seed in range(8)
     ]

@@ -21,7 +21,7 @@ from .settings import RANGES, Settings
 from .visitor import Visitor
 from .words import Advice, advise, percent
 
-SIDE, SEED_SIDE = 320, 128  # longer sides of the panels in pixels
+SIDE, SEED_SIDE = 288, 128  # longer sides of the panels in pixels
 SEEDS = 8  # negatives by consecutive seeds
 PANELS = (
     Figure("pair: A and B change places", "The image, a little darker, with the boxes of two patches, A and B"),

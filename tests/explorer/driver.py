@@ -13,7 +13,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, Page, Request
 
 ROOT = Path(__file__).parents[2]
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
@@ -103,7 +103,10 @@ class Visit:
         self.page: Page = self.context.new_page()
         self.requests: list[str] = []
         self.complaints: list[str] = []
-        self.page.on("request", lambda request: self.requests.append(request.url))
+        self.asked: set[object] = set()  # what is not answered yet
+        self.page.on("request", self._on_request)
+        for event in ("requestfinished", "requestfailed"):
+            self.page.on(event, lambda request: self.asked.discard(request))
         self.page.on("console", lambda message: message.type == "error" and self.complaints.append(message.text))
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
         self.page.on(
@@ -113,18 +116,22 @@ class Visit:
         self.page.wait_for_selector("#found img")
         self.settle()
 
+    def _on_request(self, request: Request) -> None:
+        self.requests.append(request.url)
+        if any(part in request.url for part in ("/run/predict", "/upload?", "/files/")):
+            self.asked.add(request)
+
     def settle(self) -> None:
-        """Until nothing has changed for a while and all pictures are there."""
+        """Until the page has asked for nothing for a while and has all its pictures."""
+        quiet = 0
+        while quiet < 4:
+            self.page.wait_for_timeout(60)
+            quiet = 0 if self.asked else quiet + 1
         self.page.wait_for_function(
             """() => {
                 const pictures = [...document.querySelectorAll('#results img')];
-                const state = pictures.map((p) => p.src).join() + document.querySelector('#message').textContent;
-                const whole = pictures.length && pictures.every((p) => p.complete && p.naturalWidth);
-                const still = whole && state === window.lastState;
-                window.lastState = state;
-                return still;
-            }""",
-            polling=150,
+                return pictures.length && pictures.every((p) => p.complete && p.naturalWidth);
+            }"""
         )
 
     def pixels(self, part: str) -> str:

@@ -214,7 +214,7 @@ def test_settings_that_contradict_are_told(visit: Visit) -> None:
     before = visit.shown()
     visit.page.evaluate(MOVE, ["smallest", 8])
     visit.page.wait_for_selector("#message .error")
-    assert "The smallest patch of 8 % is larger than the largest of 3 %." in visit.page.inner_text("#message")
+    assert "The smallest patch of 8 % is larger than the largest of 3 %:" in visit.page.inner_text("#message")
     assert visit.shown() == before
     visit.slide("smallest", 1)
     visit.page.wait_for_selector("#message .error", state="detached")
