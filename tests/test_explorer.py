@@ -288,6 +288,15 @@ def test_words_tell_object_from_surface_and_suggest_a_size_where_too_few_patches
             assert taken.scale is None, (name, taken)
 
 
+def test_no_larger_size_is_suggested_and_none_is_said_to_fit_that_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = found_steps(picture(size=(128, 128)), SaliencySwap(), 64)
+    monkeypatch.setattr("explorer.words.share_with_room", lambda *_: 0.5)
+    least = advise(found, Settings(smallest=0.05, largest=0.2), (128, 128))
+    assert least.scale is None and "No smaller size is suggested." in least.sentences[-1]
+    some = advise(found, Settings(), (128, 128))
+    assert some.scale == SCALES[-1] and "So that more of them fit, 0.05 to 0.2 % is suggested." in some.sentences[-1]
+
+
 def test_room_is_the_share_of_patches_that_keep_the_size_they_were_drawn_with() -> None:
     everywhere = np.ones((2, 8, 8), bool)
     one_cell = np.zeros((2, 8, 8), bool)

@@ -74,7 +74,7 @@ def drawn_steps(image: Any, swap: Any, params: dict[str, Any], photo: Image.Imag
         photo: the image in the size of the pictures.
     """
     size = image_size(image)
-    pairs = [pair for row in params["pairs"][0].tolist() if (pair := PatchPair(*row)).height > 0]
+    pairs = swapped_pairs(params)
     side = max(photo.size)
     negative = fitted(negative_picture(image, swap, params), side)
     changed = ImageChops.difference(negative, photo)
@@ -86,6 +86,11 @@ def drawn_steps(image: Any, swap: Any, params: dict[str, Any], photo: Image.Imag
         fitted(picture(patch_mask(params["pairs"].cpu(), size)[0] * 255), side).convert("RGB"),
         pairs,
     )
+
+
+def swapped_pairs(params: dict[str, Any]) -> list[PatchPair]:
+    """Those of the first image that swap something."""
+    return [pair for row in params["pairs"][0].tolist() if (pair := PatchPair(*row)).height > 0]
 
 
 def negative_picture(image: Any, swap: Any, params: dict[str, Any]) -> Image.Image:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -100,7 +100,7 @@ class Settings:
     @property
     def guidance(self) -> tuple[Any, ...]:
         """What decides the regions of an image: equal guidance, equal regions."""
-        return (self.net, self.clustering, self._kmeans(), self.grid)
+        return (self.net, self._clustering(), self.grid)
 
     def swap(self) -> SaliencySwap:
         """The transform; its net and the regions it found stay in memory for the next one.
@@ -119,10 +119,12 @@ class Settings:
             lines.append("from torchvision.transforms import v2")
             image = f"v2.Resize({self.size})({image})"
         saliency = {TINY: "", RANDOM: "LayerCAMExtractor(weights=None)"}.get(self.net, f'"{self.net}"')
-        kmeans = _call("KMeans", KMeans, self._kmeans() or {}) if self._kmeans() else ""
-        clustering = kmeans or ("" if self.clustering == "kmeans" else f'"{self.clustering}"')
-        given = {"saliency": saliency, "clustering": clustering}
-        words = [text if name == "saliency" else f"{name}={text}" for name, text in given.items() if text]
+        words = [saliency] if saliency else []
+        clustering = self._clustering()
+        if isinstance(clustering, str):
+            words.append(f'clustering="{clustering}"')
+        elif options := _changed(KMeans, asdict(clustering)):
+            words.append(f"clustering=KMeans({', '.join(options)})")
         words += _changed(SaliencySwap, {"grid": self.grid, **self._draw(), "return_mask": True})
         names = ["SaliencySwap"]
         names += [name for name in ("KMeans", "LayerCAMExtractor") if any(name in word for word in words)]
@@ -132,11 +134,11 @@ class Settings:
         lines += [f"torch.manual_seed({self.seed})", "negative, mask = swap(image)"]
         return "\n".join(lines)
 
-    def _kmeans(self) -> Any:
-        """The options of `KMeans` that differ from its own, hashable; None with another clustering, which has none."""
-        names = ("n_clusters", "saliency_weight", "color", "union", "n_iter")
-        changed = tuple((n, getattr(self, n)) for n in names if getattr(self, n) != getattr(type(self), n))
-        return changed if self.clustering == "kmeans" else None
+    def _clustering(self) -> KMeans | str:
+        """The default one with its options, or the name of another, which has none here."""
+        if self.clustering != "kmeans":
+            return self.clustering
+        return KMeans(**{name: getattr(self, name) for name in ("n_clusters", "saliency_weight", "color", "union", "n_iter")})
 
     @property
     def scale(self) -> tuple[float, float]:
@@ -149,13 +151,8 @@ class Settings:
 
 
 @lru_cache(maxsize=KEPT)
-def _guide(net: str, clustering: str, kmeans: tuple[tuple[str, Any], ...] | None, grid: int) -> SaliencySwap:
-    saliency = LayerCAMExtractor(weights=None) if net == RANDOM else net
-    return SaliencySwap(saliency, KMeans(**dict(kmeans)) if kmeans else clustering, grid=grid)
-
-
-def _call(name: str, function: Any, values: Any) -> str:
-    return f"{name}({', '.join(_changed(function, dict(values)))})"
+def _guide(net: str, clustering: KMeans | str, grid: int) -> SaliencySwap:
+    return SaliencySwap(LayerCAMExtractor(weights=None) if net == RANDOM else net, clustering, grid=grid)
 
 
 def _changed(function: Any, values: dict[str, Any]) -> list[str]:

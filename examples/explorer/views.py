@@ -5,6 +5,8 @@ from __future__ import annotations
 import html
 import logging
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -13,7 +15,7 @@ from torchvision.transforms.v2 import functional as tvf
 
 from cutswap_transforms import SaliencySwap, functional
 from cutswap_transforms.preview.sheet import contact_sheet
-from cutswap_transforms.preview.steps import Found, drawn_steps, found_steps, negative_picture
+from cutswap_transforms.preview.steps import Found, drawn_steps, found_steps, negative_picture, swapped_pairs
 
 from .images import Photo
 from .rendering import Figure, figures, in_region, paragraphs, png, strip, thumbnail
@@ -132,9 +134,15 @@ def _drawn_html(
     return figures(f"{url}/drawn.jpg", found.photo.size, panels_shown, "large"), "".join(parts)
 
 
-def _params(image: Image.Image, swap: SaliencySwap, seed: int) -> dict[str, Any]:
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
     with _generator:
         torch.default_generator.manual_seed(seed)  # as torch.manual_seed for images on the CPU, without a look at others
+        yield
+
+
+def _params(image: Image.Image, swap: SaliencySwap, seed: int) -> dict[str, Any]:
+    with _seeded(seed):
         return swap.make_params([image])
 
 
@@ -144,19 +152,18 @@ def _mask(image: Image.Image, params: dict[str, Any]) -> Image.Image:
 
 
 def _sheet(photo: Photo, image: Image.Image, swap: SaliencySwap, seed: int) -> Image.Image:
-    with _generator:
-        torch.default_generator.manual_seed(seed)
+    with _seeded(seed):
         return contact_sheet([image], swap, names=[f"{photo.name}, seed {seed}"])
 
 
 def _swapped(image: Image.Image, swap: SaliencySwap, seed: int, params: dict[str, Any]) -> str:
-    pairs = [pair for row in params["pairs"][0].tolist() if (pair := functional.PatchPair(*row)).height]
+    pairs = swapped_pairs(params)
     made = ", ".join(f"{p.width} wide and {p.height} high on level {p.level}" for p in pairs)
     frame = f"In the image of {image.width} x {image.height} pixels, seed {seed}"
     if not pairs:
         return f"{frame} swaps nothing: no two patches have room."
-    same = ImageChops.difference(image.convert("RGB"), negative_picture(image, swap, params)).getbbox() is None
-    equal = " They are equal pixel by pixel, so this negative is the image itself." if same and image.mode == "RGB" else ""
+    same = image.mode == "RGB" and ImageChops.difference(image, swap.transform(image, params)).getbbox() is None
+    equal = " They are equal pixel by pixel, so this negative is the image itself." if same else ""
     return f"{frame} swaps patches {made}.{equal}"
 
 

@@ -15,7 +15,8 @@ from .images import MEGABYTE, Opened, Photo, RefusedImage, check_photo, opened, 
 MAX_IMAGES, MAX_TOTAL = 64, 256 * MEGABYTE
 KEPT_FILES, KEPT_OPENED = 6, 4  # updates whose files can be fetched; decoded images
 MAX_VISITORS = 16
-SAMPLES = tuple(f"sample: {scene}" for scene in SCENES)
+SAMPLE = "sample: "
+SAMPLES = tuple(SAMPLE + scene for scene in SCENES)
 
 File = Callable[[], bytes]
 T = TypeVar("T")
@@ -69,7 +70,7 @@ class Visitor:
         if choice in self.photos:
             return self.photos[choice]
         if choice in SAMPLES:
-            return sample(SCENES_BY_CHOICE[choice])
+            return sample(choice.removeprefix(SAMPLE))
         raise RefusedImage("This image is no longer kept. Drop it again.")
 
     def opened(self, photo: Photo, size: str) -> Opened:
@@ -91,9 +92,6 @@ class Visitor:
 
     def file(self, token: str, name: str) -> File | None:
         return self._files.get(token, {}).get(name)
-
-
-SCENES_BY_CHOICE = dict(zip(SAMPLES, SCENES, strict=True))
 
 
 class Visitors:

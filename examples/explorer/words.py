@@ -49,8 +49,8 @@ def _spread(spread: float, surface: bool, settings: Settings) -> str:
 
 
 def _share(found: Found) -> str:
-    percent = [100 * float(region.float().mean()) for region in found.regions]
-    shares = [f"{p:.0f}" if p >= 1 else f"{p:.1f}" for p in percent]
+    covered = [100 * float(region.float().mean()) for region in found.regions]
+    shares = [f"{p:.0f}" if p >= 1 else f"{p:.1f}" for p in covered]
     if len(shares) == 1:
         return f"The region covers {shares[0]} % of the frame."
     return f"The regions cover {', '.join(shares[:-1])} and {shares[-1]} % of the frame, from the finest level to the coarsest."
@@ -66,10 +66,14 @@ def _room(found: Found, settings: Settings, size: tuple[int, int], surface: bool
     said = f"{100 * room:.0f} % of the patches of {percent(settings.scale)} of the frame find room in their region"
     if room >= ROOM:
         return f"{said}: this size suits it.", None
-    best = next((s for s in SCALES if s[1] < settings.scale[1] and share(s) >= ROOM), SCALES[-1])
-    if best == settings.scale:
-        return f"{said}; the others are halved until they do. No smaller size is suggested.", None
-    return f"{said}; the others are halved until they do. So that {100 * ROOM:.0f} % fit, {percent(best)} is suggested.", best
+    said += "; the others are halved until they do."
+    smaller = [s for s in SCALES if s[1] < settings.scale[1]]
+    if not smaller:
+        return f"{said} No smaller size is suggested.", None
+    best = next((s for s in smaller if share(s) >= ROOM), None)
+    if best is None:
+        return f"{said} So that more of them fit, {percent(smaller[-1])} is suggested.", smaller[-1]
+    return f"{said} So that {100 * ROOM:.0f} % fit, {percent(best)} is suggested.", best
 
 
 def share_with_room(
