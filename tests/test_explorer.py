@@ -352,12 +352,13 @@ def png_header(width: int, height: int) -> bytes:
         (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "'x' is not a PNG"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "'x' is not a PNG"),
         (png_header(9000, 9000), "'x' has 9000 x 9000 pixels; the limit is 67 million. Make it smaller first."),
+        (png_header(10000, 10000), "'x' has 10000 x 10000 pixels; the limit"),  # of which Pillow warns
         (png_header(50000, 50000), "'x' has too many pixels"),
         (content(picture().convert("I"), "TIFF"), r"'x' has pixels of 32 bits \(mode I\). Convert it to 8 or 16 bits first."),
         (content(picture().convert("F"), "TIFF"), r"\(mode F\)"),
         (bytes(images.MAX_BYTES + 1), "'x' has 32 MB; 32 MB is the most."),
     ],
-    ids=["empty", "text", "svg", "eps", "bomb", "larger bomb", "32 bits", "float", "large file"],
+    ids=["empty", "text", "svg", "eps", "bomb", "bomb of a warning", "larger bomb", "32 bits", "float", "large file"],
 )
 def test_files_that_are_no_images_are_refused_with_the_reason(data: bytes, sentence: str) -> None:
     with pytest.raises(RefusedImage, match=sentence):
