@@ -10,13 +10,14 @@ PORT ?= 7860
 PY := $(VENV)/bin/python
 CORE := $(VENV)/.installed-core
 TEST := $(VENV)/.installed-test
+EXAMPLES := $(VENV)/.installed-examples
 EXPLORER := $(VENV)/.installed-explorer
 # One thread per process: the two test processes would otherwise fight for the cores.
 PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo explorer test test-slow test-matrix test-oldest test-newest test-integrations test-explorer bench docs build clean
+.PHONY: help demo detector explorer test test-slow test-matrix test-oldest test-newest test-integrations test-explorer bench docs build clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -34,6 +35,10 @@ $(TEST): $(CORE)
 	$(PY) -m pip install --disable-pip-version-check --editable '.[test]'
 	@touch $@
 
+$(EXAMPLES): $(CORE)
+	$(PY) -m pip install --disable-pip-version-check --editable '.[examples]'
+	@touch $@
+
 $(EXPLORER): $(CORE)
 	$(PY) -m pip install --disable-pip-version-check --editable '.[explorer]'
 	@touch $@
@@ -43,6 +48,14 @@ ifeq ($(IMAGES),demo/samples)
 	$(PY) examples/make_samples.py $(IMAGES) --count 1
 endif
 	$(PY) -m cutswap_transforms preview "$(IMAGES)" --out demo/contact_sheet.png
+
+detector: $(EXAMPLES)  ## fit a detector on drawn flanges and score new ones: demo/detector.png
+	rm -rf demo/scores
+	$(PY) examples/detect.py fit toy --category flange --out demo/detector
+	$(PY) examples/detect.py score demo/detector demo/toy/flange/test --out demo/scores --sort
+	$(PY) examples/detect.py evaluate demo/detector toy --categories flange
+	cp demo/scores/summary.png demo/detector.png
+	@echo "The 16 highest scores: demo/detector.png. All of them: demo/scores. What it is worth: demo/detector/report.md"
 
 explorer: $(EXPLORER)  ## see and tune negatives of your own images in the browser (another port: make explorer PORT=8000)
 	PYTHONPATH=examples $(PY) -m explorer --port $(PORT)

@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -93,15 +94,24 @@ def read_categories(folder: Path, names: Sequence[str] = ()) -> list[Category]:
     return [read_mvtec(sub, folder) for sub in found if not names or sub.name in names]
 
 
-def read_mvtec(folder: Path, root: Path | None = None) -> Category:
+def read_mvtec(folder: Path, root: Path | None = None, tested: bool = True) -> Category:
     """train/good, test/<defect>, ground_truth/<defect>/<stem>_mask.png (or <stem>.png); test/good is normal.
 
-    `root` is the data folder, if that is another: links may lead to what it holds.
+    `root` is the data folder, if that is another: links may lead to what it holds. Without `tested` there need be no test.
     """
     if not (folder / "train" / "good").is_dir():
         listing = _listing(folder / "train")
         raise DataError(f"`data` must hold the normal images in train/good, got {str(folder / 'train')!r} with {listing}")
     train = [Sample(path) for path in list_images(folder / "train" / "good")]
+    others = [sub.name for sub in _subfolders(folder / "train") if sub.name != "good" and _images_in(sub)]
+    if others:
+        raise DataError(
+            f"`data` must hold normal images alone in train, got {str(folder / 'train')!r} with {', '.join(others)}; "
+            "defects belong in test/<defect>"
+        )
+    if not tested and not (folder / "test").is_dir():
+        _check_inside(train, root or folder, folder)
+        return Category(folder.resolve().name, train, [])
     if not (folder / "test").is_dir():
         raise DataError(f"`data` must hold test/<defect> and test/good, got {str(folder)!r} with {_listing(folder)}")
     test: list[Sample] = []
@@ -113,6 +123,32 @@ def read_mvtec(folder: Path, root: Path | None = None) -> Category:
         raise DataError(f"`data` must hold test/<defect> and test/good, got {str(folder / 'test')!r} without folders")
     _check_inside([*train, *test], root or folder, folder)
     return Category(folder.resolve().name, train, test)
+
+
+def read_normal(folder: Path, names: Sequence[str] = ()) -> Category:
+    """The normal images of one category, of any layout that `read_categories` knows, or of a folder of nothing else.
+
+    A folder without images of its own may have them in a subfolder `good`. The test images are left out.
+    """
+    if not folder.is_dir():
+        raise DataError(f"`data` must be 'toy' or a folder, got {str(folder)!r}, which is none")
+    if (folder / "train").is_dir():
+        found = _named([read_mvtec(folder, tested=False)], names)
+    elif _images_in(folder) or (folder / "good").is_dir():
+        found = _named([_read_plain(folder)], names)
+    else:
+        found = read_categories(folder, names)
+    if len(found) > 1:
+        listing = ", ".join(category.name for category in found)
+        raise DataError(f"`data` must hold one category, got {len(found)}: name one of {listing} with --category")
+    return Category(found[0].name, found[0].train, [])
+
+
+def _read_plain(folder: Path) -> Category:
+    inner = folder if _images_in(folder) else folder / "good"
+    samples = [Sample(path) for path in list_images(inner)]
+    _check_inside(samples, folder, inner)
+    return Category(folder.resolve().name, samples, [])
 
 
 def read_visa(table: Path, root: Path, names: Sequence[str] = ()) -> list[Category]:
@@ -266,14 +302,14 @@ def _listing(folder: Path) -> str:
 
 
 def decode(
-    samples: Sequence[Sample], size: int, skip_unreadable: bool = False, white: float | None = None
+    samples: Sequence[Sample], size: int, skip_unreadable: bool = False, white: float | None = None, smallest: int = 1
 ) -> tuple[Tensor, list[Sample]]:
     """All images as squares, uint8 [N, 3, size, size], and the samples that they belong to.
 
-    Images may differ in size and mode; `white` is for `read_image`. Those that cannot be read are all named in one
-    error, or, if they are to be skipped, in one warning.
+    Images may differ in size and mode; `white` and `smallest` are for `read_image`. Those that cannot be read are all
+    named in one error, or, if they are to be skipped, in one warning.
     """
-    read = _attempt(lambda sample: read_image(sample.path, size, white), samples)
+    read = attempt(lambda sample: read_image(sample.path, size, white, smallest), samples)
     bad = [f"{s.path} ({error})" for s, error in zip(samples, read, strict=True) if isinstance(error, Exception)]
     if bad and not skip_unreadable:
         raise DataError(
@@ -296,20 +332,23 @@ def decode_masks(samples: Sequence[Sample], size: int) -> Tensor:
             f"`data` must hold a mask for every defect to score pixels, got {len(lacking)} without, first {lacking[0]!r}; "
             "in MVTec layout it is ground_truth/<defect>/<stem>_mask.png"
         )
-    read = _attempt(lambda s: read_mask(s.mask, size) if s.mask else torch.zeros(size, size, dtype=torch.uint8), samples)
+    read = attempt(lambda s: read_mask(s.mask, size) if s.mask else torch.zeros(size, size, dtype=torch.uint8), samples)
     bad = [f"{s.mask} ({error})" for s, error in zip(samples, read, strict=True) if isinstance(error, Exception)]
     if bad:
         raise DataError(f"`data` must hold masks that can be read, got {len(bad)} that cannot: {'; '.join(bad[:5])}")
     return torch.stack([mask for mask in read if isinstance(mask, Tensor)])
 
 
-def read_image(path: Path, size: int, white: float | None = None) -> Tensor:
-    """uint8 [3, size, size], upright, squashed to a square with antialiasing.
+def read_image(path: Path, size: int, white: float | None = None, smallest: int = 1) -> Tensor:
+    """uint8 [3, size, size], upright, squashed to a square with antialiasing; what is transparent lies on white.
 
-    Deep images, of 16 bits or floats, become 8 bits: `white`, by default 65535, becomes 255. Without it, an image is
-    refused if it would lose its greys that way: floats, and cameras of 12 bits or less in files of 16.
+    An image with a side below `smallest` is refused. Deep images, of 16 bits or floats, become 8 bits: `white`, by default
+    65535, becomes 255. Without it, an image is refused if it would lose its greys that way: floats, and cameras of 12 bits
+    or less in files of 16.
     """
     with Image.open(path) as image:
+        if min(image.size) < smallest:
+            raise ValueError(f"its sides must be {smallest} px or more, got {image.width} x {image.height}")
         if image.mode[0] in "IF":  # Pillow would clip at 255
             deep = np.asarray(image, np.float64)
             if white is None and (image.mode == "F" or deep.max() < 4096):
@@ -317,7 +356,10 @@ def read_image(path: Path, size: int, white: float | None = None) -> Tensor:
                     f"deep greys up to {deep.max():g}: pass --white, the value of white (4095 for 12 bits, 1 for shares)"
                 )
             image = Image.fromarray((deep / (white or 65535) * 255).clip(0, 255).astype(np.uint8))
-        image = ImageOps.exif_transpose(image).convert("RGB").resize((size, size), Image.Resampling.BILINEAR)
+        image = ImageOps.exif_transpose(image)
+        if image.has_transparency_data:
+            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
+        image = image.convert("RGB").resize((size, size), Image.Resampling.BILINEAR)
     return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
 
 
@@ -332,7 +374,9 @@ def read_mask(path: Path, size: int) -> Tensor:
     return torch.from_numpy(np.array(picture))
 
 
-def _attempt(read: Callable[[Sample], Tensor], samples: Sequence[Sample]) -> list[Tensor | Exception]:
+def attempt(read: Callable[[Sample], Tensor], samples: Sequence[Sample]) -> list[Tensor | Exception]:
+    """What `read` makes of each sample, or why it cannot, on several threads."""
+
     def one(sample: Sample) -> Tensor | Exception:
         try:
             return read(sample)
@@ -346,31 +390,43 @@ def _attempt(read: Callable[[Sample], Tensor], samples: Sequence[Sample]) -> lis
 # ---- command line ----------------------------------------------------------------------------------------------------
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: argparse.ArgumentParser, tested: bool = True) -> None:
+    """What names the data. Without `tested` normal images are enough, of one category."""
     group = parser.add_argument_group("data")
-    group.add_argument("--data", required=True, metavar="FOLDER", help="MVTec layout, VisA, anomalib Folder; or toy")
-    group.add_argument("--categories", nargs="+", default=[], metavar="NAME", help="some of them (default: all)")
-    group.add_argument("--normal-dir", metavar="DIR", help="anomalib Folder: normal images, under --data")
-    group.add_argument("--abnormal-dir", nargs="+", default=[], metavar="DIR", help="anomalib Folder: defects")
-    group.add_argument("--normal-test-dir", metavar="DIR", help="anomalib Folder: normal test images (default: a fifth)")
-    group.add_argument("--mask-dir", nargs="+", default=[], metavar="DIR", help="anomalib Folder: masks of the defects")
-    group.add_argument("--skip-unreadable", action="store_true", help="leave out images that cannot be read")
+    layouts = "MVTec layout, VisA, magnetic tiles, anomalib Folder, or toy"
+    group.add_argument("data", metavar="DATA", help=layouts if tested else f"a folder of images of good parts; or {layouts}")
+    group.add_argument(
+        "--categories" if tested else "--category", nargs="+" if tested else 1, dest="categories", default=[], metavar="NAME",
+        help="some of them (default: all)" if tested else "where DATA holds several",
+    )  # fmt: skip
+    if tested:
+        group.add_argument("--normal-dir", metavar="DIR", help="anomalib Folder: normal images, under DATA")
+        group.add_argument("--abnormal-dir", nargs="+", default=[], metavar="DIR", help="anomalib Folder: defects")
+        group.add_argument("--normal-test-dir", metavar="DIR", help="anomalib Folder: normal test images (default: a fifth)")
+        group.add_argument("--mask-dir", nargs="+", default=[], metavar="DIR", help="anomalib Folder: masks of the defects")
+    add_decoding(group)
+
+
+def add_decoding(group: Any) -> None:
     group.add_argument("--white", type=float, help="value of white in 16-bit and float images (default 65535)")
+    group.add_argument("--skip-unreadable", action="store_true", help="leave out images that cannot be read")
 
 
 def categories_from(args: argparse.Namespace) -> list[Category]:
     """What the arguments of `add_arguments` name. The toy set is drawn on first use and kept beside the results."""
-    if args.data == "toy":
-        from toy import write_toy
-
-        folder = Path(args.out).parent / f"toy-{args.size}"
-        try:
-            return read_categories(write_toy(folder, size=args.size), args.categories)
-        except FileExistsError as error:
-            raise DataError(str(error)) from error
+    folder = data_folder(args)
     if args.normal_dir:
-        root = Path(args.data)
-        return _named(
-            [read_parts(root, args.normal_dir, args.abnormal_dir, args.normal_test_dir, args.mask_dir)], args.categories
-        )
-    return read_categories(Path(args.data), args.categories)
+        parts = read_parts(folder, args.normal_dir, args.abnormal_dir, args.normal_test_dir, args.mask_dir)
+        return _named([parts], args.categories)
+    return read_categories(folder, args.categories)
+
+
+def data_folder(args: argparse.Namespace) -> Path:
+    if args.data != "toy":
+        return Path(args.data)
+    from toy import write_toy
+
+    try:
+        return write_toy(Path(args.out).parent / "toy")
+    except FileExistsError as error:
+        raise DataError(str(error)) from error

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import hypothesis
+import pytest
 import torch
 
 # The tests run in several processes, and each has small tensors: more threads only make them wait for each other.
@@ -13,3 +15,12 @@ torch.set_num_threads(1)
 # A deadline per example fails on a busy machine, not on a bug. In CI the examples are the same every time.
 hypothesis.settings.register_profile("cutswap", deadline=None, derandomize=bool(os.environ.get("CI")))
 hypothesis.settings.load_profile("cutswap")
+
+
+@pytest.fixture(scope="session")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two categories of the toy set: 24 normal images, 4 good and 5 defective test images each, 64 px."""
+    from toy import write_toy
+
+    folder = tmp_path_factory.mktemp("data") / "toy"
+    return write_toy(folder, size=64, train=24, good=4, per_defect=1, categories=("flange", "cloth"))

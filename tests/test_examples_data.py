@@ -80,7 +80,7 @@ def test_anomalib_folder(tmp_path: Path) -> None:
     assert [(s.defect, s.mask) for s in split.test][-1] == ("crack", tmp_path / "mask/crack/00.png")
     parser = argparse.ArgumentParser()
     data.add_arguments(parser)
-    args = parser.parse_args(["--data", str(tmp_path), "--normal-dir", "good", "--abnormal-dir", "crack"])
+    args = parser.parse_args([str(tmp_path), "--normal-dir", "good", "--abnormal-dir", "crack"])
     (category,) = data.categories_from(args)
     assert [len(category.train), [s.defect for s in category.test]] == [8, [None, None, "crack"]]
     named = data.read_parts(tmp_path, "good", ["crack"], "good_test")

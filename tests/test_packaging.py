@@ -72,7 +72,7 @@ def test_wheel_holds_the_package_alone_with_floors_and_no_caps(wheel: Path):
     assert (metadata["Requires-Python"], metadata["License-Expression"]) == (">=3.10", "BSD-3-Clause")
     core = {r for r in metadata.get_all("Requires-Dist") or [] if "extra ==" not in r}
     assert core == {"torch>=2.11", "torchvision>=0.26", "numpy"}
-    extras = {"sklearn", "opencv", "opencv-headless", "all", "docs", "examples", "explorer", "test", "dev"}
+    extras = {"sklearn", "opencv", "opencv-headless", "all", "detector", "docs", "examples", "explorer", "test", "dev"}
     assert set(metadata.get_all("Provides-Extra") or []) == extras
 
 

@@ -56,7 +56,9 @@ def test_parameter_table_has_every_parameter_with_its_default(name: str):
     assert {k: v.replace('"', "'") for k, v in table_rows(name).items()} == {p.name: repr(p.default) for p in parameters}
 
 
-@pytest.mark.parametrize("page", [*PAGES, "CONTRIBUTING.md", "examples/README.md", "benchmarks/README.md"])
+@pytest.mark.parametrize(
+    "page", [*PAGES, "CONTRIBUTING.md", "docs/detector.md", "docs/when_not.md", "examples/README.md", "benchmarks/README.md"]
+)
 def test_links_into_the_repository_exist(page: str):
     targets = [t.split("#")[0] for t in re.findall(r"\]\(((?!https?:|#)[^)\s]+)\)", text_of(page))]
     assert [t for t in targets if not ((ROOT / page).parent / t).exists()] == []

@@ -21,6 +21,7 @@ PICTURES = {
     "negatives.jpg": "examples/negatives.jpg",
     "contact_sheet.png": "examples/contact_sheet.png",
     "explorer.jpg": "examples/explorer/screenshot.jpg",
+    "detector.jpg": "examples/detector.jpg",
 }
 LINK = re.compile(r"(!?)\[([^\]]*)\]\((?!https?:|#)([^)#\s]+)(#[^)\s]*)?\)")
 

@@ -1,0 +1,95 @@
+"""`fit`: from a folder of good parts to a folder that holds a detector and says what it is worth."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Sequence
+
+from data import Category, Sample, data_folder, decode, read_normal
+from lightning.pytorch.utilities import rank_zero_only
+from torch import Tensor
+
+from .fitting import fit, found_negatives, made_of, rate_sentence, split
+from .model import FILE, Detector
+from .options import check_rate, negatives_of, resume, settle
+from .pictures import heat_picture, save_sheet
+from .tables import markdown
+
+SMALLEST = 32  # pixels of an image's shorter side
+
+
+def run_fit(args: argparse.Namespace) -> int:
+    settle(args)
+    check_rate(args)
+    category = read_normal(data_folder(args), args.categories)
+    settings = resume(args, category, args.out, [FILE])
+    if (args.out / FILE).exists():
+        print(f"already fitted: {args.out / FILE}")
+        return 0
+    began = time.perf_counter()
+    images, samples = read(args, category)
+    detector = fit(args, images, negatives_of(args), args.out, settings)
+    finish(args, detector, images, samples, time.perf_counter() - began)
+    return 0
+
+
+def read(args: argparse.Namespace, category: Category) -> tuple[Tensor, list[Sample]]:
+    split(len(category.train), args.seed)  # too few images are told before they are read
+    return decode(category.train, args.size, args.skip_unreadable, args.white, SMALLEST)
+
+
+@rank_zero_only
+def finish(args: argparse.Namespace, detector: Detector, images: Tensor, samples: Sequence[Sample], seconds: float) -> None:
+    """Everything that lies in RUN; the detector comes last, so that where it is all is."""
+    args.out.mkdir(parents=True, exist_ok=True)
+    (args.out / "report.md").write_text(report(args, detector, images, samples, seconds), encoding="utf-8")
+    save_negatives(args, detector, images)
+    detector.save(args.out / FILE)
+    print(f"fitted on {len(images)} images in {seconds:.0f} s; see {args.out / 'report.md'}")
+
+
+def save_negatives(args: argparse.Namespace, detector: Detector, images: Tensor, columns: int = 6) -> None:
+    """Kept images, a negative of each, and what the detector says of it."""
+    negatives = negatives_of(args)
+    if not negatives:
+        return
+    shown = images[split(len(images), args.seed).kept[:columns]]
+    changed, masks = next(made_of(shown, negatives, args.seed, len(shown)))
+    _, heat = detector(changed)
+    limit = detector.threshold(args.false_alarms)
+    maps = [heat_picture(x, h, limit).tensor_split(2, 2)[1] for x, h in zip(changed, heat, strict=True)]
+    truth = [mask.expand(3, -1, -1) * 255 for mask in masks]
+    save_sheet([("normal", shown), ("negative", changed), ("altered", truth), ("heat", maps)], args.out / "negatives.png")
+
+
+def report(args: argparse.Namespace, detector: Detector, images: Tensor, samples: Sequence[Sample], seconds: float) -> str:
+    """What the detector is, what it promises, and what it finds of negatives, which are no real defects."""
+    parts = split(len(images), args.seed)
+    names = [f"{kind}, stride {detector.features.strides[level]}" for kind, level in detector.named_maps]
+    weights = [[name, f"{weight:.2f}"] for name, weight in zip(names, detector.weights.tolist(), strict=True)]
+    tuned = f"tuned for {args.steps} steps on {args.negatives}" if args.steps else "not tuned"
+    text = f"# Detector of {images.shape[0]} normal images\n\n"
+    text += f"Features: {args.features}, {args.size} px, {tuned}. Fitted in {seconds:.0f} s.\n"
+    text += f"{len(parts.fit) + len(parts.weigh)} images were fitted on, {len(parts.kept)} were kept out to calibrate.\n\n"
+    text += f"## False alarms\n\n{rate_sentence(args.false_alarms, len(parts.kept))}\n"
+    text += "`score --false-alarms RATE` takes another rate without fitting again.\n\n"
+    text += "The kept images that score highest decide the threshold. Look at them: a defect among them hides others, "
+    text += "so take it out.\n\n"
+    scores, order = (x[:5].tolist() for x in detector.normal_scores.sort(descending=True))
+    highest = [[samples[int(parts.kept[i])].path.name, f"{score:.2f}"] for score, i in zip(scores, order, strict=True)]
+    text += markdown(["kept image", "score"], highest)
+    text += "\n## Maps and their weights\n\n"
+    text += markdown(["map", "weight"], weights)
+    if args.fusion == "negatives":
+        share = detector.about["alignment"]
+        text += f"\nLearnt on negatives by {share:.2f}, the share of the variance that the place explains; the rest is equal.\n"
+    negatives = negatives_of(args)
+    if negatives:
+        rows = found_negatives(detector, images[parts.kept], negatives, args.seed, args.false_alarms)
+        text += f"\n## Negatives that are found\n\nOf kept images, by {args.negatives}, at that rate. "
+        text += "These are synthetic: real defects may be easier or harder.\n\n"
+        found = [[area, str(count), f"{100 * share:.0f} %"] for area, count, share in rows]
+        text += markdown(["altered area", "negatives", "found"], found)
+        text += "\n`negatives.png` shows some of them: if they do not lie on your part, see the documents on regions.\n"
+    return text

@@ -1,0 +1,165 @@
+"""From normal images to a detector: split, tune, estimate, weigh, calibrate."""
+
+from __future__ import annotations
+
+import argparse
+import copy
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from augment import Negative, with_mask
+from data import DataError
+from torch import Tensor
+
+from .calibration import promised_rate
+from .densities import KINDS, Density
+from .fusion import Alignment, drawn_towards_mean, learnt_weights
+from .model import PART, Detector, levels_of, pairs_of, rounded
+from .networks import Features
+from .tuning import own_randomness, tune
+
+FEWEST = 20  # normal images
+KEPT = 10  # of them at least are kept out for calibration
+NEGATIVES = 400  # of which weights are learnt
+CELLS = 1000  # unaltered cells of each negative at most
+
+
+@dataclass(frozen=True)
+class Split:
+    """Indices of the normal images: `fit` for tuning and densities, `weigh` for scales and weights, `kept` for calibration."""
+
+    fit: Tensor
+    weigh: Tensor
+    kept: Tensor
+
+
+def split(count: int, seed: int) -> Split:
+    """A fifth, at least ten, is kept; of the others a fifth, at least five, is for the weights."""
+    if count < FEWEST:
+        raise DataError(f"`data` must hold {FEWEST} normal images or more, got {count}")
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+    kept = max(KEPT, count // 5)
+    weigh = max(KEPT // 2, (count - kept) // 5)
+    return Split(order[kept + weigh :], order[kept : kept + weigh], order[:kept])
+
+
+def fit(
+    args: argparse.Namespace, images: Tensor, negatives: Sequence[Negative], folder: Path, about: dict[str, Any]
+) -> Detector:
+    """uint8 [N, 3, S, S] -> the calibrated detector. `folder` keeps the training, so that it can go on."""
+    parts = split(len(images), args.seed)
+    features = Features(args.features, args.size)
+    device: Any = torch.device("cpu")
+    if args.steps:
+        device = tune(args, args.seed, features, images[parts.fit], negatives, folder)
+    features.to(device).requires_grad_(False).eval()
+    detector = estimated(features, args.densities, images, parts, args.seed, negatives if args.fusion == "negatives" else ())
+    detector.about |= about
+    detector = rounded(detector.cpu())
+    calibrate(detector, images[parts.kept])
+    return detector
+
+
+@torch.inference_mode()
+def estimated(
+    features: Features, kinds: Sequence[str], images: Tensor, parts: Split, seed: int, negatives: Sequence[Negative]
+) -> Detector:
+    """Densities of the images for fitting; scales and weights on others; then those others join the densities."""
+    count = len(parts.fit) + len(parts.weigh)
+    levels = levels_of(kinds, len(features.layers))
+    densities = [KINDS[kind](count, seed) for kind, _ in pairs_of(kinds, len(features.layers))]
+    alignments = [Alignment() for _ in features.layers]
+    _update(densities, levels, alignments, features, images[parts.fit])
+    first = Detector(features, _finished(densities), kinds, {})
+    normal = torch.cat([first.maps(part) for part in images[parts.weigh].split(PART)])
+    spread, centre = torch.std_mean(normal, (0, 2, 3))
+    first.centre, first.spread = centre, spread.clamp(min=1e-6)
+    weights = torch.full((len(levels),), 1 / len(levels))
+    alignment = sum(a.share for a in alignments) / len(alignments)
+    if negatives and len(levels) > 1:
+        weights = drawn_towards_mean(learnt_weights(*negative_cells(first, images[parts.weigh], negatives, seed)), alignment)
+    _update(densities, levels, alignments, features, images[parts.weigh])
+    detector = Detector(features, _finished(densities), kinds, {"alignment": round(alignment, 3)})
+    detector.centre, detector.spread, detector.weights = first.centre, first.spread, weights
+    return detector.eval()
+
+
+def _update(
+    densities: Sequence[Density], levels: Sequence[int], alignments: Sequence[Alignment], features: Features, images: Tensor
+) -> None:
+    for part in images.split(PART):
+        found = features(part.to(features.mean.device).float() / 255)
+        for alignment, x in zip(alignments, found, strict=True):
+            alignment.update(x)
+        for density, level in zip(densities, levels, strict=True):
+            density.update(found[level])
+
+
+def _finished(densities: Sequence[Density]) -> list[Density]:
+    """Copies, so that more images can join."""
+    copies = [copy.deepcopy(density) for density in densities]
+    for density in copies:
+        density.finish()
+    return copies
+
+
+def made_of(images: Tensor, negatives: Sequence[Negative], seed: int, count: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Parts of `count` negatives of the images in turn: uint8 [n, 3, S, S] and their masks [n, 1, S, S]."""
+    for start in range(0, count, PART):
+        made = []
+        for number in range(start, min(start + PART, count)):
+            with own_randomness(number, seed):
+                made.append(with_mask(negatives[number % len(negatives)], images[number % len(images)]))
+        yield torch.stack([image for image, _ in made]), torch.stack([mask for _, mask in made])
+
+
+def negative_cells(detector: Detector, images: Tensor, negatives: Sequence[Negative], seed: int) -> tuple[Tensor, Tensor]:
+    """Values [M, K] of cells of negatives, and which are altered [M]. Cells that a mask's outline crosses are left out."""
+    random = torch.Generator().manual_seed(seed)
+    values, altered = [], []
+    for changed, masks in made_of(images, negatives, seed, min(NEGATIVES, 4 * len(images))):
+        maps = detector.maps(changed).cpu()
+        share = F.adaptive_avg_pool2d(masks.float(), maps.shape[2:])[:, 0]
+        cells = maps.permute(0, 2, 3, 1)
+        chance = CELLS * len(changed) / max(1, int((share == 0).sum()))
+        for chosen in (share > 0.5, (share == 0) & (torch.rand(share.shape, generator=random) < chance)):
+            values.append(cells[chosen])
+            altered.append(torch.full((len(values[-1]),), bool(share[chosen].any()) if len(values[-1]) else False))
+    return torch.cat(values), torch.cat(altered)
+
+
+@torch.inference_mode()
+def calibrate(detector: Detector, images: Tensor) -> None:
+    """Scores of images that nothing was fitted on."""
+    detector.normal_scores = detector(images)[0]
+
+
+def found_negatives(
+    detector: Detector, images: Tensor, negatives: Sequence[Negative], seed: int, rate: float
+) -> list[tuple[str, int, float]]:
+    """(altered area, number of negatives, share of them that is found) by thirds of area."""
+    areas, found = [], []
+    for changed, masks in made_of(images, negatives, seed + 1, 3 * len(images)):
+        areas.append(masks.flatten(1).float().mean(1))
+        found.append(detector.verdicts(detector(changed)[0], rate))
+    area, hit = torch.cat(areas), torch.cat(found)
+    order = area.argsort()
+    rows = []
+    for part in order.tensor_split(3):
+        low, high = 100 * float(area[part].min()), 100 * float(area[part].max())
+        rows.append((f"{low:.1f} to {high:.1f} %", len(part), float(hit[part].float().mean())))
+    return rows
+
+
+def rate_sentence(false_alarms: float, count: int) -> str:
+    rate = promised_rate(false_alarms, count)
+    if rate > false_alarms:
+        return (
+            f"{false_alarms:g} false alarms were asked for; {count} kept images can promise {rate:.3f} at least "
+            f"({int(1 / false_alarms + 0.5) - 1} would be needed), so that is the rate."
+        )
+    return f"At most {rate:g} of new normal images are called defects, on average over calibrations."

@@ -1,0 +1,145 @@
+"""Nets as features: the maps of several strides that the densities are fitted on."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import OrderedDict
+from importlib import resources
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+import torchvision
+from augment import load_factory
+from data import DataError
+from torch import Tensor, nn
+
+from cutswap_transforms.saliency.fold import fold_batch_norms
+from cutswap_transforms.saliency.stages import Call, find_layers, forward_hooks, record_calls
+
+from . import efficientnet
+
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+FINEST = 8  # finer maps cost more than they tell
+
+
+class _Enough(Exception):
+    """All maps are there; the rest of the net need not run."""
+
+
+class Features(nn.Module):
+    """float images [N, 3, S, S] in [0, 1] -> maps [N, C_l, S_l, S_l], fine to coarse.
+
+    Args:
+        spec: "tiny", "efficientnet-lite0", a torchvision name, or "module:factory".
+        size: the images' side, with which the levels are looked for.
+        weights: False leaves the weights as they are drawn: they will be loaded.
+
+    The maps are what the last block of each resolution stage returns, as for LayerCAM, from stride 8 on: each cell of unit
+    length, then the means over 3 x 3 cells.
+    """
+
+    def __init__(self, spec: str, size: int, weights: bool = True) -> None:
+        super().__init__()
+        self.spec, self.size = spec, size
+        self.net = make_net(spec, weights).eval()
+        plain = ":" in spec or spec == "efficientnet-lite0"  # these take images in [0, 1] as they are
+        mean, std = ((0.0,) * 3, (1.0,) * 3) if plain else IMAGENET
+        self.register_buffer("mean", torch.tensor(mean)[:, None, None], persistent=False)
+        self.register_buffer("std", torch.tensor(std)[:, None, None], persistent=False)
+        calls, names = _levels(self.net, spec, size)
+        sides = {call.name: call.side for call in calls}
+        self._strides = {name: round(size / sides[name]) for name in names}
+        self.layers = tuple(name for name in names if self._strides[name] >= FINEST) or names
+        self.strides = tuple(self._strides[name] for name in self.layers)
+        self.widths = tuple(next(c.output.shape[1] for c in calls if c.name == name) for name in self.layers)
+        self._calls = [call.name for call in calls]  # in the order in which the modules end
+        fold_batch_norms(self.net, ())
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        return [local_means(unit_length(x)) for x in self.raw(images)]
+
+    def raw(self, images: Tensor) -> list[Tensor]:
+        """The maps as the net has them: what is tuned."""
+        found: dict[str, Tensor] = {}
+
+        def keep(name: str, *call: object) -> None:
+            found[name] = call[-1]  # type: ignore[assignment]
+            if len(found) == len(self.layers):
+                raise _Enough
+
+        images = ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+        with forward_hooks(self.net, keep, self.layers), contextlib.suppress(_Enough):
+            self.net(images)
+        return [found[name] for name in self.layers]
+
+    def freeze_before(self, stride: int) -> None:
+        """Only what computes the maps of this stride and of coarser ones can be trained; the rest is left as it is."""
+        fine = [i for i, name in enumerate(self._calls) if self._strides.get(name, stride) < stride]
+        last = max(i for i, name in enumerate(self._calls) if name == self.layers[-1])
+        trained = set(self._calls[max([-1, *fine]) + 1 : last + 1])
+        for name, module in self.net.named_modules():
+            for parameter in module.parameters(recurse=False):
+                parameter.requires_grad_(name in trained)
+
+
+def _levels(net: nn.Module, spec: str, size: int) -> tuple[list[Call], tuple[str, ...]]:
+    try:
+        calls, _ = record_calls(net, torch.zeros(1, 3, size, size))
+        return calls, find_layers(calls, spec)
+    except (RuntimeError, ValueError) as error:
+        raise DataError(
+            f"`features` must be a net of images with stages of convolutional maps at `size` {size}, got {spec!r}: {error}"
+        ) from error
+
+
+def make_net(spec: str, weights: bool = True) -> nn.Module:
+    """The net of this name, with its ImageNet weights or (`weights=False`) to be loaded."""
+    if spec == "tiny":
+        return tiny()
+    if spec == "efficientnet-lite0":
+        return efficientnet.pretrained() if weights else efficientnet.EfficientNetLite0()
+    if ":" in spec:
+        return load_factory(spec)
+    try:
+        return torchvision.models.get_model(spec, weights="DEFAULT" if weights else None)
+    except (ValueError, OSError) as error:  # an unknown name, or no network
+        raise DataError(
+            f"`features` {spec!r} could not be loaded ({error}); "
+            "without a download there are tiny, efficientnet-lite0 and module:factory"
+        ) from error
+
+
+def unit_length(x: Tensor) -> Tensor:
+    """Each cell's feature [N, C, h, w] over its root mean square: contrast and light go, what is seen stays."""
+    return x / x.square().mean(1, keepdim=True).sqrt().clamp(min=1e-6)
+
+
+def local_means(x: Tensor) -> Tensor:
+    """Means over 3 x 3 cells [N, C, h, w]: a defect is where a neighbourhood is strange (PatchCore, eq. 2)."""
+    return F.avg_pool2d(x, 3, 1, 1, count_include_pad=False)
+
+
+class Residual(nn.Sequential):
+    """relu(x + conv(x))"""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x + self[0](x)).relu_()
+
+
+def tiny() -> nn.Sequential:
+    """The embedded saliency net as a module that can be trained: four residual stages, 192 channels at the end."""
+    file = resources.files("cutswap_transforms.saliency") / "weights" / "tiny.npz"
+    with file.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
+        state = {name: torch.from_numpy(arrays[name].astype(np.float32)) for name in arrays.files}
+    net: OrderedDict[str, nn.Module] = OrderedDict()
+    for i in range(1, 5):
+        blocks: list[nn.Module] = []
+        while (weight := state.get(f"stage{i}.conv{len(blocks)}.weight")) is not None:
+            stride = 1 if blocks else 4 if i == 1 else 2
+            conv = nn.Conv2d(weight.shape[1], weight.shape[0], weight.shape[2], stride, padding=1)
+            conv.load_state_dict({"weight": weight, "bias": state[f"stage{i}.conv{len(blocks)}.bias"]})
+            blocks.append(Residual(conv) if blocks else nn.Sequential(conv, nn.ReLU()))
+        net[f"stage{i}"] = nn.Sequential(*blocks)
+    return nn.Sequential(net)

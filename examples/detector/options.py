@@ -1,0 +1,202 @@
+"""What the commands of `detect.py` share: options, the data they name, folders that can be resumed, faults in one sentence."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+from collections.abc import Iterator, Sequence
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import Any
+
+from augment import AUGMENTATIONS, Negative, make_negatives
+from data import Category, DataError
+from lightning.pytorch.utilities import rank_zero_only
+
+from cutswap_transforms import KMeans
+
+from .densities import KINDS
+from .tuning import LOGGERS, LOSSES
+
+# What a detector depends on; the other arguments only say where and how it is fitted.
+SETTINGS = (
+    *("features", "size", "white", "skip_unreadable", "seed", "steps", "batch", "lr", "weight_decay", "tune_from", "loss"),
+    *("precision", "densities", "fusion", "negatives", "saliency", "saliency_size", "levels", "grid", "clusters"),
+    *("saliency_weight", "color", "union", "scale", "rule", "feather", "jitter"),
+)
+# The paper's way: a classifier's pooled features and one Gaussian.
+PRESETS = {"paper": {"loss": "image", "densities": ["pooled"], "fusion": "mean", "steps": 300, "batch": 16, "size": 160}}
+DEFAULTS = {"loss": "both", "densities": ["place", "neighbours"], "fusion": "negatives", "steps": 0, "batch": 12, "size": 256}
+
+
+def add_fit(parser: argparse.ArgumentParser) -> None:
+    """Everything that decides what a detector will be."""
+    group = parser.add_argument_group("detector")
+    group.add_argument(
+        "--features",
+        default="tiny",
+        metavar="NET",
+        help="tiny (default), efficientnet-lite0, torchvision's, module:factory",
+    )
+    group.add_argument("--size", type=int, help="images become squares of this side (default 256)")
+    group.add_argument("--densities", nargs="+", choices=list(KINDS), metavar="KIND", help="place neighbours (default); pooled")
+    group.add_argument("--fusion", choices=("negatives", "mean"), help="weights: learnt on negatives (default), equal")
+    group.add_argument("--preset", choices=list(PRESETS), help="paper: a classifier's pooled features and one Gaussian")
+    group.add_argument("--seed", type=int, default=0)
+    group = parser.add_argument_group("fine-tuning")
+    group.add_argument("--steps", type=int, help="of the optimiser; 0 (default) leaves the features as they are, 200 is enough")
+    group.add_argument("--batch", type=int, help="normal images per step, each beside a negative (default 12)")
+    group.add_argument("--loss", choices=LOSSES, help="which images are altered, which cells, or both (default)")
+    group.add_argument("--tune-from", type=int, default=8, metavar="STRIDE", help="finer stages stay as they are (default 8)")
+    group.add_argument("--lr", type=float, default=1e-4, help="at the start of the cosine (default 0.0001)")
+    group.add_argument("--weight-decay", type=float, default=0.0)
+    add_negatives(parser)
+    add_machine(parser)
+
+
+def add_negatives(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("negatives")
+    names = ", ".join(AUGMENTATIONS)
+    group.add_argument("--negatives", choices=AUGMENTATIONS, default="saliency-swap", metavar="NAME", help=names)
+    group.add_argument("--saliency", default="tiny", metavar="NET", help="tiny, random, a torchvision name or module:factory")
+    group.add_argument("--saliency-size", type=int, metavar="PX", help="the saliency net's input (default: the net's own)")
+    group.add_argument("--levels", type=parse_levels, default="auto", help="auto, random, all, or indices as 0,2")
+    group.add_argument("--grid", type=int, default=24, help="cells along each side of an image (default 24)")
+    group.add_argument("--clusters", type=int, default=4, help="of the k-means (default 4)")
+    group.add_argument("--saliency-weight", type=float, default=0.5, help="of saliency beside colour (default 0.5)")
+    group.add_argument("--color", action=argparse.BooleanOptionalAction, default=True, help="cluster by colour as well")
+    group.add_argument("--union", action=argparse.BooleanOptionalAction, default=True, help="join the salient clusters")
+    group.add_argument("--scale", type=float, nargs=2, default=[0.002, 0.03], metavar=("LOW", "HIGH"), help="area of a patch")
+    group.add_argument("--rule", default="any", help="choice among eight pairs: near, far, alike, unlike, visible (ablation)")
+    group.add_argument("--feather", type=int, default=0, metavar="PX", help="soften the seams (ablation)")
+    group.add_argument("--jitter", type=float, default=0.0, help="of the patches' colours (ablation)")
+
+
+def add_machine(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("machine")
+    group.add_argument("--workers", type=int, default=0, help="of the loader")
+    group.add_argument("--accelerator", default="auto", help="cpu, gpu, auto")
+    group.add_argument("--devices", type=int, default=1)
+    group.add_argument("--strategy", default="auto", help="ddp for several processes")
+    group.add_argument("--precision", default="32-true", help="bf16-mixed on a GPU")
+    group.add_argument("--logger", choices=(*LOGGERS, "none"), default="csv", help="tensorboard has to be installed")
+    add_progress(group)
+
+
+def add_progress(group: Any) -> None:
+    group.add_argument("--progress", action=argparse.BooleanOptionalAction, default=True, help="show a progress bar")
+
+
+def add_false_alarms(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--false-alarms",
+        type=float,
+        default=0.01,
+        metavar="RATE",
+        help="share of good images called defects (0.01)",
+    )
+
+
+def parse_levels(text: str) -> Any:
+    if text in ("auto", "random", "all"):
+        return text
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be auto, random, all or indices as 0,2, got {text!r}") from None
+
+
+def settle(args: argparse.Namespace) -> None:
+    """Fill in what was left open, by the preset where there is one, and check what argparse does not."""
+    for name, value in (DEFAULTS | PRESETS.get(args.preset or "", {})).items():
+        if getattr(args, name) is None:
+            setattr(args, name, value)
+    args.densities = list(dict.fromkeys(args.densities))
+    for name, low in {"steps": 0, "batch": 1, "clusters": 1, "devices": 1, "tune_from": 1, "seed": 0, "workers": 0}.items():
+        if getattr(args, name) < low:
+            raise DataError(f"`{name}` must be {low} or more, got {getattr(args, name)}")
+    if args.size < 32:
+        raise DataError(f"`size` must be 32 or more, or the nets see nothing, got {args.size}")
+    if args.white is not None and not args.white > 0:
+        raise DataError(f"`white` must be above 0, got {args.white}")
+    if "pooled" in args.densities and len(args.densities) > 1:
+        raise DataError(f"`densities` must be pooled alone or densities of cells, got {' '.join(args.densities)}")
+    if args.steps and args.negatives == "none":
+        raise DataError("`negatives` must make negatives to learn from where there are steps, got 'none'")
+    if args.negatives == "none":
+        args.fusion = "mean"
+
+
+def check_rate(args: argparse.Namespace) -> None:
+    if not 0 < args.false_alarms < 1:
+        raise DataError(f"`false_alarms` must be between 0 and 1, got {args.false_alarms:g}")
+
+
+def negatives_of(args: argparse.Namespace) -> list[Negative]:
+    """The negatives that the arguments ask for; what the library refuses is the user's mistake."""
+    plain = args.rule == "any" and not args.feather and not args.jitter
+    try:
+        return make_negatives(
+            args.negatives,
+            args.saliency,
+            saliency_size=args.saliency_size,
+            kmeans=KMeans(args.clusters, saliency_weight=args.saliency_weight, color=args.color, union=args.union),
+            variation=None if plain else {"rule": args.rule, "feather": args.feather, "jitter": args.jitter},
+            levels=args.levels,
+            scale=tuple(args.scale),
+            grid=args.grid,
+        )
+    except (ValueError, OSError) as error:
+        raise DataError(str(error)) from error
+
+
+# ---- folders and faults ----------------------------------------------------------------------------------------------
+
+
+@rank_zero_only
+def write(path: Path, content: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_suffix(".part")  # a file that exists is whole
+    draft.write_text(json.dumps(content, indent=1), encoding="utf-8")
+    draft.replace(path)
+
+
+def resume(args: argparse.Namespace, category: Category, folder: Path, results: Sequence[str]) -> dict[str, Any]:
+    """The settings of the run; what the folder holds of a run must be of the same settings and data."""
+    settings = json.loads(json.dumps({name: getattr(args, name) for name in SETTINGS} | {"data": category.digest()}))
+    note = folder / "settings.json"
+    kept = any((folder / name).exists() for name in (*results, "checkpoint.ckpt"))  # else it never began
+    try:
+        there = json.loads(note.read_text(encoding="utf-8")) if kept and note.exists() else settings
+        differing = [f"{k}: {there.get(k)} there, {v} now" for k, v in settings.items() if there.get(k) != v]
+    except (ValueError, AttributeError) as error:
+        raise DataError(f"`out` must be new or hold a run, got {str(note)!r}, which is damaged: remove the folder") from error
+    if differing:
+        raise DataError(f"`out` must be new or hold the same run, got {str(folder)!r} with {'; '.join(differing)}")
+    write(note, settings)
+    return settings
+
+
+@contextlib.contextmanager
+def explained_errors() -> Iterator[None]:
+    """Faults of the user's data, a missing package and a lack of memory end the program with one sentence."""
+    try:
+        yield
+    except (DataError, ImportError, MemoryError, RuntimeError) as error:
+        sentence = explanation(error)
+        if sentence is None:
+            raise
+        raise SystemExit(f"error: {sentence}") from None
+
+
+def explanation(error: BaseException) -> str | None:
+    """One sentence for faults of the user's data and for a lack of memory; None for what nobody foresaw."""
+    if isinstance(error, DataError) or (isinstance(error, ImportError) and "pip install" in str(error)):
+        return str(error)
+    if isinstance(error, BrokenProcessPool) or "killed by signal: Killed" in str(error):
+        return f"a process was killed, as by a system out of memory: lower --jobs or --workers ({error})"
+    signs = ("out of memory", "can't allocate memory", "not enough memory")  # CUDA, Linux, Windows
+    if isinstance(error, MemoryError) or any(sign in str(error) for sign in signs):
+        return f"out of memory: lower --batch first, then --size; or --workers and --jobs on the host ({error})"
+    return None

@@ -1,0 +1,166 @@
+"""`score`: scores, p-values, verdicts and heat maps of new images."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from data import SUFFIXES, DataError, Sample, attempt, read_image
+from torch import Tensor
+from tqdm import tqdm
+
+from .fit_command import SMALLEST
+from .model import PART, Detector
+from .options import check_rate
+from .pictures import heat_picture, save_gallery, to_pil
+
+COLUMNS = ("file", "score", "p_value", "verdict")
+WORST = 16
+
+
+@dataclass
+class Row:
+    """A line of scores.csv; without a score the image could not be read."""
+
+    file: str
+    score: float | None = None
+    p_value: float | None = None
+    defective: bool = False
+
+    def cells(self) -> list[str]:
+        if self.score is None:
+            return [self.file, "", "", ""]
+        return [self.file, f"{self.score:.6g}", f"{self.p_value:.6g}", verdict(self.defective)]
+
+
+def verdict(defective: bool) -> str:
+    return "defect" if defective else "good"
+
+
+def run_score(args: argparse.Namespace) -> int:
+    check_rate(args)
+    detector = Detector.load(args.run, args.features)
+    files = named_files(args.images, args.out)
+    prepare(args.out)
+    rows: list[Row] = []
+    worst: list[tuple[float, str, Tensor]] = []
+    faults: list[str] = []
+    for row, picture in tqdm(scored(detector, files, args, faults), total=len(files), disable=not args.progress, unit="image"):
+        rows.append(row)
+        if picture is None:
+            continue
+        if args.heat_maps == "all" or (args.heat_maps == "defects" and row.defective):
+            path = args.out / "heatmaps" / f"{row.file}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            to_pil(picture).save(path)
+        worst.append((row.score or 0.0, row.file, picture))
+        worst = sorted(worst, key=lambda entry: -entry[0])[:WORST]
+    write_rows(args.out / "scores.csv", rows, args.sort)
+    draw_summary(args.out / "summary.png", rows, worst)
+    for fault in faults:
+        print(f"could not be read: {fault}", file=sys.stderr)
+    done = [row for row in rows if row.score is not None]
+    count, rate = sum(row.defective for row in done), detector.rate(args.false_alarms)
+    print(f"{count} of {len(done)} images are defects at {rate:.3g} false alarms")
+    print(f"in {args.out}: scores.csv, summary.png{', heatmaps' if args.heat_maps != 'none' else ''}")
+    return 1 if faults else 0
+
+
+def named_files(named: Sequence[Path], out: Path) -> list[tuple[str, Path]]:
+    """(name, path) of every image: relative to the folder that was named, below its name where several were."""
+    found: list[tuple[str, Path]] = []
+    for path in named:
+        if path.is_dir():
+            if out.resolve() == path.resolve() or path.resolve() in out.resolve().parents:
+                raise DataError(f"`out` must lie outside of the images, got {str(out)!r} in {str(path)!r}")
+            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file() and not hidden(p, path))
+            if not inside:
+                raise DataError(f"`images` must be images ({' '.join(SUFFIXES)}) or folders of them, got none in {str(path)!r}")
+            prefix = f"{path.resolve().name}/" if len(named) > 1 else ""
+            found += [(prefix + p.relative_to(path).as_posix(), p) for p in inside]
+        elif path.is_file():
+            found.append((path.name, path))
+        else:
+            raise DataError(f"`images` must be images or folders of them, got {str(path)!r}, which is none")
+    names = [name for name, _ in found]
+    if len(set(names)) < len(names):
+        again = next(name for name in names if names.count(name) > 1)
+        raise DataError(f"`images` must differ in their names, got {again!r} twice: name a folder that holds them all")
+    return found
+
+
+def hidden(path: Path, root: Path) -> bool:
+    return any(part.startswith(".") for part in path.relative_to(root).parts)
+
+
+def prepare(out: Path) -> None:
+    """A new folder, or one of an earlier `score`, whose results make room."""
+    if out.exists() and not out.is_dir():
+        raise DataError(f"`out` must be a folder, got the file {str(out)!r}")
+    there = [p.name for p in out.iterdir()] if out.exists() else []
+    if there and "scores.csv" not in there:
+        raise DataError(
+            f"`out` must be new, empty or of an earlier `score`, got {str(out)!r} with {', '.join(sorted(there)[:5])}"
+        )
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "scores.csv").unlink(missing_ok=True)
+    shutil.rmtree(out / "heatmaps", ignore_errors=True)
+
+
+def scored(
+    detector: Detector, files: Sequence[tuple[str, Path]], args: argparse.Namespace, faults: list[str]
+) -> Iterator[tuple[Row, Tensor | None]]:
+    """A row and its heat map beside the image, in the images' order; part by part, so that memory stays small."""
+    limit = detector.threshold(args.false_alarms)
+    white = args.white if args.white is not None else detector.about.get("white")
+    for start in range(0, len(files), PART):
+        part = files[start : start + PART]
+        read = attempt(lambda s: read_image(s.path, detector.size, white, SMALLEST), [Sample(path) for _, path in part])
+        images = [image for image in read if isinstance(image, Tensor)]
+        results = iter(results_of(detector, images, args.false_alarms))
+        for (name, path), image in zip(part, read, strict=True):
+            if isinstance(image, Exception):
+                faults.append(f"{path} ({image})")
+                yield Row(name), None
+                continue
+            score, p_value, defective, heat = next(results)
+            yield Row(name, score, p_value, defective), heat_picture(image, heat, limit)
+
+
+def results_of(detector: Detector, images: Sequence[Tensor], rate: float) -> list[tuple[float, float, bool, Tensor]]:
+    if not images:
+        return []
+    scores, heat = detector(torch.stack(list(images)))
+    values, defective = detector.p_values(scores), detector.verdicts(scores, rate)
+    return list(zip(scores.tolist(), values.tolist(), defective.tolist(), heat, strict=True))
+
+
+def write_rows(path: Path, rows: Sequence[Row], by_score: bool) -> None:
+    """In the order of the files or, the highest score first, of the scores; what could not be read comes last then."""
+    if by_score:
+        rows = sorted(rows, key=lambda row: (row.score is None, -(row.score or 0.0), row.file))
+    draft = path.with_suffix(".part")
+    with draft.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(COLUMNS)
+        writer.writerows(row.cells() for row in rows)
+    draft.replace(path)
+
+
+def draw_summary(path: Path, rows: Sequence[Row], worst: Sequence[tuple[float, str, Tensor]]) -> None:
+    if not worst:
+        return
+    known = {row.file: row for row in rows}
+    tiles = []
+    for score, name, picture in worst:
+        row = known[name]
+        half = F.interpolate(picture[None].float(), scale_factor=0.75, mode="area")[0].to(torch.uint8)
+        tiles.append((f"{name}\nscore {score:.2f}, p {row.p_value:.3f}: {verdict(row.defective)}", half))
+    save_gallery(tiles, path)
