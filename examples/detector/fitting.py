@@ -53,13 +53,12 @@ def fit(
     """uint8 [N, 3, S, S] -> the calibrated detector. `folder` keeps the training, so that it can go on."""
     parts = split(len(images), args.seed)
     features = Features(args.features, args.size)
-    device: Any = torch.device("cpu")
     if args.steps:
-        device = tune(args, args.seed, features, images[parts.fit], negatives, folder)
-    features.to(device).requires_grad_(False).eval()
+        tune(args, args.seed, features, images[parts.fit], negatives, folder)
+    features.cpu().requires_grad_(False).eval()  # sums in float64, which not every device has, and seconds in all
     detector = estimated(features, args.densities, images, parts, args.seed, negatives if args.fusion == "negatives" else ())
     detector.about |= about
-    detector = rounded(detector.cpu())
+    detector = rounded(detector)
     calibrate(detector, images[parts.kept])
     return detector
 
@@ -92,7 +91,7 @@ def _update(
     densities: Sequence[Density], levels: Sequence[int], alignments: Sequence[Alignment], features: Features, images: Tensor
 ) -> None:
     for part in images.split(PART):
-        found = features(part.to(features.mean.device).float() / 255)
+        found = features(part.float() / 255)
         for alignment, x in zip(alignments, found, strict=True):
             alignment.update(x)
         for density, level in zip(densities, levels, strict=True):
@@ -122,13 +121,14 @@ def negative_cells(detector: Detector, images: Tensor, negatives: Sequence[Negat
     random = torch.Generator().manual_seed(seed)
     values, altered = [], []
     for changed, masks in made_of(images, negatives, seed, min(NEGATIVES, 4 * len(images))):
-        maps = detector.maps(changed).cpu()
+        maps = detector.maps(changed)
         share = F.adaptive_avg_pool2d(masks.float(), maps.shape[2:])[:, 0]
         cells = maps.permute(0, 2, 3, 1)
         chance = CELLS * len(changed) / max(1, int((share == 0).sum()))
-        for chosen in (share > 0.5, (share == 0) & (torch.rand(share.shape, generator=random) < chance)):
+        some = torch.rand(share.shape, generator=random) < chance
+        for chosen, is_altered in ((share > 0.5, True), ((share == 0) & some, False)):
             values.append(cells[chosen])
-            altered.append(torch.full((len(values[-1]),), bool(share[chosen].any()) if len(values[-1]) else False))
+            altered.append(torch.full((len(values[-1]),), is_altered))
     return torch.cat(values), torch.cat(altered)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -95,26 +95,29 @@ class Heads(nn.Module):
         self.image = nn.Linear(widths[-1], 1)
         self.cells = nn.ModuleList(nn.Conv2d(width, 1, 1) for width in widths)
 
-    def loss(self, maps: Sequence[Tensor], masks: Tensor, kind: str) -> Tensor:
-        """Logistic losses. maps: of 2 N images, normal before negative; masks float [N, 1, S, S]."""
+    def loss(self, maps: Sequence[Tensor], masks: Tensor, kind: str, mean: Callable[[Tensor], Tensor] = torch.clone) -> Tensor:
+        """Logistic losses. maps: of 2 N images, normal before negative; masks float [N, 1, S, S].
+
+        `mean` is over the processes: what divides a sum must be the same in all of them.
+        """
         count = len(masks)
         total = maps[0].new_zeros(())
         if kind != "cells":
             logits = self.image(maps[-1].mean((2, 3)))[:, 0]
             total = total + F.binary_cross_entropy_with_logits(logits, _labels(count, logits))
         if kind != "image":
-            losses = [self._cell_loss(head(x)[:, 0], masks) for head, x in zip(self.cells, maps, strict=True)]
+            losses = [self._cell_loss(head(x)[:, 0], masks, mean) for head, x in zip(self.cells, maps, strict=True)]
             total = total + torch.stack(losses).mean()
         return total
 
     @staticmethod
-    def _cell_loss(logits: Tensor, masks: Tensor) -> Tensor:
+    def _cell_loss(logits: Tensor, masks: Tensor, mean: Callable[[Tensor], Tensor]) -> Tensor:
         """Altered and unaltered cells have equal weight; a cell counts as altered by its share of the mask."""
         share = F.adaptive_avg_pool2d(masks, logits.shape[1:])[:, 0]
         share = torch.cat((torch.zeros_like(share), share))
         loss = F.binary_cross_entropy_with_logits(logits, share, reduction="none")
-        altered = share / share.sum().clamp(min=1e-6)
-        unaltered = (1 - share) / (1 - share).sum()
+        altered = share / mean(share.sum()).clamp(min=1e-6)
+        unaltered = (1 - share) / mean((1 - share).sum())
         return (loss * (altered + unaltered)).sum() / 2
 
 
@@ -150,7 +153,9 @@ class Tuning(L.LightningModule):
         self.features.eval()  # statistics of batch norms that could not be folded are kept, too
         views, masks = batch
         images = views.transpose(0, 1).flatten(0, 1)  # all normal ones, then all negatives
-        loss = self.heads.loss(self.features.raw(images.float() / 255), masks.float(), self.args.loss)
+        loss = self.heads.loss(
+            self.features.raw(images.float() / 255), masks.float(), self.args.loss, self.trainer.strategy.reduce
+        )
         self.log("loss", loss, prog_bar=True)
         return loss
 
@@ -166,8 +171,8 @@ class Tuning(L.LightningModule):
 
 def tune(
     args: argparse.Namespace, seed: int, features: Features, images: Tensor, negatives: Sequence[Negative], folder: Path
-) -> Any:
-    """Train in place up to the last step, from the checkpoint in `folder` where there is one. Returns the device."""
+) -> None:
+    """Train in place up to the last step, from the checkpoint in `folder` where there is one."""
     L.seed_everything(seed, verbose=False)
     features.freeze_before(args.tune_from)
     module, trainer = Tuning(args, seed, features, images, negatives), make_trainer(args, folder)
@@ -180,7 +185,6 @@ def tune(
     checkpoint = folder / "checkpoint.ckpt"
     with without_lightnings_advice():
         trainer.fit(module, ckpt_path=checkpoint if checkpoint.exists() else None, weights_only=True)
-    return trainer.strategy.root_device
 
 
 def make_trainer(args: argparse.Namespace, folder: Path) -> L.Trainer:
