@@ -136,6 +136,10 @@ def read_normal(folder: Path, names: Sequence[str] = ()) -> Category:
         found = _named([read_mvtec(folder, tested=False)], names)
     elif _images_in(folder) or (folder / "good").is_dir():
         found = _named([_read_plain(folder)], names)
+    elif not any(_subfolders(folder)) and not (folder / "1cls.csv").is_file():
+        raise DataError(
+            f"`data` must hold images of good parts ({' '.join(SUFFIXES)}), got {str(folder)!r} with {_listing(folder)}"
+        )
     else:
         found = read_categories(folder, names)
     if len(found) > 1:
@@ -265,6 +269,9 @@ def list_images(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise DataError(f"`data` must hold the folder {str(folder)!r}")
     found = _images_in(folder)
+    strange = [path.name for path in found if path.exists() and not path.is_file()]
+    if strange:
+        raise DataError(f"`data` must hold images as regular files, got {', '.join(strange[:5])} in {str(folder)!r}")
     if not found:
         raise DataError(f"`data` must hold images ({' '.join(SUFFIXES)}) in every class, got none in {str(folder)!r}")
     return found
@@ -351,6 +358,8 @@ def read_image(path: Path, size: int, white: float | None = None, smallest: int 
             raise ValueError(f"its sides must be {smallest} px or more, got {image.width} x {image.height}")
         if image.mode[0] in "IF":  # Pillow would clip at 255
             deep = np.asarray(image, np.float64)
+            if not np.isfinite(deep).all():
+                raise ValueError("its values must be finite, got NaN or infinite ones")
             if white is None and (image.mode == "F" or deep.max() < 4096):
                 raise ValueError(
                     f"deep greys up to {deep.max():g}: pass --white, the value of white (4095 for 12 bits, 1 for shares)"
@@ -415,6 +424,8 @@ def add_decoding(group: Any) -> None:
 def categories_from(args: argparse.Namespace) -> list[Category]:
     """What the arguments of `add_arguments` name. The toy set is drawn on first use and kept beside the results."""
     folder = data_folder(args)
+    if not args.normal_dir and (args.abnormal_dir or args.normal_test_dir or args.mask_dir):
+        raise DataError("`normal_dir` must be given where the parts of a Folder are named, got none")
     if args.normal_dir:
         parts = read_parts(folder, args.normal_dir, args.abnormal_dir, args.normal_test_dir, args.mask_dir)
         return _named([parts], args.categories)

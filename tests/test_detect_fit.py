@@ -29,13 +29,16 @@ def weights(out: Path) -> dict[str, torch.Tensor]:
 
 def test_a_run_leaves_a_detector_a_report_and_a_sheet(toy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     detector = fit(toy / "flange", tmp_path)
-    assert {p.name for p in tmp_path.iterdir()} == {FILE, "settings.json", "report.md", "negatives.png"}
-    assert "fitted on 24 images in" in capsys.readouterr().out
+    assert {p.name for p in tmp_path.iterdir()} == {FILE, "settings.json", "report.md", "negatives.png", "kept.png"}
+    assert "fitted with 24 images in" in capsys.readouterr().out
     report = (tmp_path / "report.md").read_text()
     assert "14 images were fitted on, 10 were kept out" in report
     assert "0.01 false alarms were asked for; 10 kept images can promise 0.091 at least (99 would be needed)" in report
     assert report.count("| place, stride") == report.count("| neighbours, stride") == 3
     assert "These are synthetic" in report
+    assert f"a score above {detector.threshold(0.01):.2f} are then defects" in report
+    share = detector.about["alignment"]
+    assert f"So the weights are {share:.2f} times those learnt on negatives and {1 - share:.2f} times equal ones" in report
     settings = json.loads((tmp_path / "settings.json").read_text())
     assert settings["features"] == "tiny" and settings["data"].startswith("24 + 0 images")
     assert len(detector.normal_scores) == 10 and float(detector.weights.sum()) == pytest.approx(1, abs=1e-3)
@@ -220,7 +223,7 @@ def test_two_processes_train_like_one(toy: Path, tmp_path: Path) -> None:
         ("--levels 7", r"error: `levels` must lie in \[-4, 3\]"),
         ("--size 16", "error: `size` must be 32 or more"),
         ("--seed -1", "error: `seed` must be 0 or more, got -1"),
-        ("--white 0", "error: `white` must be above 0, got 0.0"),
+        ("--white 0", "error: `white` must be above 0 and finite, got 0.0"),
         ("--batch 0", "error: `batch` must be 1 or more, got 0"),
         ("--steps -1", "error: `steps` must be 0 or more, got -1"),
         (
@@ -231,6 +234,17 @@ def test_two_processes_train_like_one(toy: Path, tmp_path: Path) -> None:
         ("--false-alarms 0", "error: `false_alarms` must be between 0 and 1, got 0"),
         ("--false-alarms 1.5", "error: `false_alarms` must be between 0 and 1, got 1.5"),
         ("--saliency lost:net", "error: `module:factory` must name a function .* got 'lost:net': No module"),
+        ("--white inf", "error: `white` must be above 0 and finite, got inf"),
+        ("--white nan", "error: `white` must be above 0 and finite, got nan"),
+        ("--lr -1", "error: `lr` must be above 0 and finite, got -1.0"),
+        ("--lr nan", "error: `lr` must be above 0 and finite, got nan"),
+        ("--weight-decay -1", "error: `weight_decay` must be 0 or more and finite, got -1.0"),
+        ("--jitter nan", "error: `jitter` must be 0 or more and finite, got nan"),
+        ("--feather -1", "error: `feather` must be 0 or more and finite, got -1"),
+        ("--seed 4294967296", r"error: `seed` must be below 2 \*\* 32, got 4294967296"),
+        ("--negatives none --fusion negatives", "error: `fusion` must be mean where there are no negatives"),
+        ("--steps 3 --batch 2 --lr 1e30 --accelerator cpu", "error: `lr` must be low enough that features stay finite"),
+        ("--steps 2 --strategy foo", "error: `accelerator`, `devices`, `strategy` and `precision` must fit this machine: "),
         ("--features toy:no", "error: `module:factory` must .* got 'toy:no': .* no attribute 'no'"),
         ("--features resnet1", "error: `features` 'resnet1' could not be loaded .*; without a download there are tiny"),
         ("--category lid", "error: `categories` must be among flange, got lid"),
@@ -258,7 +272,7 @@ def test_data_that_cannot_be_fitted_get_a_sentence(toy: Path, tmp_path: Path) ->
 
     assert "`data` must be 'toy' or a folder, got 'nowhere', which is none" in sentence("nowhere")
     (tmp_path / "empty").mkdir()
-    assert "error: `data` must hold train/good (MVTec layout)" in sentence(tmp_path / "empty")
+    assert "error: `data` must hold images of good parts (.png" in sentence(tmp_path / "empty")
     assert "error: `data` must hold 20 normal images or more, got 19" in sentence(write(tmp_path / "few", 19))
     write(write(tmp_path / "mixed", 24), 1, (31, 48))
     assert "its sides must be 32 px or more, got 48 x 31" in sentence(tmp_path / "mixed")
@@ -269,6 +283,15 @@ def test_data_that_cannot_be_fitted_get_a_sentence(toy: Path, tmp_path: Path) ->
     assert "`data` must hold normal images alone in train, got" in sentence(tmp_path / "flange")
     assert "with dent; defects belong in test/<defect>" in sentence(tmp_path / "flange")
     assert "`data` must hold one category, got 2: name one of cloth, flange with --category" in sentence(toy)
+    os.mkfifo(write(tmp_path / "fifo", 24) / "zz.png")
+    (tmp_path / "fifo/x.png").mkdir()
+    assert "`data` must hold images as regular files, got x.png, zz.png in" in sentence(tmp_path / "fifo")
+    same = write(tmp_path / "same", 24)
+    for path in same.iterdir():
+        shutil.copyfile(toy / "flange/train/good/000.png", path)
+    assert "`data` must hold images that differ, got 24 times the same pixels" in sentence(same)
+    Image.fromarray(np.full((40, 48), np.nan, np.float32)).save(write(tmp_path / "nan", 24) / "nan.tif")
+    assert "its values must be finite, got NaN or infinite ones" in sentence(tmp_path / "nan")
     broken = write(tmp_path / "broken", 24) / "00.png"
     broken.write_bytes(b"no picture")
     assert "got 1 that cannot:" in sentence(tmp_path / "broken") and "00.png" in sentence(tmp_path / "broken")
@@ -292,6 +315,29 @@ def test_images_of_every_kind_are_fitted(tmp_path: Path) -> None:
         image.save(folder / "18.jpg", exif=turned)
     (folder / "18.png").unlink()
     assert torch.isfinite(fit(folder, tmp_path / "out").normal_scores).all()
+
+
+def test_a_run_never_lies_among_its_images_nor_where_it_cannot_be_written(toy: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(toy / "flange/train/good", tmp_path / "parts"))
+    for out in (folder, folder / "run"):
+        with pytest.raises(SystemExit, match=r"error: `out` must lie outside of the images, got"):
+            run("fit", folder, "--out", out, options=SMALL)
+    (tmp_path / "file").write_text("mine")
+    for out in (tmp_path / "file", tmp_path / "file/run"):
+        with pytest.raises(SystemExit, match=r"error: a file could not be read or written: .*file"):
+            run("fit", folder, "--out", out, options=SMALL)
+    assert len(list(folder.iterdir())) == 24
+
+
+def test_an_interruption_is_said(toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tuning.Tuning, "training_step", interrupted)
+    with pytest.raises(SystemExit) as raised:
+        run("fit", toy / "flange", "--out", tmp_path, options=TRAINED)
+    assert raised.value.code == 130
+    assert "interrupted: the same command begins again, and a training goes on from its last" in capsys.readouterr().err
 
 
 def test_a_folder_belongs_to_the_run_that_began_in_it(toy: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import shutil
 from pathlib import Path
 
@@ -45,9 +46,12 @@ def test_every_image_gets_a_row_and_a_heat_map(
         with Image.open(out / "heatmaps" / f"{name}.png") as picture:
             assert picture.size == (128, 64)
     with Image.open(out / "summary.png") as picture:
-        assert picture.size[0] == 4 * (96 + pictures.GAP) + pictures.GAP
+        assert picture.size[0] == 4 * (320 + pictures.GAP) + pictures.GAP
     count = sum(row[3] == "defect" for row in found)
-    assert f"{count} of 9 images are defects at 0.0909 false alarms" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert f"{count} of 9 images are defects: scores above {detector.threshold(0.01):.2f}, at 0.0909 false alarms" in told
+    assert "(0.01 cannot be promised with 10 kept images" in told
+    assert told.endswith("scores.csv, summary.png, heatmaps\n")
 
 
 def test_sorted_with_heat_maps_of_defects_alone_at_another_rate(fitted: Path, toy: Path, tmp_path: Path) -> None:
@@ -84,6 +88,8 @@ def test_what_cannot_be_read_is_named_and_gets_an_empty_score(
     shutil.copy(folder / "broken.png", only)
     assert run("score", fitted, only, "--out", tmp_path / "nothing", options="--no-progress") == 1
     assert rows(tmp_path / "nothing") == [HEAD, ["broken.png", "", "", ""]]
+    assert run("score", fitted, only, "--out", tmp_path / "out", options="--no-progress") == 1
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {"scores.csv"}  # nothing of an earlier result stays
 
 
 def test_images_of_every_kind_and_size(fitted: Path, tmp_path: Path) -> None:
@@ -100,6 +106,20 @@ def test_images_of_every_kind_and_size(fitted: Path, tmp_path: Path) -> None:
     found = {row[0]: row[1] for row in rows(tmp_path / "out")[1:]}
     assert len(found) == 8 and all(found.values())
     assert found["exif.tif"] == found["RGB.png"] != found["L.png"]  # upright
+
+
+def test_names_of_every_kind(fitted: Path, toy: Path, tmp_path: Path) -> None:
+    source = next((toy / "flange/test/good").iterdir())
+    folder = tmp_path / "names"
+    folder.mkdir()
+    names = ['comma, quote ".png', "line\nbreak.png", "n\u00e4me \u2603.png", "e" * 250 + ".png", os.fsdecode(b"bad\xff.png")]
+    for name in names:
+        shutil.copyfile(source, folder / name)
+    out = tmp_path / "out"
+    assert run("score", fitted, folder, "--out", out, options="--no-progress") == 0
+    with (out / "scores.csv").open(encoding="utf-8", errors="surrogateescape", newline="") as stream:
+        assert sorted(row[0] for row in list(csv.reader(stream))[1:]) == sorted(names)
+    assert len(list((out / "heatmaps").iterdir())) == len(names)
 
 
 def test_several_are_told_apart_by_the_names_of_their_folders(fitted: Path, toy: Path, tmp_path: Path) -> None:
@@ -132,6 +152,9 @@ def test_where_it_refuses_to_read_or_write(fitted: Path, toy: Path, tmp_path: Pa
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/letter.txt").write_text("mine")
     assert "`out` must be new, empty or of an earlier `score`, got" in sentence(folder, tmp_path / "mine")
+    assert "`white` must be above 0 and finite, got nan" in sentence(folder, tmp_path / "out", "--white nan")
+    assert "`features` must be those of the run, 'tiny'" in sentence(folder, tmp_path / "out", "--features os:getcwd")
+    assert "a file could not be read or written:" in sentence(folder, tmp_path / "file/out")
     assert "`false_alarms` must be between 0 and 1, got 2" in sentence(folder, tmp_path / "out", "--false-alarms 2")
     with pytest.raises(SystemExit, match=r"`run` must be a folder that `detect.py fit` has finished, got"):
         run("score", tmp_path / "empty", folder, "--out", tmp_path / "out")

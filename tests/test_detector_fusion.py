@@ -59,7 +59,9 @@ def test_the_threshold_separates_what_the_p_value_separates() -> None:
     assert calibration.promised_rate(0.01, 99) == 0.01
     assert calibration.promised_rate(0.01, 39) == 1 / 40
     assert calibration.threshold(normal[:39], 0.01) == float(normal[:39].max())
-    assert calibration.threshold(normal[:3], 1.0) == -np.inf
+    for rate in (0.0, 1.0, float("nan")):
+        with pytest.raises(ValueError, match="`false_alarms` must be between 0 and 1, got"):
+            calibration.threshold(normal, rate)
 
 
 def test_false_alarms_are_kept_below_the_rate() -> None:

@@ -16,7 +16,7 @@ import torch
 from data import DataError, decode, read_mvtec
 from detecting import SMALL, fit, run
 from detector import Detector, efficientnet
-from detector.model import FILE, VERSION
+from detector.model import FILE, VERSION, digest_of
 from detector.networks import Features, tiny, unit_length
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -51,9 +51,17 @@ def test_scores_and_heat_maps_at_the_images_own_size(fitted: Path, images: torch
     larger = torch.nn.functional.interpolate(images[:2].float() / 255, (80, 100), mode="bilinear").clamp(0, 1)
     assert detector(larger)[1].shape == (2, 80, 100)
     assert [x.shape for x in detector(images[:0])] == [(0,), (0, 64, 64)]
-    for wrong in (images[0], images[:, :1], images.int()):
+    for wrong in (images[0], images[:, :1], images.int(), images[:, :, :0]):
         with pytest.raises(ValueError, match=r"`images` must be (\[N, 3, H, W\]|uint8, or floats)"):
             detector(wrong)
+    for wrong in (images.float(), images / 255 - 1, images * torch.nan):
+        with pytest.raises(ValueError, match=r"`images` must lie in \[0, 1\] where they are floats, got values from"):
+            detector(wrong)
+    with pytest.raises(TypeError, match=r"`images` must be a tensor \[N, 3, H, W\], got list"):
+        detector([images])
+    for rate in (0.0, 1.0, float("nan")):
+        with pytest.raises(ValueError, match="`false_alarms` must be between 0 and 1, got"):
+            detector.verdicts(scores, rate)
 
 
 def test_a_file_is_the_whole_detector_in_a_safe_format(fitted: Path, images: torch.Tensor, tmp_path: Path) -> None:
@@ -102,15 +110,23 @@ def test_what_is_no_detector_gets_a_sentence(fitted: Path, tmp_path: Path) -> No
     assert "of something else" in sentence()
     with safe_open(fitted / FILE, "pt") as file:
         about, arrays = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    flipped = bytearray(whole)
+    flipped[-1000] ^= 64
+    assert "its arrays are not those that were written" in sentence(bytes(flipped))
     save_file(arrays, path, about | {"version": "0"})
     assert f"of version {VERSION}, got version 0" in sentence() and "fit it again" in sentence()
-    save_file({k: v for k, v in arrays.items() if "bank" not in k}, path, about)
-    assert "does not fit its net" in sentence()
-    save_file({k: v for k, v in arrays.items() if k != "centre"}, path, about)
-    assert "does not fit its net" in sentence()
-    for header in ("[]", "{}", "null", '{"spec": "tiny", "size": 64, "kinds": [3], "about": {}}'):
-        save_file(arrays, path, about | {"detector": header})
-        assert "`run` must hold a whole detector" in sentence()
+    for lost in ("bank", "centre"):
+        fewer = {k: v for k, v in arrays.items() if lost not in k}
+        save_file(fewer, path, about | {"digest": digest_of(fewer)})
+        assert "does not fit its net" in sentence()
+    good = {"spec": "tiny", "size": 64, "kinds": ["place", "neighbours"], "about": {}}
+    wrong = ({"spec": 5}, {"size": "64"}, {"size": 10**7}, {"kinds": [3]}, {"kinds": []}, {"about": None})
+    for header in ([], {}, None, *(good | change for change in wrong)):
+        save_file(arrays, path, about | {"detector": json.dumps(header)})
+        assert "`run` must hold a whole detector" in sentence() and "another header" in sentence()
+    assert (fitted / FILE).stat().st_mode & 0o777 == (fitted / "report.md").stat().st_mode & 0o777  # others may read it
+    with pytest.raises(TypeError, match="`run` must be a path, got NoneType"):
+        Detector.load(None)  # type: ignore[arg-type]
     with pytest.raises(SystemExit, match="error: `run` must hold a whole detector"):
         run("score", tmp_path, tmp_path, "--out", tmp_path / "out")
 

@@ -18,7 +18,13 @@ def p_values(scores: Tensor, normal: Tensor) -> Tensor:
 
 
 def promised_rate(false_alarms: float, count: int) -> float:
-    """The rate of false alarms itself, or the smallest that `count` normal images can promise."""
+    """The rate of false alarms itself, or the smallest that `count` normal images can promise.
+
+    Raises:
+        ValueError: a rate that is not between 0 and 1.
+    """
+    if not 0 < false_alarms < 1:
+        raise ValueError(f"`false_alarms` must be between 0 and 1, got {false_alarms}")
     return max(false_alarms, 1 / (count + 1))
 
 
@@ -26,4 +32,4 @@ def threshold(normal: Tensor, false_alarms: float) -> float:
     """A score above it has a p-value of at most the promised rate."""
     rate = promised_rate(false_alarms, len(normal))
     allowed = math.floor(rate * (len(normal) + 1) + 1e-9)  # ranks that are defects
-    return float(normal.sort(descending=True).values[allowed - 1]) if allowed <= len(normal) else -math.inf
+    return float(normal.sort(descending=True).values[allowed - 1])

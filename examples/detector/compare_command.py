@@ -317,7 +317,7 @@ def draw_differences(rows: dict[str, dict[str, tuple[float, float, float]]], aga
             axis.plot([low, high], [i, i], color="tab:blue")
             axis.plot([mean], [i], "o", color="tab:blue")
         axis.axvline(0, color="grey", linewidth=0.8)
-        axis.set(title=scope, xlabel=f"points above {against}", yticks=range(len(rows)), yticklabels=list(rows))
+        axis.set(title=scope, xlabel=f"image AUROC, points above\n{against}", yticks=range(len(rows)), yticklabels=list(rows))
         axis.set_ylim(len(rows) - 0.5, -0.5)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=100)

@@ -15,7 +15,7 @@ from torch import Tensor
 from torchmetrics.functional.classification import binary_auroc, binary_average_precision
 
 from .model import Detector
-from .options import check_rate, write
+from .options import check_rate, check_white, write
 from .pictures import draw_histograms, heat_picture, save_gallery
 from .score_command import verdict
 from .tables import markdown, percent
@@ -26,6 +26,7 @@ SHOWN = 8  # heat maps of each group
 
 def run_evaluate(args: argparse.Namespace) -> int:
     check_rate(args)
+    check_white(args)
     detector = Detector.load(args.run, args.features)
     categories = categories_from(args)
     if len(categories) > 1:
@@ -37,11 +38,11 @@ def run_evaluate(args: argparse.Namespace) -> int:
     out = args.run if args.run.is_dir() else args.run.parent
     result = metrics(scores, heat, samples, masks_of(samples, detector.size))
     rows = rows_of(detector, category, samples, scores, args.false_alarms)
+    print(markdown(["category", *METRICS.values()], [[category.name, *(percent(result[name]) for name in METRICS)]]))
+    print(caught(rows, detector.rate(args.false_alarms)))
     about = {"category": category.name, "data": category.digest(), "false_alarms": detector.rate(args.false_alarms)}
     write(out / "evaluation.json", {**result, **about, "images": rows})
     draw(out, detector, images, heat, rows, args.false_alarms)
-    print(markdown(["category", *METRICS.values()], [[category.name, *(percent(result[name]) for name in METRICS)]]))
-    print(caught(rows, detector.rate(args.false_alarms)))
     print(f"in {out}: evaluation.json, histogram.png, heatmaps.png")
     return 0
 

@@ -6,28 +6,29 @@ import argparse
 import time
 from collections.abc import Sequence
 
-from data import Category, Sample, data_folder, decode, read_normal
+from data import Category, DataError, Sample, data_folder, decode, read_normal
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from .fitting import fit, found_negatives, made_of, rate_sentence, split
 from .model import FILE, Detector
 from .options import check_rate, negatives_of, resume, settle
-from .pictures import heat_picture, save_sheet
+from .pictures import heat_picture, save_gallery, save_sheet
 from .tables import markdown
 
 SMALLEST = 32  # pixels of an image's shorter side
 
 
 def run_fit(args: argparse.Namespace) -> int:
+    began = time.perf_counter()
     settle(args)
     check_rate(args)
     category = read_normal(data_folder(args), args.categories)
+    check_outside(args, category)
     settings = resume(args, category, args.out, [FILE])
     if (args.out / FILE).exists():
         print(f"already fitted: {args.out / FILE}")
         return 0
-    began = time.perf_counter()
     images, samples = read(args, category)
     detector = fit(args, images, negatives_of(args), args.out, settings)
     finish(args, detector, images, samples, time.perf_counter() - began)
@@ -36,7 +37,18 @@ def run_fit(args: argparse.Namespace) -> int:
 
 def read(args: argparse.Namespace, category: Category) -> tuple[Tensor, list[Sample]]:
     split(len(category.train), args.seed)  # too few images are told before they are read
-    return decode(category.train, args.size, args.skip_unreadable, args.white, SMALLEST)
+    images, samples = decode(category.train, args.size, args.skip_unreadable, args.white, SMALLEST)
+    split(len(images), args.seed)
+    if (images == images[0]).all():
+        raise DataError(f"`data` must hold images that differ, got {len(images)} times the same pixels")
+    return images, samples
+
+
+def check_outside(args: argparse.Namespace, category: Category) -> None:
+    out = args.out.resolve()
+    for folder in {sample.path.parent.resolve() for sample in category.train}:
+        if folder in (out, *out.parents):
+            raise DataError(f"`out` must lie outside of the images, got {str(args.out)!r} in {str(folder)!r}")
 
 
 @rank_zero_only
@@ -45,8 +57,25 @@ def finish(args: argparse.Namespace, detector: Detector, images: Tensor, samples
     args.out.mkdir(parents=True, exist_ok=True)
     (args.out / "report.md").write_text(report(args, detector, images, samples, seconds), encoding="utf-8")
     save_negatives(args, detector, images)
+    save_kept(args, detector, images, samples)
     detector.save(args.out / FILE)
-    print(f"fitted on {len(images)} images in {seconds:.0f} s; see {args.out / 'report.md'}")
+    print(f"fitted with {len(images)} images in {seconds:.0f} s; see {args.out / 'report.md'}")
+
+
+def highest_kept(args: argparse.Namespace, detector: Detector, images: Tensor, count: int = 8) -> list[tuple[int, float]]:
+    """(index, score) of the kept images that score highest."""
+    scores, order = detector.normal_scores.sort(descending=True)
+    kept = split(len(images), args.seed).kept
+    return [(int(kept[i]), float(score)) for score, i in zip(scores[:count], order[:count], strict=True)]
+
+
+def save_kept(args: argparse.Namespace, detector: Detector, images: Tensor, samples: Sequence[Sample]) -> None:
+    chosen = highest_kept(args, detector, images)
+    heat = detector(images[[i for i, _ in chosen]])[1]
+    limit = detector.threshold(args.false_alarms)
+    pictures = [heat_picture(images[i], h, limit) for (i, _), h in zip(chosen, heat, strict=True)]
+    texts = [f"{samples[i].path.name}\nscore {score:.2f}" for i, score in chosen]
+    save_gallery(list(zip(texts, pictures, strict=True)), args.out / "kept.png")
 
 
 def save_negatives(args: argparse.Namespace, detector: Detector, images: Tensor, columns: int = 6) -> None:
@@ -74,22 +103,27 @@ def report(args: argparse.Namespace, detector: Detector, images: Tensor, samples
     text += f"{len(parts.fit) + len(parts.weigh)} images were fitted on, {len(parts.kept)} were kept out to calibrate.\n\n"
     text += f"## False alarms\n\n{rate_sentence(args.false_alarms, len(parts.kept))}\n"
     text += "`score --false-alarms RATE` takes another rate without fitting again.\n\n"
-    text += "The kept images that score highest decide the threshold. Look at them: a defect among them hides others, "
-    text += "so take it out.\n\n"
-    scores, order = (x[:5].tolist() for x in detector.normal_scores.sort(descending=True))
-    highest = [[samples[int(parts.kept[i])].path.name, f"{score:.2f}"] for score, i in zip(scores, order, strict=True)]
+    text += f"Images with a score above {detector.threshold(args.false_alarms):.2f} are then defects.\n\n"
+    text += (
+        "The kept images that score highest decide that threshold; `kept.png` shows them. Take out what is no good part and "
+    )
+    text += "fit again. If a good part is just unusual, more images like it, or a higher rate, bring the threshold down.\n\n"
+    highest = [[samples[i].path.name, f"{score:.2f}"] for i, score in highest_kept(args, detector, images)]
     text += markdown(["kept image", "score"], highest)
     text += "\n## Maps and their weights\n\n"
     text += markdown(["map", "weight"], weights)
     if args.fusion == "negatives":
         share = detector.about["alignment"]
-        text += f"\nLearnt on negatives by {share:.2f}, the share of the variance that the place explains; the rest is equal.\n"
+        text += f"\nThe place in the image explains {share:.2f} of the features' variance. "
+        text += f"So the weights are {share:.2f} times those learnt on negatives and {1 - share:.2f} times equal ones.\n"
     negatives = negatives_of(args)
     if negatives:
         rows = found_negatives(detector, images[parts.kept], negatives, args.seed, args.false_alarms)
         text += f"\n## Negatives that are found\n\nOf kept images, by {args.negatives}, at that rate. "
-        text += "These are synthetic: real defects may be easier or harder.\n\n"
+        text += "These are synthetic, and larger than many defects: real ones may be easier or harder.\n\n"
         found = [[area, str(count), f"{100 * share:.0f} %"] for area, count, share in rows]
         text += markdown(["altered area", "negatives", "found"], found)
-        text += "\n`negatives.png` shows some of them: if they do not lie on your part, see the documents on regions.\n"
+        text += (
+            "\n`negatives.png` shows some of them. If they do not lie on your part: docs/detector.md, When it does not work.\n"
+        )
     return text

@@ -56,6 +56,8 @@ def fit(
     if args.steps:
         tune(args, args.seed, features, images[parts.fit], negatives, folder)
     features.cpu().requires_grad_(False).eval()  # sums in float64, which not every device has, and seconds in all
+    if not all(torch.isfinite(x).all() for x in features(images[:1].float() / 255)):
+        raise DataError(f"`lr` must be low enough that features stay finite, got {args.lr:g}")
     detector = estimated(features, args.densities, images, parts, args.seed, negatives if args.fusion == "negatives" else ())
     detector.about |= about
     detector = rounded(detector)

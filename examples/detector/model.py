@@ -10,8 +10,8 @@ The file is in the safetensors format: arrays and a header in JSON, nothing that
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
-import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from data import DataError
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as serialized
 from torch import Tensor, nn
 from torchvision.transforms import v2
 
@@ -82,12 +82,10 @@ class Detector(nn.Module):
             1 is one standard deviation of normal images above their mean.
 
         Raises:
-            ValueError: other shapes or dtypes.
+            TypeError: no tensor.
+            ValueError: other shapes, dtypes or values.
         """
-        if images.ndim != 4 or images.shape[1] != 3:
-            raise ValueError(f"`images` must be [N, 3, H, W], got {list(images.shape)}")
-        if images.dtype != torch.uint8 and not images.is_floating_point():
-            raise ValueError(f"`images` must be uint8, or floats in [0, 1], got {images.dtype}")
+        check_images(images)
         parts = [self._part(part) for part in images.split(PART)]
         shape = images.shape[-2:]
         if not parts:
@@ -142,8 +140,9 @@ class Detector(nn.Module):
         arrays |= dict(self.named_buffers(recurse=False))
         arrays = {name: _stored(x) for name, x in arrays.items()}
         header = {"spec": self.features.spec, "size": self.size, "kinds": self.kinds, "about": self.about}
+        about = {"format": FORMAT, "version": VERSION, "detector": json.dumps(header), "digest": digest_of(arrays)}
         draft = path.with_suffix(".part")
-        save_file(arrays, draft, {"format": FORMAT, "version": VERSION, "detector": json.dumps(header)})
+        draft.write_bytes(serialized(arrays, about))  # safetensors' own `save_file` keeps the file from other users
         os.replace(draft, path)
 
     @classmethod
@@ -157,13 +156,17 @@ class Detector(nn.Module):
         Raises:
             DataError: no run, a damaged file, or one of another version.
         """
+        if not isinstance(run, (str, os.PathLike)):
+            raise TypeError(f"`run` must be a path, got {type(run).__name__}")
         path = Path(run)
         path = path / FILE if path.is_dir() else path
         if not path.is_file():
             raise DataError(f"`run` must be a folder that `detect.py fit` has finished, got {str(run)!r} without {FILE}")
         header, arrays = _read(path)
         spec = header["spec"]
-        if ":" in spec and features != spec:
+        if features not in (None, spec):
+            raise DataError(f"`features` must be those of the run, {spec!r}, or left out, got {features!r}")
+        if ":" in spec and features is None:
             raise DataError(f"`features` must be given as for fitting, {spec!r}, since it names code to run, got {features!r}")
         try:
             detector = cls._of(header, arrays)
@@ -194,6 +197,19 @@ class Detector(nn.Module):
         return detector.eval()
 
 
+def check_images(images: Any) -> None:
+    if not isinstance(images, Tensor):
+        raise TypeError(f"`images` must be a tensor [N, 3, H, W], got {type(images).__name__}")
+    if images.ndim != 4 or images.shape[1] != 3 or 0 in images.shape[2:]:
+        raise ValueError(f"`images` must be [N, 3, H, W], got {list(images.shape)}")
+    if images.dtype != torch.uint8 and not images.is_floating_point():
+        raise ValueError(f"`images` must be uint8, or floats in [0, 1], got {images.dtype}")
+    if images.is_floating_point() and images.numel():
+        low, high = (float(x) for x in torch.aminmax(images))
+        if not -0.25 <= low <= high <= 1.25:  # what resizing may overshoot, as in the package
+            raise ValueError(f"`images` must lie in [0, 1] where they are floats, got values from {low:g} to {high:g}")
+
+
 def pairs_of(kinds: Sequence[str], levels: int) -> list[tuple[str, int]]:
     """(kind, level) of each density."""
     return [(kind, level) for kind in kinds for level in (range(levels) if kind != "pooled" else (levels - 1,))]
@@ -201,6 +217,15 @@ def pairs_of(kinds: Sequence[str], levels: int) -> list[tuple[str, int]]:
 
 def levels_of(kinds: Sequence[str], levels: int) -> list[int]:
     return [level for _, level in pairs_of(kinds, levels)]
+
+
+def digest_of(arrays: dict[str, Tensor]) -> str:
+    """SHA-256 of all arrays: the format has no checksum of its own, and a damaged array would only give other scores."""
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        digest.update(f"{name} {arrays[name].dtype} {list(arrays[name].shape)}".encode())
+        digest.update(arrays[name].numpy().tobytes())
+    return digest.hexdigest()
 
 
 def rounded(detector: Detector) -> Detector:
@@ -235,11 +260,20 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
                     "fit it again"
                 )
             header = json.loads(about["detector"])
-            arrays = {name: _restored(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118 (no mapping)
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+        if digest_of(arrays) != about["digest"]:
+            raise ValueError("its arrays are not those that were written")
     except (SafetensorError, OSError, ValueError, KeyError) as error:
         if isinstance(error, DataError):
             raise
         raise DataError(f"`run` must hold a whole detector, got {str(path)!r}, which cannot be read: {error}") from error
-    if not isinstance(header, dict) or not math.isfinite(header.get("size", math.nan)):
+    if not _is_header(header):
         raise DataError(f"`run` must hold a whole detector, got {str(path)!r} with another header")
-    return header, arrays
+    return header, {name: _restored(x) for name, x in arrays.items()}
+
+
+def _is_header(header: Any) -> bool:
+    types = {"spec": str, "size": int, "kinds": list, "about": dict}
+    if not isinstance(header, dict) or any(type(header.get(name)) is not kind for name, kind in types.items()):
+        return False
+    return 32 <= header["size"] <= 4096 and bool(header["kinds"]) and all(kind in KINDS for kind in header["kinds"])

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import json
+import math
+import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -28,6 +31,13 @@ SETTINGS = (
 # The paper's way: a classifier's pooled features and one Gaussian.
 PRESETS = {"paper": {"loss": "image", "densities": ["pooled"], "fusion": "mean", "steps": 300, "batch": 16, "size": 160}}
 DEFAULTS = {"loss": "both", "densities": ["place", "neighbours"], "fusion": "negatives", "steps": 0, "batch": 12, "size": 256}
+
+
+# What a user can mend: rights, places, names, room on the disk.
+UNWRITABLE = {
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOENT, errno.EEXIST, errno.ENOTDIR),
+    *(errno.EISDIR, errno.ENAMETOOLONG),
+}
 
 
 def add_fit(parser: argparse.ArgumentParser) -> None:
@@ -109,6 +119,8 @@ def parse_levels(text: str) -> Any:
 
 def settle(args: argparse.Namespace) -> None:
     """Fill in what was left open, by the preset where there is one, and check what argparse does not."""
+    if args.negatives == "none" and args.fusion == "negatives":
+        raise DataError("`fusion` must be mean where there are no negatives, got 'negatives'")
     for name, value in (DEFAULTS | PRESETS.get(args.preset or "", {})).items():
         if getattr(args, name) is None:
             setattr(args, name, value)
@@ -118,14 +130,25 @@ def settle(args: argparse.Namespace) -> None:
             raise DataError(f"`{name}` must be {low} or more, got {getattr(args, name)}")
     if args.size < 32:
         raise DataError(f"`size` must be 32 or more, or the nets see nothing, got {args.size}")
-    if args.white is not None and not args.white > 0:
-        raise DataError(f"`white` must be above 0, got {args.white}")
+    check_white(args)
+    if args.seed >= 2**32:
+        raise DataError(f"`seed` must be below 2 ** 32, got {args.seed}")
+    for name, low in {"lr": 1e-12, "weight_decay": 0.0, "feather": 0, "jitter": 0.0, "saliency_weight": 0.0}.items():
+        if not low <= getattr(args, name) < math.inf:
+            raise DataError(
+                f"`{name}` must be {'above 0' if name == 'lr' else '0 or more'} and finite, got {getattr(args, name)}"
+            )
     if "pooled" in args.densities and len(args.densities) > 1:
         raise DataError(f"`densities` must be pooled alone or densities of cells, got {' '.join(args.densities)}")
     if args.steps and args.negatives == "none":
         raise DataError("`negatives` must make negatives to learn from where there are steps, got 'none'")
     if args.negatives == "none":
         args.fusion = "mean"
+
+
+def check_white(args: argparse.Namespace) -> None:
+    if args.white is not None and not 0 < args.white < math.inf:
+        raise DataError(f"`white` must be above 0 and finite, got {args.white}")
 
 
 def check_rate(args: argparse.Namespace) -> None:
@@ -183,7 +206,10 @@ def explained_errors() -> Iterator[None]:
     """Faults of the user's data, a missing package and a lack of memory end the program with one sentence."""
     try:
         yield
-    except (DataError, ImportError, MemoryError, RuntimeError) as error:
+    except KeyboardInterrupt:
+        print("interrupted: the same command begins again, and a training goes on from its last checkpoint", file=sys.stderr)
+        raise SystemExit(130) from None
+    except (DataError, ImportError, MemoryError, OSError, RuntimeError) as error:
         sentence = explanation(error)
         if sentence is None:
             raise
@@ -194,6 +220,8 @@ def explanation(error: BaseException) -> str | None:
     """One sentence for faults of the user's data and for a lack of memory; None for what nobody foresaw."""
     if isinstance(error, DataError) or (isinstance(error, ImportError) and "pip install" in str(error)):
         return str(error)
+    if isinstance(error, OSError) and error.errno in UNWRITABLE:
+        return f"a file could not be read or written: {error}"
     if isinstance(error, BrokenProcessPool) or "killed by signal: Killed" in str(error):
         return f"a process was killed, as by a system out of memory: lower --jobs or --workers ({error})"
     signs = ("out of memory", "can't allocate memory", "not enough memory")  # CUDA, Linux, Windows

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
@@ -74,6 +74,7 @@ def save_gallery(tiles: Sequence[tuple[str, Tensor]], path: Path, columns: int =
 
 def shortened(draw: ImageDraw.ImageDraw, text: str, width: int) -> str:
     """The end of a text that is too long: the end of a path tells more than its beginning."""
+    text = text.encode("utf-8", "replace").decode()  # names that are no UTF-8
     while draw.textlength(text, font=FONT) > width and len(text) > 4:
         text = "..." + text.lstrip(".")[1:]
     return text
@@ -95,6 +96,7 @@ def draw_histograms(groups: dict[str, Sequence[float]], limit: float, path: Path
         axis.hist(scores, bins.tolist(), alpha=0.6, label=f"{label} ({len(scores)})")
     if np.isfinite(limit) and (limit > 0 or not logarithmic):
         axis.axvline(limit, color="black", linestyle="--", linewidth=1, label="above: defect")
+    axis.yaxis.set_major_locator(MaxNLocator(integer=True))
     axis.set(xlabel="anomaly score", ylabel="images", title=title, xscale="log" if logarithmic else "linear")
     for which in (axis.xaxis.set_major_formatter, axis.xaxis.set_minor_formatter):
         which(FuncFormatter(lambda value, _: f"{value:.3g}"))

@@ -6,6 +6,7 @@ import argparse
 import csv
 import shutil
 import sys
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +19,13 @@ from tqdm import tqdm
 
 from .fit_command import SMALLEST
 from .model import PART, Detector
-from .options import check_rate
+from .options import check_rate, check_white
 from .pictures import heat_picture, save_gallery, to_pil
 
 COLUMNS = ("file", "score", "p_value", "verdict")
+OURS = ("scores.csv", "summary.png", "heatmaps")
 WORST = 16
+TOLD = 20  # files that could not be read are named on the screen
 
 
 @dataclass
@@ -46,6 +49,7 @@ def verdict(defective: bool) -> str:
 
 def run_score(args: argparse.Namespace) -> int:
     check_rate(args)
+    check_white(args)
     detector = Detector.load(args.run, args.features)
     files = named_files(args.images, args.out)
     prepare(args.out)
@@ -57,19 +61,25 @@ def run_score(args: argparse.Namespace) -> int:
         if picture is None:
             continue
         if args.heat_maps == "all" or (args.heat_maps == "defects" and row.defective):
-            path = args.out / "heatmaps" / f"{row.file}.png"
+            path = args.out / "heatmaps" / picture_name(row.file)
             path.parent.mkdir(parents=True, exist_ok=True)
             to_pil(picture).save(path)
         worst.append((row.score or 0.0, row.file, picture))
         worst = sorted(worst, key=lambda entry: -entry[0])[:WORST]
     write_rows(args.out / "scores.csv", rows, args.sort)
     draw_summary(args.out / "summary.png", rows, worst)
-    for fault in faults:
+    for fault in faults[:TOLD]:
         print(f"could not be read: {fault}", file=sys.stderr)
+    if len(faults) > TOLD:
+        print(f"could not be read: {len(faults) - TOLD} more, which have no score in scores.csv", file=sys.stderr)
     done = [row for row in rows if row.score is not None]
     count, rate = sum(row.defective for row in done), detector.rate(args.false_alarms)
-    print(f"{count} of {len(done)} images are defects at {rate:.3g} false alarms")
-    print(f"in {args.out}: scores.csv, summary.png{', heatmaps' if args.heat_maps != 'none' else ''}")
+    limit = detector.threshold(args.false_alarms)
+    print(f"{count} of {len(done)} images are defects: scores above {limit:.2f}, at {rate:.3g} false alarms")
+    if rate > args.false_alarms:
+        kept = len(detector.normal_scores)
+        print(f"({args.false_alarms:g} cannot be promised with {kept} kept images: see report.md of the run)")
+    print(f"in {args.out}: {', '.join(name for name in OURS if (args.out / name).exists())}")
     return 1 if faults else 0
 
 
@@ -104,14 +114,17 @@ def prepare(out: Path) -> None:
     """A new folder, or one of an earlier `score`, whose results make room."""
     if out.exists() and not out.is_dir():
         raise DataError(f"`out` must be a folder, got the file {str(out)!r}")
-    there = [p.name for p in out.iterdir()] if out.exists() else []
-    if there and "scores.csv" not in there:
+    there = [p.name for p in out.iterdir() if p.name not in (*OURS, "scores.part")] if out.exists() else []
+    if there:
         raise DataError(
             f"`out` must be new, empty or of an earlier `score`, got {str(out)!r} with {', '.join(sorted(there)[:5])}"
         )
     out.mkdir(parents=True, exist_ok=True)
-    (out / "scores.csv").unlink(missing_ok=True)
-    shutil.rmtree(out / "heatmaps", ignore_errors=True)
+    (out / "scores.part").touch()  # a folder that cannot be written is told before any work
+    for name in ("scores.csv", "summary.png"):
+        (out / name).unlink(missing_ok=True)
+    if (out / "heatmaps").exists():
+        shutil.rmtree(out / "heatmaps")
 
 
 def scored(
@@ -142,12 +155,21 @@ def results_of(detector: Detector, images: Sequence[Tensor], rate: float) -> lis
     return list(zip(scores.tolist(), values.tolist(), defective.tolist(), heat, strict=True))
 
 
+def picture_name(file: str) -> str:
+    """The image's own name and .png; of a name that no disk would take, its end and a checksum."""
+    folder, slash, name = f"{file}.png".rpartition("/")
+    raw = name.encode("utf-8", "surrogateescape")
+    if len(raw) > 255:
+        name = f"{zlib.crc32(raw):08x}-{raw[-200:].decode('utf-8', 'ignore')}"
+    return folder + slash + name
+
+
 def write_rows(path: Path, rows: Sequence[Row], by_score: bool) -> None:
     """In the order of the files or, the highest score first, of the scores; what could not be read comes last then."""
     if by_score:
         rows = sorted(rows, key=lambda row: (row.score is None, -(row.score or 0.0), row.file))
     draft = path.with_suffix(".part")
-    with draft.open("w", encoding="utf-8", newline="") as stream:
+    with draft.open("w", encoding="utf-8", errors="surrogateescape", newline="") as stream:  # names that are no UTF-8
         writer = csv.writer(stream)
         writer.writerow(COLUMNS)
         writer.writerows(row.cells() for row in rows)
@@ -161,6 +183,7 @@ def draw_summary(path: Path, rows: Sequence[Row], worst: Sequence[tuple[float, s
     tiles = []
     for score, name, picture in worst:
         row = known[name]
-        half = F.interpolate(picture[None].float(), scale_factor=0.75, mode="area")[0].to(torch.uint8)
+        factor = max(0.75, 320 / picture.shape[2])  # captions need some room
+        half = F.interpolate(picture[None].float(), scale_factor=factor, mode="area")[0].to(torch.uint8)
         tiles.append((f"{name}\nscore {score:.2f}, p {row.p_value:.3f}: {verdict(row.defective)}", half))
     save_gallery(tiles, path)

@@ -21,6 +21,7 @@ from augment import Negative, with_mask
 from data import DataError
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 
@@ -183,8 +184,11 @@ def tune(
             if isinstance(swap, SaliencySwap):  # salient regions are known before the workers start
                 swap.precompute([(image,) for image in images])
     checkpoint = folder / "checkpoint.ckpt"
-    with without_lightnings_advice():
-        trainer.fit(module, ckpt_path=checkpoint if checkpoint.exists() else None, weights_only=True)
+    try:
+        with without_lightnings_advice():
+            trainer.fit(module, ckpt_path=checkpoint if checkpoint.exists() else None, weights_only=True)
+    except SystemExit as error:  # how Lightning ends where it was interrupted
+        raise KeyboardInterrupt from error
 
 
 def make_trainer(args: argparse.Namespace, folder: Path) -> L.Trainer:
@@ -192,6 +196,13 @@ def make_trainer(args: argparse.Namespace, folder: Path) -> L.Trainer:
         logger = LOGGERS[args.logger](folder, name="log") if args.logger in LOGGERS else False
     except ModuleNotFoundError as error:  # TensorBoard is not part of the extra
         raise DataError(f"`logger` {args.logger!r} needs a package that is not installed: {error}") from error
+    try:
+        return _trainer(args, folder, logger)
+    except (ValueError, MisconfigurationException) as error:  # no such strategy, or no such machine
+        raise DataError(f"`accelerator`, `devices`, `strategy` and `precision` must fit this machine: {error}") from error
+
+
+def _trainer(args: argparse.Namespace, folder: Path, logger: Any) -> L.Trainer:
     keep = ModelCheckpoint(folder, "checkpoint", save_on_train_epoch_end=True, enable_version_counter=False)
     return L.Trainer(
         max_steps=args.steps,
