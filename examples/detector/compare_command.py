@@ -56,7 +56,13 @@ def add_compare(parser: argparse.ArgumentParser) -> None:
     parser.epilog = "All other options are those of fit."
     add_arguments(parser)
     parser.add_argument("--out", type=Path, default=Path("runs/compare"), help="folder (default runs/compare)")
-    parser.add_argument("--conditions", nargs="+", default=list(CONDITIONS), metavar="CONDITION", help="see the documents")
+    parser.add_argument(
+        "--conditions",
+        nargs="+",
+        default=list(CONDITIONS),
+        metavar="CONDITION",
+        help='negatives and options of fit, as "saliency-swap --steps 200"',
+    )
     parser.add_argument("--against", default="random-swap", metavar="CONDITION", help="what the others are compared with")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], metavar="SEED")
     parser.add_argument("--jobs", type=int, default=1, help="fits at a time")
