@@ -111,7 +111,10 @@ def draw(out: Any, detector: Detector, images: Tensor, heat: Tensor, rows: Seque
     }
     limit = detector.threshold(rate)
     draw_histograms(
-        {k: v for k, v in groups.items() if v}, limit, out / "histogram.png", str(detector.about.get("features", ""))
+        {k: v for k, v in groups.items() if v},
+        limit,
+        out / "histogram.png",
+        f"{detector.features.spec}, {len(rows)} test images",
     )
     order = sorted(range(len(rows)), key=lambda i: -rows[i]["score"])
     kinds = {
