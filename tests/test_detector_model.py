@@ -16,6 +16,7 @@ import torch
 from data import DataError, decode, read_mvtec
 from detecting import SMALL, fit, run
 from detector import Detector, efficientnet
+from detector.fitting import split
 from detector.model import FILE, VERSION, digest_of
 from detector.networks import Features, tiny, unit_length
 from safetensors import safe_open
@@ -151,6 +152,13 @@ def test_a_net_of_ones_own_is_named_again_when_it_is_read(
         Detector.load(tmp_path)
     detector = Detector.load(tmp_path, "nets:small")
     assert detector.features.strides == (8, 16) and torch.isfinite(detector(images)[0]).all()
+
+
+def test_what_was_calibrated_is_what_is_read(fitted: Path, toy: Path) -> None:
+    """The file holds half precision, so the kept images are scored by the rounded detector."""
+    detector = Detector.load(fitted)
+    kept = decode(read_mvtec(toy / "flange").train, 64)[0][split(24, 0).kept]
+    assert torch.equal(detector(kept)[0], detector.normal_scores)
 
 
 # ---- the nets ------------------------------------------------------------------------------------------------------------

@@ -29,13 +29,12 @@ from augment import OtsuObject
 from data import Category, DataError, add_arguments, categories_from, decode, decode_masks
 from matplotlib.figure import Figure
 from scipy.stats import t as student_t
-from sklearn.metrics import roc_auc_score
 from torch import Tensor
 from varied_swap import describe_swaps
 
 from cutswap_transforms import SaliencySwap
 
-from .evaluate_command import METRICS, metrics
+from .evaluate_command import METRICS, image_auroc, metrics
 from .fit_command import SMALLEST, read
 from .fitting import fit
 from .model import PART, Detector
@@ -205,16 +204,12 @@ def measured(detector: Detector, args: argparse.Namespace, category: Category) -
         found[name] = metrics(detector.reduced(heat), at_full_size(heat, args.size), samples, masks)
     bad = np.array([sample.defect is not None for sample in samples])
     names = [f"{kind} {detector.features.strides[level]}" for kind, level in detector.named_maps]
-    found["single"] = {n: auroc(bad, detector.reduced(maps[:, k])) for k, n in enumerate(names)}
+    found["single"] = {n: image_auroc(bad, detector.reduced(maps[:, k])) for k, n in enumerate(names)}
     return found
 
 
 def at_full_size(heat: Tensor, size: int) -> Tensor:
     return torch.nn.functional.interpolate(heat[:, None], (size, size), mode="bilinear")[:, 0]
-
-
-def auroc(defective: np.ndarray, scores: Tensor) -> float | None:
-    return float(roc_auc_score(defective, scores.numpy())) if 0 < defective.sum() < len(defective) else None
 
 
 # ---- what comes out --------------------------------------------------------------------------------------------------

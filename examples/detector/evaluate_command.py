@@ -59,11 +59,13 @@ def masks_of(samples: Sequence[Sample], size: int) -> Tensor | None:
 def metrics(scores: Tensor, heat: Tensor, samples: Sequence[Sample], masks: Tensor | None) -> dict[str, float | None]:
     """In [0, 1]; None where a class is missing, because then a figure is undefined."""
     defective = np.array([sample.defect is not None for sample in samples])
-    both = 0 < defective.sum() < len(defective)
-    if not both:
+    if not 0 < defective.sum() < len(defective):
         print(f"image AUROC is undefined: all {len(samples)} test images are {verdict(defective[0])}", file=sys.stderr)
-    image = float(roc_auc_score(defective, scores.numpy())) if both else None
-    return {"image_auroc": image, **pixel_metrics(heat, masks)}
+    return {"image_auroc": image_auroc(defective, scores), **pixel_metrics(heat, masks)}
+
+
+def image_auroc(defective: np.ndarray, scores: Tensor) -> float | None:
+    return float(roc_auc_score(defective, scores.numpy())) if 0 < defective.sum() < len(defective) else None
 
 
 def pixel_metrics(heat: Tensor, masks: Tensor | None) -> dict[str, float | None]:

@@ -6,6 +6,7 @@ import argparse
 import time
 from collections.abc import Sequence
 
+from augment import Negative
 from data import Category, DataError, Sample, data_folder, decode, read_normal
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
@@ -30,8 +31,9 @@ def run_fit(args: argparse.Namespace) -> int:
         print(f"already fitted: {args.out / FILE}")
         return 0
     images, samples = read(args, category)
-    detector = fit(args, images, negatives_of(args), args.out, settings)
-    finish(args, detector, images, samples, time.perf_counter() - began)
+    negatives = negatives_of(args)
+    detector = fit(args, images, negatives, args.out, settings)
+    finish(args, detector, images, samples, negatives, began)
     return 0
 
 
@@ -52,11 +54,20 @@ def check_outside(args: argparse.Namespace, category: Category) -> None:
 
 
 @rank_zero_only
-def finish(args: argparse.Namespace, detector: Detector, images: Tensor, samples: Sequence[Sample], seconds: float) -> None:
+def finish(
+    args: argparse.Namespace,
+    detector: Detector,
+    images: Tensor,
+    samples: Sequence[Sample],
+    negatives: Sequence[Negative],
+    began: float,
+) -> None:
     """Everything that lies in RUN; the detector comes last, so that where it is all is."""
     args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / "report.md").write_text(report(args, detector, images, samples, seconds), encoding="utf-8")
-    save_negatives(args, detector, images)
+    seconds = time.perf_counter() - began
+    text = report(args, detector, images, samples, seconds) + found_text(args, detector, images, negatives)
+    (args.out / "report.md").write_text(text, encoding="utf-8")
+    save_negatives(args, detector, images, negatives)
     save_kept(args, detector, images, samples)
     detector.save(args.out / FILE)
     print(f"fitted with {len(images)} images in {seconds:.0f} s; see {args.out / 'report.md'}")
@@ -78,9 +89,10 @@ def save_kept(args: argparse.Namespace, detector: Detector, images: Tensor, samp
     save_gallery(list(zip(texts, pictures, strict=True)), args.out / "kept.png")
 
 
-def save_negatives(args: argparse.Namespace, detector: Detector, images: Tensor, columns: int = 6) -> None:
+def save_negatives(
+    args: argparse.Namespace, detector: Detector, images: Tensor, negatives: Sequence[Negative], columns: int = 6
+) -> None:
     """Kept images, a negative of each, and what the detector says of it."""
-    negatives = negatives_of(args)
     if not negatives:
         return
     shown = images[split(len(images), args.seed).kept[:columns]]
@@ -93,7 +105,7 @@ def save_negatives(args: argparse.Namespace, detector: Detector, images: Tensor,
 
 
 def report(args: argparse.Namespace, detector: Detector, images: Tensor, samples: Sequence[Sample], seconds: float) -> str:
-    """What the detector is, what it promises, and what it finds of negatives, which are no real defects."""
+    """What the detector is and what it promises."""
     parts = split(len(images), args.seed)
     names = [f"{kind}, stride {detector.features.strides[level]}" for kind, level in detector.named_maps]
     weights = [[name, f"{weight:.2f}"] for name, weight in zip(names, detector.weights.tolist(), strict=True)]
@@ -116,14 +128,18 @@ def report(args: argparse.Namespace, detector: Detector, images: Tensor, samples
         share = detector.about["alignment"]
         text += f"\nThe place in the image explains {share:.2f} of the features' variance. "
         text += f"So the weights are {share:.2f} times those learnt on negatives and {1 - share:.2f} times equal ones.\n"
-    negatives = negatives_of(args)
-    if negatives:
-        rows = found_negatives(detector, images[parts.kept], negatives, args.seed, args.false_alarms)
-        text += f"\n## Negatives that are found\n\nOf kept images, by {args.negatives}, at that rate. "
-        text += "These are synthetic, and larger than many defects: real ones may be easier or harder.\n\n"
-        found = [[area, str(count), f"{100 * share:.0f} %"] for area, count, share in rows]
-        text += markdown(["altered area", "negatives", "found"], found)
-        text += (
-            "\n`negatives.png` shows some of them. If they do not lie on your part: docs/detector.md, When it does not work.\n"
-        )
+    return text
+
+
+def found_text(args: argparse.Namespace, detector: Detector, images: Tensor, negatives: Sequence[Negative]) -> str:
+    """What is found of negatives, which are no real defects."""
+    if not negatives:
+        return ""
+    kept = images[split(len(images), args.seed).kept]
+    rows = found_negatives(detector, kept, negatives, args.seed, args.false_alarms)
+    text = f"\n## Negatives that are found\n\nOf kept images, by {args.negatives}, at that rate. "
+    text += "These are synthetic, and larger than many defects: real ones may be easier or harder.\n\n"
+    found = [[area, str(count), f"{100 * share:.0f} %"] for area, count, share in rows]
+    text += markdown(["altered area", "negatives", "found"], found)
+    text += "\n`negatives.png` shows some of them. If they do not lie on your part: docs/detector.md, When it does not work.\n"
     return text
