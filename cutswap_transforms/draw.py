@@ -84,14 +84,19 @@ def pixel(on: Any, cell: Any, down: Any, right: Any, grid: int, image: Size) -> 
     return on.clip(y, 0, image[0] - 1), on.clip(x, 0, image[1] - 1)
 
 
-def box(on: Any, centre: tuple[Any, Any], h: Any, w: Any, image: Size) -> Box:
+def box(on: Any, around: tuple[Any, Any], h: Any, w: Any, image: Size) -> Box:
     """The box around a pixel, pushed into the image."""
-    return on.clip(centre[0] - h // 2, 0, image[0] - h), on.clip(centre[1] - w // 2, 0, image[1] - w), h, w
+    return on.clip(around[0] - h // 2, 0, image[0] - h), on.clip(around[1] - w // 2, 0, image[1] - w), h, w
 
 
 def apart(a: Box, b: Box) -> Any:
     """True where two boxes share no pixel."""
     return (a[0] + a[2] <= b[0]) | (b[0] + b[2] <= a[0]) | (a[1] + a[3] <= b[1]) | (b[1] + b[3] <= a[1])
+
+
+def centre(of: Box) -> tuple[Any, Any]:
+    """The pixel (y, x) that `box` put the box around, unless it had to push it."""
+    return of[0] + of[2] // 2, of[1] + of[3] // 2
 
 
 def fits(a: Box, b: Box, taken: Sequence[Box]) -> Any:
@@ -106,6 +111,11 @@ def halved(on: Any, h: Any, w: Any) -> tuple[Any, Any]:
     """The longer side halved (of equal sides the height), down to 1."""
     tall = h >= w
     return on.where(tall, on.clip(h // 2, 1, h), h), on.where(tall, w, on.clip(w // 2, 1, w))
+
+
+def window(cell: Any, grid: int, side: int) -> tuple[Any, Any]:
+    """The pixels [start, end) that a row or column of cells shares, as adaptive pooling has them."""
+    return cell * side // grid, -(-(cell + 1) * side // grid)
 
 
 def beside(on: Any, y: Any, x: Any, image: Size) -> tuple[Any, Any]:
@@ -127,9 +137,15 @@ def first_levels(u: Sequence[float], count: int, spread: int | None) -> list[int
 
 
 def first_pairs(
-    regions: npt.NDArray[np.bool_], u: Sequence[float], levels: Sequence[int], image: Size, scale: Range, ratio: Range
+    regions: npt.NDArray[np.bool_],
+    u: Sequence[float],
+    levels: Sequence[int],
+    image: Size,
+    scale: Range,
+    ratio: Range,
+    inside: npt.NDArray[np.bool_] | None = None,
 ) -> list[list[int]]:
-    """Rows as `PatchPair` for one image. Arguments as `all_pairs`, with regions [L, G, G], u and levels lists."""
+    """Rows as `PatchPair` for one image. Arguments as `all_pairs`: regions [L, G, G], u and levels lists, inside [H, W]."""
     grid = regions.shape[-1]
     rows: list[list[int]] = []
     taken: list[Box] = []
@@ -139,7 +155,7 @@ def first_pairs(
             continue
         v = u[HEAD + s * NUMBERS : HEAD + (s + 1) * NUMBERS]
         h, w = patch_size(SCALARS, v[0], v[1], image, scale, ratio)
-        found = _first_pair(np.flatnonzero(regions[level]), grid, v[2:], h, w, image, taken)
+        found = _first_pair(np.flatnonzero(regions[level]), grid, v[2:], h, w, image, taken, inside)
         if found is None:
             rows.append([level, 0, 0, 0, 0, 0, 0])
         else:
@@ -150,13 +166,22 @@ def first_pairs(
 
 
 def _first_pair(
-    cells: npt.NDArray[np.intp], grid: int, u: Sequence[float], h: int, w: int, image: Size, taken: Sequence[Box]
+    cells: npt.NDArray[np.intp],
+    grid: int,
+    u: Sequence[float],
+    h: int,
+    w: int,
+    image: Size,
+    taken: Sequence[Box],
+    inside: npt.NDArray[np.bool_] | None,
 ) -> tuple[Box, Box] | None:
     """The first pair of boxes that fits; None where there is none. `u` holds the numbers of the candidates."""
     count = len(cells)
 
     def drawn(i: int) -> tuple[int, int]:
         cell = int(cells[min(int(u[i] * count), count - 1)])
+        if inside is not None:
+            return _pixel_inside(inside, cell, u[i + 1], grid)
         y, x = pixel(SCALARS, cell, u[i + 1], u[i + 2], grid, image)
         return y, x
 
@@ -166,17 +191,34 @@ def _first_pair(
             if k == len(pixels):  # drawn when needed: the first candidate nearly always fits
                 pixels.append((drawn(6 * k), drawn(6 * k + 3)))
             a, b = box(SCALARS, pixels[k][0], h, w, image), box(SCALARS, pixels[k][1], h, w, image)
-            if fits(a, b, taken):
+            if fits(a, b, taken) and (inside is None or (inside[centre(a)] and inside[centre(b)])):
                 return a, b
         if h == w == 1:
             break
         h, w = halved(SCALARS, h, w)
     (y, x), last = pixels[-1]
     if (y, x) == last:
-        a, b = (y, x, 1, 1), (*beside(SCALARS, y, x, image), 1, 1)
+        other = beside(SCALARS, y, x, image) if inside is None else _next_inside(inside, y, x)
+        a, b = (y, x, 1, 1), (*other, 1, 1)
         if fits(a, b, taken):
             return a, b
     return None
+
+
+def _pixel_inside(inside: npt.NDArray[np.bool_], cell: int, share: float, grid: int) -> tuple[int, int]:
+    """The pixel (y, x) at the given share of those of a cell that lie inside."""
+    (top, bottom), (left, right) = (window(at, grid, side) for at, side in zip(divmod(cell, grid), inside.shape, strict=True))
+    spots = np.flatnonzero(inside[top:bottom, left:right])
+    down, along = divmod(int(spots[min(int(share * len(spots)), len(spots) - 1)]), right - left)
+    return top + down, left + along
+
+
+def _next_inside(inside: npt.NDArray[np.bool_], y: int, x: int) -> tuple[int, int]:
+    """The next pixel inside, row by row; after the last one the first."""
+    spots = np.flatnonzero(inside)
+    following = int(np.searchsorted(spots, y * inside.shape[1] + x)) + 1
+    spot = int(spots[following % len(spots)])
+    return spot // inside.shape[1], spot % inside.shape[1]
 
 
 # ---- a batch on any device --------------------------------------------------------------------------------------------
@@ -200,7 +242,13 @@ def _drawn(u: Tensor, count: int) -> Tensor:
 
 
 def all_pairs(
-    regions: Tensor, u: Tensor, levels: Sequence[int] | Tensor | None, image_size: Size, scale: Range, ratio: Range
+    regions: Tensor,
+    u: Tensor,
+    levels: Sequence[int] | Tensor | None,
+    image_size: Size,
+    scale: Range,
+    ratio: Range,
+    roi: Tensor | None = None,
 ) -> Tensor:
     """The patch pairs of a batch, as a function of uniform numbers.
 
@@ -217,6 +265,8 @@ def all_pairs(
         image_size: (H, W), at least two pixels.
         scale: range of the patch area as a share of the image.
         ratio: range of the aspect, height / width.
+        roi: bool [N, H, W], or [1, H, W] for all: the centers of both patches lie inside. The true cells of `regions` must lie
+            inside by half, as `salient_regions` with the same roi has them. None: everywhere.
 
     Returns:
         int64 [N, S, 7], rows as `PatchPair`; height 0 where nothing fits beside the earlier swaps.
@@ -234,6 +284,7 @@ def all_pairs(
     u = u.double()
     images = torch.arange(n, device=u.device)
     drawn = _drawn(u, count)
+    inside = None if roi is None else roi.expand(n, -1, -1)
     if isinstance(levels, Tensor):
         chosen = list(levels.unbind(1))
     else:  # full_like fills on the device; a tensor of the list would be copied to it, which waits
@@ -243,7 +294,7 @@ def all_pairs(
     for s, level in enumerate(chosen):
         v = u[:, HEAD + s * NUMBERS : HEAD + (s + 1) * NUMBERS]
         h, w = patch_size(TENSORS, v[:, 0], v[:, 1], image_size, scale, ratio)
-        found = _best_pair(regions[images, level.clamp(min=0)].flatten(1), grid, v[:, 2:], h, w, image_size, taken)
+        found = _best_pair(regions[images, level.clamp(min=0)].flatten(1), grid, v[:, 2:], h, w, image_size, taken, inside)
         found = found * (level >= 0)[:, None]
         rows.append(torch.cat((level.clamp(min=0)[:, None], found), 1))
         for top, left in ((found[:, 0], found[:, 1]), (found[:, 2], found[:, 3])):
@@ -251,24 +302,69 @@ def all_pairs(
     return torch.stack(rows, 1)
 
 
-def _best_pair(region: Tensor, grid: int, u: Tensor, h: Tensor, w: Tensor, image: Size, taken: Sequence[Box]) -> Tensor:
+def _best_pair(
+    region: Tensor,
+    grid: int,
+    u: Tensor,
+    h: Tensor,
+    w: Tensor,
+    image: Size,
+    taken: Sequence[Box],
+    inside: Tensor | None,
+) -> Tensor:
     """top_a, left_a, top_b, left_b, height, width [N, 6] of the first attempt that fits; zeros where none does."""
     n, spots = len(u), u.reshape(len(u), CANDIDATES, 2, 3)
     rank = region.cumsum(1)  # [N, G * G]: the running number of a true cell
     total = rank[:, -1:, None]
     wanted = (spots[..., 0] * total).long().minimum(total - 1)  # [N, K, 2]
     cell = torch.searchsorted(rank, (wanted + 1).flatten(1)).reshape(wanted.shape)
-    y, x = pixel(TENSORS, cell, spots[..., 1], spots[..., 2], grid, image)
+    if inside is None:
+        y, x = pixel(TENSORS, cell, spots[..., 1], spots[..., 2], grid, image)
+    else:
+        y, x = _pixels_inside(inside, cell, spots[..., 1], grid)
     sizes = [(h, w)]
     for _ in range(2 * max(image).bit_length()):  # enough to come down to 1x1
         sizes.append(halved(TENSORS, *sizes[-1]))
     tall, wide = (torch.stack(side, 1)[:, :, None] for side in zip(*sizes, strict=True))  # [N, T, 1]
     a, b = (box(TENSORS, (y[:, None, :, j], x[:, None, :, j]), tall, wide, image) for j in (0, 1))  # [N, T, K]
     again = (a[0][:, -1, -1] == b[0][:, -1, -1]) & (a[1][:, -1, -1] == b[1][:, -1, -1])
-    for side, other in zip(b, beside(TENSORS, a[0][:, -1, -1], a[1][:, -1, -1], image), strict=False):
+    last = a[0][:, -1, -1], a[1][:, -1, -1]
+    partner = beside(TENSORS, *last, image) if inside is None else _nexts_inside(inside, *last)
+    for side, other in zip(b, partner, strict=False):
         side[:, -1, -1] = torch.where(again, other, side[:, -1, -1])
-    free = fits(a, b, taken).flatten(1)
+    free = fits(a, b, taken)
+    if inside is not None:
+        images = torch.arange(n, device=u.device)[:, None, None]
+        for y, x in (centre(a), centre(b)):
+            free = free & inside[images, y, x]
+    free = free.flatten(1)
     first = free.to(torch.int8).argmax(1, keepdim=True)  # the first of equal maxima: least halving, then first candidate
     parts = (a[0], a[1], b[0], b[1], tall.expand_as(a[0]), wide.expand_as(a[0]))
     pair: Tensor = torch.cat([part.reshape(n, -1).gather(1, first) for part in parts], 1)
     return pair.mul(free.any(1, keepdim=True))
+
+
+def _pixels_inside(inside: Tensor, cell: Tensor, share: Tensor, grid: int) -> tuple[Tensor, Tensor]:
+    """`_pixel_inside` of masks [N, H, W] for cells and shares [N, K, 2]."""
+    sides = inside.shape[1:]
+    (top, bottom), (left, right) = (window(at, grid, side) for at, side in zip((cell // grid, cell % grid), sides, strict=True))
+    down, along = (torch.arange(side // grid + 2, device=cell.device) for side in sides)  # the longest window
+    y, x = top[..., None, None] + down[:, None], left[..., None, None] + along  # [N, K, 2, h, 1], [N, K, 2, 1, w]
+    within = (y < bottom[..., None, None]) & (x < right[..., None, None])
+    images = torch.arange(len(cell), device=cell.device).reshape(-1, 1, 1, 1, 1)
+    member = (inside[images, y.clamp(max=sides[0] - 1), x.clamp(max=sides[1] - 1)] & within).flatten(3)
+    rank = member.cumsum(-1)
+    total = rank[..., -1]
+    wanted = (share * total).long().minimum(total - 1)
+    spot = (rank <= wanted[..., None]).sum(-1).clamp(max=member.shape[-1] - 1)
+    return (top + spot // len(along)).clamp(max=sides[0] - 1), (left + spot % len(along)).clamp(max=sides[1] - 1)
+
+
+def _nexts_inside(inside: Tensor, y: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    """`_next_inside` of masks [N, H, W] for pixels [N]."""
+    width, flat = inside.shape[2], inside.flatten(1)
+    spots = flat.to(torch.int8).argsort(dim=1, descending=True, stable=True)  # those inside come first, in their order
+    rank = flat.cumsum(1)
+    following = rank.gather(1, (y * width + x)[:, None]) % rank[:, -1:].clamp(min=1)
+    found = spots.gather(1, following)[:, 0]
+    return found // width, found % width

@@ -20,6 +20,7 @@ from .draw import HEAD, NUMBERS, all_pairs, first_levels, first_pairs, levels_by
 from .regions.cells import Guidance
 from .regions.finder import RegionFinder
 from .regions.precompute import precompute
+from .regions.roi import GivenRegion, Inside, checked_roi, inside_of, with_given_region
 from .saliency.checks import check_not_vmapped
 from .saliency.source import SaliencySource
 from .swap import mark_leaf, swap_leaf
@@ -30,7 +31,7 @@ class SaliencySwap(v2.Transform):
     """Swap two patches of the salient region: a normal image becomes a synthetic anomaly that keeps its local appearance.
 
     Each image is divided into cells of saliency and colour, one set per level of the saliency net. The cells are
-    clustered; the region of a level is the cluster of highest mean saliency, or the union of several. Two pixels of a
+    clustered; the region of a level is the union of the clusters of high mean saliency. Two pixels of a
     region are drawn, and the boxes around them are swapped. The pixels of the image are permuted, nothing is blended,
     and the same pairs applied again restore it. Method: CutSwap (Qin, Gu, Yu, Zhang, arXiv 2311.18332); backbone,
     levels, cells, number of clusters, sizes and sampling rule are choices of this library.
@@ -54,6 +55,13 @@ class SaliencySwap(v2.Transform):
         ratio: range of a patch's aspect, height / width, drawn log-uniformly.
         p: probability that an image is changed.
         grid: number of cells along each side of the image, 2 to 255.
+        region: which clusters of a map make its salient region: "salient", those whose mean saliency lies at or above the
+            midpoint between the highest and the lowest mean, so an object of several colours is one region; "top", the one
+            of highest mean saliency alone.
+        roi: where images may be changed: a mask (PIL image, array or tensor [H, W], above zero = inside) for all images,
+            resized to each of them, or the key of a `tv_tensors.Mask` in each sample, a dict, which passes unchanged.
+            Cells that lie inside by less than half are neither clustered nor drawn from, and the centers of both patches
+            lie inside. None: everywhere.
         return_mask: return `(image, tv_tensors.Mask)` for one bare image or batch; uint8 [1, H, W] or [N, 1, H, W] in
             {0, 1}.
         cache: where the regions of images on the CPU are kept, by the values of the image: "memory" (this process, 16 MB
@@ -73,7 +81,7 @@ class SaliencySwap(v2.Transform):
     Raises:
         TypeError: no image in the sample; boxes, key points, videos or arrays in it; unsupported dtypes.
         ValueError: arguments out of range, images smaller than two disjoint patches or of unequal size, non-finite
-            pixels, floats outside of [-0.25, 1.25] without `normalized`.
+            pixels, floats outside of [-0.25, 1.25] without `normalized`, a `roi` that holds no cell of the grid.
 
     >>> image = torch.arange(3 * 32 * 32).reshape(3, 32, 32).remainder(256).to(torch.uint8)
     >>> swap = SaliencySwap()
@@ -95,6 +103,8 @@ class SaliencySwap(v2.Transform):
         ratio: tuple[float, float] = (0.3, 3.3),
         p: float = 1.0,
         grid: int = 24,
+        region: str = "salient",
+        roi: Any = None,
         return_mask: bool = False,
         cache: Any = "memory",
         normalized: MeanStd | None = None,
@@ -103,8 +113,9 @@ class SaliencySwap(v2.Transform):
         self.scale, self.ratio = checked_range("scale", scale, 1.0), checked_range("ratio", ratio, float("inf"))
         self.levels, self.p, self.return_mask = checked_levels(levels), checked_probability(p), bool(return_mask)
         self.normalized = None if normalized is None else checked_mean_std("normalized", normalized)
+        self.roi = checked_roi(roi)
         # The finder is no nn.Module, so the net has no part in parameters(), state_dict() or train().
-        self._finder = RegionFinder(saliency, clustering, grid, cache, self.normalized)
+        self._finder = RegionFinder(saliency, clustering, grid, region, cache, self.normalized)
         if self._finder.num_levels is not None:
             self._chosen_levels(self._finder.num_levels)  # an index out of range is an error now, where L is known
 
@@ -124,12 +135,24 @@ class SaliencySwap(v2.Transform):
         return self._finder.grid
 
     @property
+    def region(self) -> str:
+        """Which clusters make the region: "salient" or "top"."""
+        return self._finder.region
+
+    @property
     def cache(self) -> Any:
         """ "memory", the `RegionCache`, or None."""
         return self._finder.cache
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]  # a compiled model breaks its graph here
     def forward(self, *inputs: Any) -> Any:
+        if isinstance(self.roi, str):
+            out = self._swapped(with_given_region(inputs[0] if len(inputs) == 1 else inputs, self.roi))
+            out[self.roi] = inputs[0][self.roi]
+            return out
+        return self._swapped(*inputs)
+
+    def _swapped(self, *inputs: Any) -> Any:
         if len(inputs) == 1 and is_item(inputs[0]):
             return inputs[0].update(in_place=False, **swapped_fields(self, inputs[0]))
         if not self.return_mask:
@@ -167,11 +190,13 @@ class SaliencySwap(v2.Transform):
         if size[0] * size[1] < 2:
             raise ValueError(f"`image` must have room for two disjoint patches, got (H, W) = {size}")
         per_level = self.levels in ("auto", "all")  # the number of a callable's levels is known after its first call
-        found = self._finder(image) if per_level and self._finder.num_levels is None else None
+        inside = inside_of(self.roi, flat_inputs, image, self.grid)
+        cells = None if inside is None else inside.cells
+        found = self._finder(image, None, cells) if per_level and self._finder.num_levels is None else None
         known = self._finder.num_levels if found is None else found.regions.shape[1]
         count = cast(int, known) if per_level else 1 if self.levels == "random" else len(self.levels)
         u = torch.rand(n, HEAD + count * NUMBERS, dtype=torch.float32, device=device)
-        pairs = (self._pairs_on_host if device.type == "cpu" else self._pairs_on_device)(image, u, size, found)
+        pairs = (self._pairs_on_host if device.type == "cpu" else self._pairs_on_device)(image, u, size, found, inside)
         return {"pairs": pairs, "size": size}
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
@@ -182,7 +207,7 @@ class SaliencySwap(v2.Transform):
         """
         pairs: Tensor = params["pairs"]
         mask = isinstance(inpt, tv_tensors.Mask)
-        if not mask and not is_image(inpt):
+        if isinstance(inpt, GivenRegion) or not (mask or is_image(inpt)):
             return inpt
         if image_size(inpt) != params.get("size", image_size(inpt)):
             raise ValueError(f"`params` must be of an image of (H, W) = {image_size(inpt)}, got those of {params['size']}")
@@ -217,7 +242,7 @@ class SaliencySwap(v2.Transform):
             TypeError: a data set without a length.
             RuntimeError: the folder cannot be written, or no more; it says how many images were kept.
         """
-        return precompute(self._finder, dataset, batch_size, num_workers, device)
+        return precompute(self._finder, self.roi, dataset, batch_size, num_workers, device)
 
     def preview(self, images: Sequence[Any], rows: int = 8) -> PIL.Image.Image:
         """A contact sheet of what this swap does: maps, clusters, boxes, negative and mask, one row per image.
@@ -241,7 +266,20 @@ class SaliencySwap(v2.Transform):
         return AnomalyGenerator(self)
 
     def extra_repr(self) -> str:
-        names = ("saliency", "clustering", "levels", "scale", "ratio", "p", "grid", "return_mask", "cache", "normalized")
+        names = (
+            "saliency",
+            "clustering",
+            "levels",
+            "scale",
+            "ratio",
+            "p",
+            "grid",
+            "region",
+            "roi",
+            "return_mask",
+            "cache",
+            "normalized",
+        )
         return ", ".join(f"{name}={getattr(self, name)!r}" for name in names)
 
     # ---- regions and uniform numbers -> patch pairs --------------------------------------------------------------------
@@ -260,25 +298,33 @@ class SaliencySwap(v2.Transform):
             raise ValueError(f"`levels` must be distinct, got {self.levels}, of which two are one of {count} saliency maps")
         return chosen
 
-    def _pairs_on_host(self, image: Any, u: Tensor, size: tuple[int, int], found: Guidance | None = None) -> Tensor:
+    def _pairs_on_host(
+        self, image: Any, u: Tensor, size: tuple[int, int], found: Guidance | None, inside: Inside | None
+    ) -> Tensor:
         """Every image of a call draws the numbers for S swaps; `found` is what the finder would say of the whole batch."""
         numbers, count = u.tolist(), (u.shape[1] - HEAD) // NUMBERS
         hits = [i for i, row in enumerate(numbers) if row[0] < self.p]
         rows = [[[0] * 7] * count] * len(numbers)
         if hits:
-            regions, spreads = self._finder(image, hits) if found is None else (part[hits] for part in found)
+            cells = None if inside is None else inside.cells
+            regions, spreads = self._finder(image, hits, cells) if found is None else (part[hits] for part in found)
+            masks = None if inside is None else inside.pixels.expand(len(numbers), -1, -1).numpy()
             fixed = self._chosen_levels(regions.shape[1])
             for i, region, spread in zip(hits, regions, spreads.tolist(), strict=True):
                 levels = fixed or first_levels(numbers[i], len(region), spread if self.levels == "auto" else None)
-                rows[i] = first_pairs(region, numbers[i], levels, size, self.scale, self.ratio)
+                mask = None if masks is None else masks[i]
+                rows[i] = first_pairs(region, numbers[i], levels, size, self.scale, self.ratio, mask)
         return torch.from_numpy(np.array(rows, dtype=np.int64))  # a third of the time of torch.tensor
 
-    def _pairs_on_device(self, image: Any, u: Tensor, size: tuple[int, int], found: Guidance | None = None) -> Tensor:
-        regions, spread = (torch.as_tensor(x) for x in found or self._finder(image))
+    def _pairs_on_device(
+        self, image: Any, u: Tensor, size: tuple[int, int], found: Guidance | None, inside: Inside | None
+    ) -> Tensor:
+        cells, pixels = (None, None) if inside is None else (inside.cells, inside.pixels)
+        regions, spread = (torch.as_tensor(x) for x in found or self._finder(image, None, cells))
         levels: Any = self._chosen_levels(regions.shape[1])
         if self.levels == "auto":
             levels = levels_by_spread(u, regions.shape[1], spread)
-        pairs = all_pairs(regions, u, levels, size, self.scale, self.ratio)
+        pairs = all_pairs(regions, u, levels, size, self.scale, self.ratio, pixels)
         return pairs * (u[:, 0] < self.p)[:, None, None]
 
 

@@ -77,7 +77,7 @@ ranges = st.tuples(st.floats(1e-4, 1), st.floats(1e-4, 1)).map(lambda ends: tupl
 def swaps(draw):
     return SaliencySwap(
         draw(maps()),
-        draw(st.sampled_from(["kmeans", KMeans(1), KMeans(9, union=False), KMeans(2, color=False, n_iter=1)])),
+        draw(st.sampled_from(["kmeans", KMeans(1), KMeans(9), KMeans(2, color=False, n_iter=1)])),
         levels=draw(st.sampled_from(["auto", "random", "all", 0, -1])),
         scale=draw(ranges),
         ratio=draw(st.sampled_from([(0.3, 3.3), (1, 1), (0.01, 100), (1e-6, 1e6)])),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import random
-import statistics
 import sys
 
 import cv2
@@ -21,7 +20,8 @@ from torch.utils.data import DataLoader
 from cutswap_transforms import KMeans
 from cutswap_transforms.regions import kmeans, libraries
 from cutswap_transforms.regions.cells import guide, make_cells, salient_regions, spread_of
-from cutswap_transforms.regions.clustering import label_cells, resolve_clustering, top_cluster
+from cutswap_transforms.regions.choose import REGIONS, salient_points
+from cutswap_transforms.regions.clustering import label_cells, resolve_clustering
 from cutswap_transforms.regions.libraries import OpenCVKMeans, SklearnKMeans
 
 NAN, INF = float("nan"), float("inf")
@@ -36,7 +36,7 @@ K_MEANS = {"kmeans": KMeans, "sklearn": SklearnKMeans, "opencv": OpenCVKMeans}
 SPECS = {name: name for name in K_MEANS} | {
     "dbscan": sklearn.cluster.DBSCAN(eps=0.05, min_samples=2),
     "callable": thirds,
-    "object": KMeans(4, saliency_weight=2.0, color=False, n_iter=7, union=False),
+    "object": KMeans(4, saliency_weight=2.0, color=False, n_iter=7),
 }
 
 
@@ -134,7 +134,7 @@ def test_random_numbers_and_threads_are_left_alone(backend):
 # ---- the default and the libraries --------------------------------------------------------------------------------------
 
 
-def reference_k_means(points, n_clusters, n_iter, weight, union):
+def reference_k_means(points, n_clusters, n_iter, weight):
     """Lloyd's algorithm by loops over clusters and points, in Python's float64."""
     saliency = [p[0] for p in points]
     labels = [min(int(value * n_clusters), n_clusters - 1) for value in saliency]
@@ -146,20 +146,17 @@ def reference_k_means(points, n_clusters, n_iter, weight, union):
             centres[j] = [sum(column) / len(members) for column in zip(*members, strict=True)]
         distances = [{j: sum((a - b) ** 2 for a, b in zip(p, c, strict=True)) for j, c in centres.items()} for p in points]
         labels = [min(sorted(d), key=d.get) for d in distances]
-    means = {j: statistics.fmean(v for v, label in zip(saliency, labels, strict=True) if label == j) for j in set(labels)}
-    middle, highest = (max(means.values()) + min(means.values())) / 2, max(means, key=means.get)
-    return [highest if union and means[label] >= middle else label for label in labels]
+    return labels
 
 
-@pytest.mark.parametrize("union", [True, False])
 @pytest.mark.parametrize("n_clusters", [1, 2, 3, 7])
 @pytest.mark.parametrize(("n_iter", "columns", "weight"), [(1, 4, 0.5), (3, 1, 1.0), (10, 4, 0.5), (40, 4, 2.0)])
-def test_kmeans_equals_the_reference(n_clusters, n_iter, columns, weight, union):
-    options = {"saliency_weight": weight, "n_iter": n_iter, "union": union}
+def test_kmeans_equals_the_reference(n_clusters, n_iter, columns, weight):
+    options = {"saliency_weight": weight, "n_iter": n_iter}
     for seed in range(3):
         points = points_of(83, columns, seed=seed)
         for color, seen in ((True, points), (False, points[:, :1])):
-            expected = reference_k_means(seen.double().tolist(), n_clusters, n_iter, weight, union)
+            expected = reference_k_means(seen.double().tolist(), n_clusters, n_iter, weight)
             assert KMeans(n_clusters, color=color, **options)(points).tolist() == expected
 
 
@@ -170,7 +167,7 @@ def test_the_libraries_agree_with_the_default(name, n_points):
     points = points_of(4, n_points, 4, seed=n_points)
     for n_clusters in (2, 3):
         ours, theirs = KMeans(n_clusters, n_iter=90)(points), K_MEANS[name](n_clusters, n_iter=90)(points)
-        same = (top_cluster(points[..., 0].numpy(), x.numpy(), n_clusters) for x in (ours, theirs))
+        same = (salient_points(points[..., 0].numpy(), x.numpy(), n_clusters, "salient") for x in (ours, theirs))
         assert np.mean(np.equal(*same)) == 1.0
 
 
@@ -203,17 +200,6 @@ def test_an_empty_cluster_is_never_nearest_and_brings_no_inf_into_a_product():
     assert kmeans.lloyd(np, points, np.full((1, 7), -1), 4, 5).tolist() == [[-1] * 7]
 
 
-def test_a_union_joins_the_clusters_above_the_midpoint_of_their_mean_saliency():
-    saliency = torch.tensor([0.9, 0.7, 0.49, 0.1]).repeat_interleave(3)  # the midpoint is 0.5
-    colours = torch.tensor([0.0, 5.0, 10.0, 15.0]).repeat_interleave(3)
-    points = torch.stack((saliency, colours), 1)
-    apart, joined = KMeans(4, union=False)(points), KMeans(4)(points)
-    assert apart.unique().tolist() == [0, 1, 2, 3] and joined.unique().tolist() == [0, 1, 3]
-    assert torch.equal(joined == joined[0], saliency > 0.5) and torch.equal(joined[6:], apart[6:])
-    assert top_cluster(saliency.numpy(), joined.numpy(), 4).tolist() == (saliency > 0.5).tolist()
-    assert KMeans(4)(torch.full((5, 2), NAN)).tolist() == [-1] * 5
-
-
 @given(
     st.lists(st.lists(st.sampled_from([NAN, INF, *(i / 16 for i in range(17))]), min_size=18, max_size=18), min_size=1),
     st.integers(1, 6),
@@ -221,14 +207,12 @@ def test_a_union_joins_the_clusters_above_the_midpoint_of_their_mean_saliency():
 def test_numpy_and_torch_do_the_same(rows, n_clusters):
     """In sixteenths all sums are exact, so only a different formula could give another label."""
     points = torch.tensor(rows).reshape(-1, 9, 2)
-    for union in (False, True):
-        ours = KMeans(n_clusters, n_iter=1, saliency_weight=1.0, union=union)
-        labels = [ours.label(points.numpy()), ours.label(points)]
-        regions = [
-            top_cluster(points[..., 0].numpy(), labels[0], n_clusters),
-            top_cluster(points[..., 0], labels[1], n_clusters),
-        ]
-        assert all(np.array_equal(a, b.numpy()) for a, b in (labels, regions))
+    ours = KMeans(n_clusters, n_iter=1, saliency_weight=1.0)
+    labels = [ours.label(points.numpy()), ours.label(points)]
+    assert np.array_equal(labels[0], labels[1].numpy())
+    for region in REGIONS:
+        found = salient_points(points[..., 0].numpy(), labels[0], n_clusters, region)
+        assert np.array_equal(found, salient_points(points[..., 0], labels[1], n_clusters, region).numpy())
 
 
 def test_an_accelerator_is_never_waited_for():
@@ -263,7 +247,6 @@ def test_cuda_finds_the_regions_of_the_cpu():
         ({"n_clusters": 4.0}, TypeError, r"`n_clusters` must be an int, got 4\.0"),
         ({"n_iter": True}, TypeError, "`n_iter` must be an int, got True"),
         ({"color": 1}, TypeError, "`color` must be True or False, got 1"),
-        ({"union": 0}, TypeError, "`union` must be True or False, got 0"),
         ({"saliency_weight": "1"}, TypeError, "`saliency_weight` must be a number, got '1'"),
         ({"saliency_weight": 0}, ValueError, "`saliency_weight` must be positive and finite, got 0"),
         ({"saliency_weight": INF}, ValueError, "`saliency_weight` must be positive and finite, got inf"),
@@ -285,13 +268,12 @@ def test_points_are_checked():
 
 
 def test_a_kmeans_shows_its_arguments_and_each_choice_has_its_own_fingerprint():
-    assert repr(KMeans(5)) == "KMeans(n_clusters=5, saliency_weight=0.5, color=True, n_iter=10, union=True)"
+    assert repr(KMeans(5)) == "KMeans(n_clusters=5, saliency_weight=0.5, color=True, n_iter=10)"
     assert KMeans(5) == KMeans(5) != SklearnKMeans(5)
     choices = [
         KMeans(),
         KMeans(3),
         KMeans(color=False),
-        KMeans(union=False),
         KMeans(n_iter=3),
         KMeans(saliency_weight=1),
         SklearnKMeans(),
@@ -350,7 +332,7 @@ def test_a_subclass_of_the_kmeans_is_called_for_its_own_labels():
             return torch.where(labels == labels.max(), -1, labels)
 
     values = torch.tensor([[[0.0, 0.5, 0.5, 1.0]]]).reshape(1, 2, 2)
-    region = salient_regions([values], torch.zeros(1, 3, 2, 2, dtype=torch.uint8), Lowest(3, union=False), 2)
+    region = salient_regions([values], torch.zeros(1, 3, 2, 2, dtype=torch.uint8), Lowest(3), 2, region="top")
     assert region.tolist() == [[[[False, True], [True, False]]]]
 
 
@@ -490,23 +472,12 @@ def test_holes_are_never_salient_and_do_not_move_the_rest():
 
 def test_a_span_beyond_float32_is_no_hole():
     values = torch.tensor([[[-3e38, 0.0], [1e38, 3e38]]])
-    region = salient_regions([values], torch.zeros(1, 3, 2, 2, dtype=torch.uint8), KMeans(union=False), 2)
+    region = salient_regions([values], torch.zeros(1, 3, 2, 2, dtype=torch.uint8), KMeans(), 2, region="top")
     assert region.tolist() == [[[[False, False], [False, True]]]]
 
 
 def test_all_noise_is_the_whole_image():
     assert salient_regions([torch.rand(1, 5, 5)], scene()[None], lambda p: torch.full((len(p),), -1), 8).all()
-
-
-@given(st.integers(0, 10**6), st.integers(1, 9))
-def test_the_region_is_the_cluster_of_highest_mean(seed, count):
-    rng = np.random.default_rng(seed)
-    saliency, labels = rng.random((2, 30)), rng.integers(-1, count, (2, 30))
-    region = top_cluster(saliency, labels, count)
-    for n in range(2):
-        means = {k: saliency[n][labels[n] == k].mean() for k in range(count) if (labels[n] == k).any()}
-        expected = labels[n] == max(means, key=means.get) if means else np.zeros(30, bool)
-        assert np.array_equal(region[n], expected)
 
 
 def test_regions_follow_the_object_and_not_the_blob():

@@ -11,6 +11,7 @@ from torch import Tensor
 from .._images import eight_bits, image_size
 from ..draw import PatchPair
 from ..regions.cells import cluster_cells, make_cells, pick_regions, spread_of
+from ..regions.roi import inside_of
 from ..saliency.source import native_maps
 from ..swap import patch_mask
 from .panels import boxes, fitted, heat_map, level_clusters, picture
@@ -50,9 +51,10 @@ def found_steps(image: Any, swap: Any, side: int) -> Found:
     """
     seen = _seen(image, swap)
     maps = native_maps(swap.saliency, seen)
-    cells = make_cells(maps, seen, swap.grid)
+    inside = inside_of(swap.roi, [image], image, swap.grid)
+    cells = make_cells(maps, seen, swap.grid, None if inside is None else inside.cells.cpu())
     labels, k = cluster_cells(cells, swap.clustering)
-    regions = pick_regions(cells, labels, k)
+    regions = pick_regions(cells, labels, k, swap.region)
     grids = [torch.from_numpy(x[0]).reshape(-1, swap.grid, swap.grid) for x in (cells.points[..., 0], labels, regions)]
     photo = fitted(picture(seen[0]), side)
     return Found(

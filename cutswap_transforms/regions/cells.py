@@ -14,8 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..saliency.maps import squashed
-from .clustering import label_cells, top_cluster
+from .choose import checked_region, salient_points
+from .clustering import label_cells
 from .kmeans import as_dtype
+from .roi import cells_inside
 
 
 class Guidance(NamedTuple):
@@ -32,10 +34,16 @@ class Cells(NamedTuple):
     flat: Any  # bool [N, L]: the map has one finite value, or none
     mask: Any  # bool [N, L]: the map has two values, so it is a mask already
     covered: Any  # bool [N, L, P]: the cells that such a mask covers by half; if there is none, those it covers most
+    inside: Any  # bool [N, 1, P], the cells of the region of interest; None: all
 
 
-def make_cells(maps: list[Tensor], images: Tensor, grid: int) -> Cells:
-    """The cells of images uint8 [N, 3, H, W] and their maps, L tensors [N, h_l, w_l] of any range."""
+def make_cells(maps: list[Tensor], images: Tensor, grid: int, inside: Tensor | None = None) -> Cells:
+    """The cells of images uint8 [N, 3, H, W] and their maps, L tensors [N, h_l, w_l] of any range.
+
+    Args:
+        inside: bool [N or 1, P], the cells of a region of interest. The others are never salient, and do not count for the
+            range of the saliency.
+    """
     host = images.device.type == "cpu"
     xp: Any = np if host else torch
     maps = [m.detach() if m.dtype in (torch.float32, torch.float64) else m.detach().float() for m in maps]
@@ -49,19 +57,23 @@ def make_cells(maps: list[Tensor], images: Tensor, grid: int) -> Cells:
     saliency = as_dtype(saliency, "float64")  # a span may be beyond float32
     flat = ~(low < high)  # asked of the map itself: resampling gives a flat map a span of rounding errors
     mask = xp.stack(two_valued, 1)
+    within = None if inside is None else _array(host, inside)[:, None]  # [N, 1, P]
+    lowest, highest = (saliency if within is None else xp.where(within, saliency, far) for far in (float("inf"), -float("inf")))
     covered = mask[..., None]
     if not host or mask.any():  # rare on the host, and not asked on a device
-        covered = _covered(xp, saliency, as_dtype(low, "float64")[..., None], as_dtype(high, "float64")[..., None])
-    least = xp.amin(saliency, -1)[..., None]
-    span = xp.amax(saliency, -1)[..., None] - least
+        covered = _covered(xp, highest, as_dtype(low, "float64")[..., None], as_dtype(high, "float64")[..., None])
+    least = xp.amin(lowest, -1)[..., None]
+    span = xp.amax(highest, -1)[..., None] - least
     saliency = (saliency - least) / xp.where((span > 0) & ~flat[..., None], span, float("inf"))
     if holes is not None:
         saliency = xp.where(_array(host, holes), float("nan"), saliency)
+    if within is not None:
+        saliency = xp.where(within, saliency, float("nan"))
     colours = _array(host, squashed(images, grid).flatten(2))[:, :, None] * (1 / 255)  # [N, 3, 1, P]
     r, g, b = colours[:, 0], colours[:, 1], colours[:, 2]
     columns = (saliency, (r + g + b) * (1 / 3), r - g, (r + g) * 0.5 - b)
     points = xp.stack([xp.broadcast_to(c, saliency.shape) for c in columns], -1)
-    return Cells(as_dtype(points, "float32"), flat, mask, covered)
+    return Cells(as_dtype(points, "float32"), flat, mask, covered, within)
 
 
 def _covered(xp: Any, values: Any, low: Any, high: Any) -> Any:
@@ -97,9 +109,16 @@ def _resized(m: Tensor, grid: int) -> Tensor:
     return F.interpolate(m[:, None], size=(grid, grid), mode="bilinear", antialias=finer).flatten(1)
 
 
-def salient_regions(maps: list[Tensor], images: Tensor, clustering: Any, grid: int = 24) -> Tensor:
-    """The salient region of every level: the cluster of highest mean saliency among the cells of the grid. (The default
-    k-means joins all clusters of high saliency.)
+def salient_regions(
+    maps: list[Tensor],
+    images: Tensor,
+    clustering: Any,
+    grid: int = 24,
+    *,
+    region: str = "salient",
+    roi: Tensor | None = None,
+) -> Tensor:
+    """The salient region of every level among the cells of the grid: the clusters of high mean saliency.
 
     A map of two values is a mask already: its region is the cells that it covers by half, or, if there is none, those
     that it covers at least half as much as any cell. A map of one finite value or none says nothing: its region is all
@@ -111,22 +130,32 @@ def salient_regions(maps: list[Tensor], images: Tensor, clustering: Any, grid: i
         images: uint8 [N, 3, H, W].
         clustering: `KMeans` or another backend, points float32 [P, 4] -> integer labels [P].
         grid: G, the number of cells along each side of the image.
+        region: "salient": the clusters whose mean saliency lies at or above the midpoint between the highest and the lowest
+            mean, so an object of several colours is one region; "top": the cluster of highest mean saliency alone.
+        roi: bool [N, H, W], or [1, H, W] for all: where pixels may be swapped. Only cells that lie inside by half are
+            clustered and chosen. None: everywhere.
 
     Returns:
         bool [N, L, G, G], each with at least one true cell.
+
+    Raises:
+        ValueError: another `region`, or (on the CPU) a roi without a cell.
 
     >>> image = torch.zeros(1, 3, 4, 4, dtype=torch.uint8)
     >>> salient_regions([torch.tensor([[[0.0, 3.0]]])], image, lambda points: points[:, 0] > 0.5, grid=2).tolist()
     [[[[False, True], [False, True]]]]
     """
-    regions: Tensor = guide(maps, images, clustering, grid).regions
+    inside = None if roi is None else cells_inside(roi, grid)
+    regions: Tensor = guide(maps, images, clustering, grid, checked_region(region), inside).regions
     return regions
 
 
-def guide(maps: list[Tensor], images: Tensor, clustering: Any, grid: int) -> Guidance:
-    """`salient_regions`, and how evenly the saliency is spread; tensors."""
-    cells = make_cells(maps, images, grid)
-    regions = pick_regions(cells, *cluster_cells(cells, clustering))
+def guide(
+    maps: list[Tensor], images: Tensor, clustering: Any, grid: int, region: str = "salient", inside: Tensor | None = None
+) -> Guidance:
+    """`salient_regions`, and how evenly the saliency is spread; tensors. `inside` as in `make_cells`."""
+    cells = make_cells(maps, images, grid, inside)
+    regions = pick_regions(cells, *cluster_cells(cells, clustering), region)
     found = (regions.reshape(*regions.shape[:2], grid, grid), spread_of(cells))
     return Guidance(*(x if isinstance(x, Tensor) else torch.from_numpy(x) for x in found))
 
@@ -151,10 +180,13 @@ def cluster_cells(cells: Cells, clustering: Any) -> tuple[Any, int]:
     return labels.reshape(shape[:3]), k
 
 
-def pick_regions(cells: Cells, labels: Any, k: int) -> Any:
+def pick_regions(cells: Cells, labels: Any, k: int, region: str) -> Any:
     """The region bool [N, L, P] among clustered cells, by the rules of `salient_regions`."""
     xp: Any = torch if isinstance(labels, Tensor) else np
     saliency = cells.points[..., 0]
-    region = top_cluster(saliency, labels, k)
-    region = xp.where(cells.mask[..., None], cells.covered & ~xp.isnan(saliency), region)
-    return region | cells.flat[..., None] | ~region.any(-1)[..., None]
+    found = salient_points(saliency, labels, k, region)
+    found = xp.where(cells.mask[..., None], cells.covered & ~xp.isnan(saliency), found)
+    if cells.inside is None:
+        return found | cells.flat[..., None] | ~found.any(-1)[..., None]
+    found = (found | cells.flat[..., None]) & cells.inside
+    return found | (cells.inside & ~found.any(-1)[..., None])

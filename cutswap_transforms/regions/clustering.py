@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .kmeans import KMeans, cluster_means
+from .kmeans import KMeans
 from .libraries import OpenCVKMeans, SklearnKMeans, one_thread_in_workers
 
 _NAMES: dict[str, Callable[[], KMeans]] = {"kmeans": KMeans, "sklearn": SklearnKMeans, "opencv": OpenCVKMeans}
@@ -88,18 +88,3 @@ def _labels_of(clustering: Any, points: Tensor) -> Tensor:
         shapes = f"shape {tuple(points.shape[:-1])}, got {tuple(labels.shape)}"
         raise ValueError(f"`clustering` must return one label per point, {shapes} from {clustering!r}")
     return labels.to(torch.int64)
-
-
-def top_cluster(saliency: Any, labels: Any, k: int) -> Any:
-    """The points of the cluster of highest mean saliency, of equal ones the first; none where all is noise.
-
-    Args:
-        saliency: float [..., P], an array of NumPy or torch; ignored where the label is -1.
-        labels: int64 [..., P] below k.
-
-    Returns:
-        bool [..., P].
-    """
-    xp: Any = torch if isinstance(labels, Tensor) else np
-    means = cluster_means(xp, saliency, labels, k)
-    return (labels == means.argmax(-1)[..., None]) & (labels >= 0)

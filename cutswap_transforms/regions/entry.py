@@ -30,9 +30,11 @@ def unpack(entry: bytes, grid: int, levels: int | None = None) -> tuple[Regions,
     return (regions, entry[2]) if regions.any((1, 2)).all() else None
 
 
-def content_key(settings: bytes, pixels: npt.NDArray[np.uint8]) -> bytes:
-    """24 bytes from a digest of the settings and the values of one image uint8 [H, W, 3], the order of PIL's memory."""
-    digest = hashlib.sha256(settings + f"{pixels.shape}".encode())
+def content_key(settings: bytes, pixels: npt.NDArray[np.uint8], inside: npt.NDArray[np.bool_] | None = None) -> bytes:
+    """24 bytes from a digest of the settings, the values of one image uint8 [H, W, 3], the order of PIL's memory, and the
+    cells of its region of interest, where there is one."""
+    cells = b"" if inside is None else np.packbits(inside).tobytes()
+    digest = hashlib.sha256(settings + f"{pixels.shape}".encode() + cells)
     for part in _condensed(pixels):
         digest.update(part)
     return settings[:PREFIX] + digest.digest()[:16]

@@ -6,12 +6,18 @@ NumPy on the host, where the overhead of a call decides, and torch on a device, 
 
 from __future__ import annotations
 
-from dataclasses import KW_ONLY, dataclass
+import warnings
+from dataclasses import KW_ONLY, InitVar, dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+
+_UNION = (
+    "`union` of KMeans is deprecated and will go: the region is chosen for every backend alike by "
+    'SaliencySwap(region="salient"), the default, which was union=True, or region="top", which was union=False'
+)
 
 
 @dataclass(frozen=True)
@@ -24,8 +30,7 @@ class KMeans:
             follow the saliency map, less makes regions that follow the colours.
         color: False clusters by the first column alone.
         n_iter: number of rounds, at least 1. On the host it stops as soon as no label changes, with the same result.
-        union: join the clusters whose mean saliency lies above the midpoint between the highest and the lowest, so an object
-            of several colours is one region. False leaves the clusters apart, and the region is the most salient one.
+        union: deprecated. Which clusters make the region is `SaliencySwap(region=...)` now.
 
     The start cuts the range [0, 1] of saliency into equal parts, so the few cells of a peak begin as a cluster of their own.
     A cluster that loses all its points stays empty.
@@ -33,6 +38,9 @@ class KMeans:
     Raises:
         TypeError: an argument of a wrong kind.
         ValueError: `n_clusters` or `n_iter` below 1, `saliency_weight` not positive and finite.
+
+    Warns:
+        DeprecationWarning: `union` is given.
 
     >>> KMeans(2)(torch.tensor([[0.9], [0.1], [0.0], [0.8], [float("nan")]]))
     tensor([ 1,  0,  0,  1, -1])
@@ -43,27 +51,29 @@ class KMeans:
     saliency_weight: float = 0.5
     color: bool = True
     n_iter: int = 10
-    union: bool = True
+    union: InitVar[bool | None] = None
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, union: bool | None) -> None:
         for name in ("n_clusters", "n_iter"):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool):
                 raise TypeError(f"`{name}` must be an int, got {value!r}")
             if value < 1:
                 raise ValueError(f"`{name}` must be at least 1, got {value}")
-        for name in ("color", "union"):
-            if not isinstance(getattr(self, name), bool):
-                raise TypeError(f"`{name}` must be True or False, got {getattr(self, name)!r}")
+        if not isinstance(self.color, bool):
+            raise TypeError(f"`color` must be True or False, got {self.color!r}")
         if not isinstance(self.saliency_weight, (int, float)) or isinstance(self.saliency_weight, bool):
             raise TypeError(f"`saliency_weight` must be a number, got {self.saliency_weight!r}")
         if not 0 < self.saliency_weight < float("inf"):
             raise ValueError(f"`saliency_weight` must be positive and finite, got {self.saliency_weight}")
+        if union is not None:
+            warnings.warn(_UNION, DeprecationWarning, stacklevel=3)
+            object.__setattr__(self, "top_alone", not union)
 
     @property
     def fingerprint(self) -> str:
         """All that the labels depend on. The version rises when the same arguments come to give other labels."""
-        return f"{self!r} v4"
+        return f"{self!r} v5"
 
     def __call__(self, points: Tensor) -> Tensor:
         """Label points [P, D] or, M sets at once, [M, P, D].
@@ -91,32 +101,11 @@ class KMeans:
         start = xp.where(finite, labels, -1)
         x[..., 0] *= self.saliency_weight
         found = self._partition(xp, x, finite, start)
-        found = _merged(xp, points[..., 0], found, self.n_clusters) if self.union else found
         return as_dtype(found, "int64")  # NumPy 1 has other default integers on some systems
 
     def _partition(self, xp: Any, x: Any, finite: Any, start: Any) -> Any:
         """Labels int64 [M, P] of points float64 [M, P, D] from the starting ones; all have -1 where not finite."""
         return lloyd(xp, x, start, self.n_clusters, self.n_iter)
-
-
-def cluster_means(xp: Any, saliency: Any, labels: Any, k: int) -> Any:
-    """Mean saliency float64 [..., k] of the clusters, -1 where one is empty; labels int64 [..., P] below k, -1 is noise."""
-    numbers = np.arange(k) if xp is np else torch.arange(k, device=labels.device)
-    member = labels[..., None, :] == numbers[:, None]  # [..., k, P]
-    columns = xp.stack((xp.where(labels >= 0, saliency, 0.0), xp.ones_like(saliency)), -1)  # one product: sums and sizes
-    sums = as_dtype(member, "float64") @ as_dtype(columns, "float64")  # [..., k, 2]
-    return xp.where(sums[..., 1] > 0, sums[..., 0] / sums[..., 1].clip(1), -1.0)  # saliency is never negative
-
-
-def _merged(xp: Any, saliency: Any, labels: Any, k: int) -> Any:
-    """Labels int64 [M, P] in which the clusters above the midpoint between the highest and the lowest mean are one."""
-    means = cluster_means(xp, saliency, labels, k)  # [M, k]
-    low = xp.amin(xp.where(means < 0, float("inf"), means), -1)
-    middle = (xp.amax(means, -1) + low) * 0.5
-    numbers = xp.arange(k) if xp is np else xp.arange(k, device=labels.device)
-    joined = xp.where(means >= middle[:, None], means.argmax(-1)[:, None], numbers)
-    found = np.take_along_axis(joined, labels.clip(0), 1) if xp is np else joined.gather(1, labels.clip(0))
-    return xp.where(labels < 0, -1, found)
 
 
 def _checked_points(points: Tensor) -> Tensor:

@@ -21,8 +21,8 @@ class LibraryKMeans(KMeans):
 
     module, extra = "", ""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def __post_init__(self, union: bool | None) -> None:
+        super().__post_init__(union)
         self._library()  # a missing extra shows at construction, not in a loader worker
 
     @property

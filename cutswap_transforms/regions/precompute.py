@@ -20,6 +20,7 @@ from .._images import check_sample, eight_bits, image_leaves, is_item, pil_order
 from .entry import content_key
 from .finder import RegionFinder
 from .memory import Memory
+from .roi import Roi, inside_of, with_given_region
 from .store import RegionCache
 
 T = TypeVar("T")
@@ -27,11 +28,16 @@ _log = logging.getLogger("cutswap_transforms")
 _LOG_EVERY = 10.0  # seconds
 _WAITING = 4  # batches of images of unequal size
 
-Keyed = tuple[bytes, npt.NDArray[np.uint8]]  # the key of an image and the image [H, W, 3]
+Keyed = tuple[bytes, npt.NDArray[np.uint8], Any]  # the key of an image, the image [H, W, 3], its cells of interest or None
 
 
 def precompute(
-    finder: RegionFinder, dataset: Dataset[Any], batch_size: int, num_workers: int, device: torch.device | str | None
+    finder: RegionFinder,
+    roi: Roi | str | None,
+    dataset: Dataset[Any],
+    batch_size: int,
+    num_workers: int,
+    device: torch.device | str | None,
 ) -> int:
     """See `SaliencySwap.precompute`."""
     store = finder.store
@@ -41,26 +47,28 @@ def precompute(
         raise TypeError(f"`dataset` must be a map-style data set with a length, got {type(dataset).__name__}")
     mine = _share_of_this_rank(dataset)
     own = torch.Generator()  # the loader would draw a seed from the global generator
-    loader = DataLoader(mine, batch_size=batch_size, num_workers=num_workers, collate_fn=_Keys(finder), generator=own)
+    loader = DataLoader(mine, batch_size=batch_size, num_workers=num_workers, collate_fn=_Keys(finder, roi), generator=own)
     waiting: dict[tuple[int, ...], list[Keyed]] = defaultdict(list)
     done = 0
 
     def flush(group: list[Keyed]) -> int:
         """Compute and store a group of images of one size, and empty it."""
-        keys, images = [key for key, _ in group], [image for _, image in group]
+        keys, images = [row[0] for row in group], [row[1] for row in group]
         if group:
-            finder.fill(keys, torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).to(device or "cpu"))
+            cells = [row[2] for row in group if row[2] is not None]
+            inside = torch.from_numpy(np.stack(cells)).to(device or "cpu") if cells else None
+            finder.fill(keys, torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).to(device or "cpu"), inside)
             _check_stored(store, done)
         group.clear()
         return len(keys)
 
     for batch in progress(loader, len(cast(Sized, mine))):
-        unknown = set(store.missing([key for key, _ in batch]))
-        for key, image in batch:
+        unknown = set(store.missing([key for key, *_ in batch]))
+        for key, image, cells in batch:
             if key in unknown:
                 unknown.discard(key)  # the same image twice
                 group = waiting[tuple(image.shape)]
-                group.append((key, image))
+                group.append((key, image, cells))
                 done += flush(group) if len(group) == batch_size else 0
         # Images of many sizes must not pile up in memory, nor stay unstored.
         while sum(map(len, waiting.values())) > _WAITING * batch_size:
@@ -84,16 +92,22 @@ class _Keys:
     Images are arrays, not tensors: a worker passes each tensor as an open file, and their number is limited.
     """
 
-    def __init__(self, finder: RegionFinder) -> None:
-        self.settings, self.normalized = finder.settings, finder.normalized
+    def __init__(self, finder: RegionFinder, roi: Roi | str | None) -> None:
+        self.settings, self.normalized, self.grid, self.roi = finder.settings, finder.normalized, finder.grid, roi
 
     def __call__(self, samples: list[Any]) -> list[Keyed]:
         found = []
         for sample in samples:
+            sample = with_given_region(sample, self.roi) if isinstance(self.roi, str) else sample
             leaves = tree_leaves(sample.image if is_item(sample) else sample)
             check_sample(leaves)
-            images = pil_order(eight_bits(image_leaves(leaves)[0], self.normalized))
-            found += [(content_key(self.settings, image), np.ascontiguousarray(image)) for image in images]
+            guiding = image_leaves(leaves)[0]
+            images = pil_order(eight_bits(guiding, self.normalized))
+            inside = inside_of(self.roi, leaves, guiding, self.grid)
+            cells = [None] * len(images) if inside is None else inside.cells.expand(len(images), -1).numpy()
+            found += [
+                (content_key(self.settings, x, c), np.ascontiguousarray(x), c) for x, c in zip(images, cells, strict=True)
+            ]
         return found
 
 
