@@ -49,7 +49,7 @@ def make_negatives(
         saliency_size: the side of the saliency net's input.
         kmeans: clusters the cells of the guided swap; by default `KMeans()`.
         variation: rule, feather and jitter of VariedSwap, for the controls too.
-        swap: levels, scale and grid of SaliencySwap. The controls see the same map at every level, so with
+        swap: levels, scale, grid and region of SaliencySwap. The controls see the same map at every level, so with
             several levels they swap as often; with "auto" they make one swap.
     """
     if augmentation not in AUGMENTATIONS:

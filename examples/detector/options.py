@@ -26,7 +26,7 @@ from .tuning import LOGGERS, LOSSES
 SETTINGS = (
     *("features", "size", "white", "skip_unreadable", "seed", "steps", "batch", "lr", "weight_decay", "tune_from", "loss"),
     *("precision", "densities", "fusion", "negatives", "saliency", "saliency_size", "levels", "grid", "clusters"),
-    *("saliency_weight", "color", "union", "scale", "rule", "feather", "jitter"),
+    *("saliency_weight", "color", "region", "scale", "rule", "feather", "jitter"),
 )
 # The paper's way: a classifier's pooled features and one Gaussian.
 PRESETS = {"paper": {"loss": "image", "densities": ["pooled"], "fusion": "mean", "steps": 300, "batch": 16, "size": 160}}
@@ -76,7 +76,9 @@ def add_negatives(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--clusters", type=int, default=4, help="of the k-means (default 4)")
     group.add_argument("--saliency-weight", type=float, default=0.5, help="of saliency beside colour (default 0.5)")
     group.add_argument("--color", action=argparse.BooleanOptionalAction, default=True, help="cluster by colour as well")
-    group.add_argument("--union", action=argparse.BooleanOptionalAction, default=True, help="join the salient clusters")
+    group.add_argument(
+        "--region", choices=("salient", "top"), default="salient", help="the salient clusters (default), or the top one"
+    )
     group.add_argument("--scale", type=float, nargs=2, default=[0.002, 0.03], metavar=("LOW", "HIGH"), help="area of a patch")
     group.add_argument("--rule", default="any", help="choice among eight pairs: near, far, alike, unlike, visible (ablation)")
     group.add_argument("--feather", type=int, default=0, metavar="PX", help="soften the seams (ablation)")
@@ -164,11 +166,12 @@ def negatives_of(args: argparse.Namespace) -> list[Negative]:
             args.negatives,
             args.saliency,
             saliency_size=args.saliency_size,
-            kmeans=KMeans(args.clusters, saliency_weight=args.saliency_weight, color=args.color, union=args.union),
+            kmeans=KMeans(args.clusters, saliency_weight=args.saliency_weight, color=args.color),
             variation=None if plain else {"rule": args.rule, "feather": args.feather, "jitter": args.jitter},
             levels=args.levels,
             scale=tuple(args.scale),
             grid=args.grid,
+            region=args.region,
         )
     except (ValueError, OSError) as error:
         raise DataError(str(error)) from error
