@@ -4,26 +4,38 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import chain, repeat
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from .layouts import Layout, Shape, layouts
 
 LEVELS = 4
 
 
 @dataclass(frozen=True, eq=False)
 class Call:
-    """What a module was given and returned. A side is 0 where the tensor is no square map [N, K, s, s]."""
+    """What a module was given and returned."""
 
     name: str
+    given: Shape  # of its first tensor, () where it has none
     output: Tensor
     version: int  # the output's version counter when it was returned: in-place changes raise it
-    input_side: int
-    side: int
     is_block: bool  # has modules within
     is_layer: bool  # has weights of its own
+    input_layout: Layout | None = None  # where these are square maps; see `with_layouts`
+    layout: Layout | None = None
+
+    @property
+    def side(self) -> int:
+        return self.layout.side if self.layout else 0
+
+    @property
+    def input_side(self) -> int:
+        return self.input_layout.side if self.input_layout else 0
 
     @property
     def overwritten(self) -> bool:
@@ -45,50 +57,84 @@ def forward_hooks(module: nn.Module, hook: Any, names: Sequence[str] | None = No
             handle.remove()
 
 
-def record_calls(module: nn.Module, x: Tensor) -> tuple[list[Call], Any]:
-    """All calls of modules that return a tensor, in the order in which they end, and the net's output."""
-    calls: list[Call] = []
+def record_calls(module: nn.Module, x: Tensor, calls: list[Call]) -> Any:
+    """Append all calls of modules that return a tensor, in the order in which they end; returns the net's output.
+
+    Where the net fails, `calls` holds those up to there."""
 
     def record(name: str, mod: nn.Module, args: tuple[Any, ...], out: Any) -> None:
         if isinstance(out, Tensor):
-            given = next((a for a in args if isinstance(a, Tensor)), None)
+            given = next((tuple(a.shape) for a in args if isinstance(a, Tensor)), ())
             block, layer = bool(list(mod.children())), bool(list(mod.parameters(recurse=False)))
-            calls.append(Call(name, out, out._version, _side(given), _side(out), block, layer))
+            calls.append(Call(name, given, out, out._version, block, layer))
 
     with forward_hooks(module, record), torch.no_grad():
-        output = module(x)
-    return calls, output
+        return module(x)
 
 
-def _side(x: Tensor | None) -> int:
-    return x.shape[2] if x is not None and x.ndim == 4 and x.shape[2] == x.shape[3] else 0
+def with_layouts(calls: Sequence[Call], others: Sequence[Call], ratio: float) -> list[Call]:
+    """The calls with what their tensors are maps of, from those of the same net at another size.
+
+    Args:
+        others: as many as the net made there before it failed.
+        ratio: that size / this size.
+    """
+    shapes, other = [], []
+    for call, same in zip(calls, chain(others, repeat(None)), strict=False):
+        alike = same is not None and same.name == call.name
+        shapes += [call.given, tuple(call.output.shape)]
+        other += [same.given, tuple(same.output.shape)] if same is not None and alike else [None, None]
+    found = layouts(shapes, other, ratio)
+    return [replace(c, input_layout=found[2 * i], layout=found[2 * i + 1]) for i, c in enumerate(calls)]
 
 
 def find_layers(calls: Sequence[Call], model: str) -> tuple[str, ...]:
-    """Names of the last block of each resolution stage, from fine to coarse, the four coarsest at most.
+    """Names of the levels, from fine to coarse, four at most: the last block of each resolution stage, the coarsest ones;
+    in a transformer of one resolution, four blocks at even depths.
 
-    A stage is a side length > 1 at which a convolution returns a map. A block is a module with modules within that
+    Raises:
+        ValueError: no stages.
+    """
+    calls = [c for c in calls if c.name and c.layout]
+    blocks = [c for c in calls if c.is_block]
+    kind = blocks[-1].layout.kind if blocks and blocks[-1].layout else "first"
+    # A transformer's convolutional stem is none of its stages.
+    calls = [c for c in calls if c.layout and c.layout.kind == kind]
+    found = _last_of_stages(calls)
+    if kind != "first" and len(found) == 1:
+        found = _at_even_depths(calls) or found
+    if not found:
+        raise ValueError(
+            f"`layers` of {model!r} cannot be found automatically: it has no stages of square maps that its shapes tell as "
+            "[N, K, h, w], [N, h, w, K] or tokens [N, T, K]; pass layers=[...] with modules that return such maps"
+        )
+    return tuple(found[-LEVELS:])
+
+
+def _last_of_stages(calls: Sequence[Call]) -> list[str]:
+    """The last block of each resolution stage, from fine to coarse.
+
+    A stage is a side length > 1 at which a module with weights returns a map. A block is a module with modules within that
     returns the side of a stage and was given this side or that of the stage before; so the trunk of a net is none, and
     what lies within a block that reduces the grid belongs to no other stage. A stage without blocks is left out where
     most have them (a stem), else its last plain module stands for it (VGG).
-
-    Raises:
-        ValueError: no stages, or a transformer, whose tokens are no maps.
     """
-    calls = [c for c in calls if c.name]
     sides = sorted({c.side for c in calls if c.is_layer and c.side > 1}, reverse=True)
-    before = dict(zip(sides, [max(c.input_side for c in calls), *sides], strict=False))
+    before = dict(zip(sides, [max((c.input_side for c in calls), default=0), *sides], strict=False))
     blocks = [c for c in calls if c.is_block and c.side in sides and c.input_side in (c.side, before[c.side])]
     reducing = {c.name: c.side for c in blocks if c.input_side != c.side}
     inner = {c for c in blocks if any(c.name.startswith(f"{n}.") and c.side != s for n, s in reducing.items())}
     last_block = {c.side: c.name for c in blocks if c not in inner}
     last_plain = {c.side: c.name for c in calls if c.side in sides and not c.is_block}
     found = last_block if 2 * len(last_block) > len(last_plain) else last_plain | last_block
-    tokens = any(c.side == 0 and c.output.ndim >= 3 for c in calls)
-    if not found or (tokens and len(found) < 2):
-        some = ", ".join(repr(n) for n in last_plain.values()) or "it has none"
-        raise ValueError(
-            f"`layers` of {model!r} cannot be found automatically: it has no stages of convolutional maps "
-            f"[N, K, h, w]; pass layers=[...] with modules that return such maps ({some}), or take a convolutional net"
-        )
-    return tuple(found[s] for s in sorted(found, reverse=True)[-LEVELS:])
+    return [found[s] for s in sorted(found, reverse=True)]
+
+
+def _at_even_depths(calls: Sequence[Call]) -> list[str]:
+    """Four of the blocks that follow one another at one resolution: the largest group of one parent."""
+    groups: dict[str, list[str]] = {}
+    for c in calls:
+        if c.is_block and c.input_side == c.side:
+            groups.setdefault(c.name.rpartition(".")[0], []).append(c.name)
+    blocks = max(groups.values(), key=len, default=[])
+    return list(dict.fromkeys(blocks[-(-len(blocks) * k // LEVELS) - 1] for k in range(1, LEVELS + 1) if blocks))
