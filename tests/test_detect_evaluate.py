@@ -169,7 +169,7 @@ def test_a_grid_cell_is_what_fit_and_evaluate_say(toy: Path, tmp_path: Path) -> 
         ("--conditions 'none \"'", "`conditions` must be names of negatives and options, got 'none \"': No closing quotation"),
         ("--jobs 0", "`jobs` must be 1 or more, got 0"),
         ("--seeds 1 1", r"`seeds` must be 0 or more, and differ, got \[1, 1\]"),
-        ("--categories ../x", r"error: `categories` must be among .*, got \.\./x"),
+        ("--categories ../x", r"error: `--categories` must be among .*, got \.\./x"),
     ],
 )
 def test_mistakes_in_a_grid(toy: Path, tmp_path: Path, option: str, sentence: str) -> None:
