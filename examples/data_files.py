@@ -66,9 +66,10 @@ def images_below(root: Path, rule: str) -> list[Path]:
         if real in seen:
             continue
         seen.add(real)
+        if folder is not root:
+            check_inside([folder], [root], rule)
         found += [path for path in named_as_images(folder) if not os.path.isdir(path)]
         for sub in subfolders(folder):
-            check_inside([sub], [root], rule)
             (waiting.append if sub.is_symlink() else waiting.appendleft)(sub)
     check_inside(found, [root], rule)
     return sorted(found)
