@@ -50,7 +50,7 @@ def list_photographs(folders: list[Path]) -> list[tuple[Path, str]]:
         (path, f"{folder.name}/{path.relative_to(folder).as_posix()}")
         for folder in folders
         for path in sorted(folder.rglob("*"))
-        if path.suffix.lower() in SUFFIXES
+        if path.suffix.lower() in SUFFIXES and path.is_file()  # a pipe would be read for ever
     ]
     if not found:
         raise SystemExit(f"`--data` holds no photograph ({', '.join(sorted(SUFFIXES))}): {[str(f) for f in folders]}")
