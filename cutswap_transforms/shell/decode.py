@@ -33,7 +33,11 @@ class Note(enum.Enum):
     FLOATS = "floats are taken for shares of white, from 0 to 1; if white is another value, pass it as --white"
     STRETCHED = "values beyond 16 bits, or beyond 0 to 1, are stretched over each image's own range; pass white as --white"
     CLIPPED = "values below 0 or above --white are clipped"
-    NOT_FINITE = "NaN and infinite values become the lowest or the highest of the image"
+    NOT_FINITE = "NaN and negative infinity become black, infinity white"
+    LOADER_CLIPS = (
+        "ImageFolder's loader, which is followed here, clips 16-bit and float greys at 255 and drops fractions, so training "
+        "sees them white or black; make them 8 bits first (`export` and `preview` do)"
+    )
 
 
 class Decoded(NamedTuple):
@@ -82,6 +86,15 @@ def decoded(image: Image.Image, white: float | None = None) -> Decoded:
     return Decoded(pixels.convert("RGB"), notes, top)
 
 
+def as_image_folder(image: Image.Image) -> Decoded:
+    """What `torchvision.datasets.ImageFolder` makes of an image: RGB by Pillow's conversion, EXIF and transparency ignored."""
+    found = image.convert("RGB")
+    if is_deep(image):
+        lost = ~np.isin(np.asarray(image), np.arange(256))
+        return Decoded(found, (Note.LOADER_CLIPS,) if lost.any() else ())
+    return Decoded(found)
+
+
 def is_deep(image: Image.Image) -> bool:
     """True for grey of more than 8 bits, which `convert("RGB")` would clip at 255."""
     return image.mode[0] in "IF"
@@ -121,6 +134,6 @@ def _scaled(values: npt.NDArray[np.float64], white: float | None, floats: bool =
     else:
         notes += [Note.FLOATS] if floats else []
         notes += [Note.NARROW] if (high - low) * 16 < top else []
-    values = np.nan_to_num(values, nan=low, posinf=high, neginf=low)
+    values = np.nan_to_num(values, nan=black, posinf=top, neginf=black)
     span = (top - black) or 1.0  # a flat image is black
     return _Scaled(((values - black) * (255 / span) + 0.5).clip(0, 255).astype(np.uint8), tuple(notes), high)
