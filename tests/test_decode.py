@@ -135,6 +135,16 @@ def test_photographs_stand_upright_at_every_depth(kind: str, depth: str, turn: i
     assert pixels.shape == wanted.shape and ((pixels > 127) == (wanted > 0)).mean() > 0.97
 
 
+@pytest.mark.parametrize("depth", ["u1", "u2"])
+def test_a_turned_tiff_on_disk_is_not_garbled(tmp_path: Path, depth: str) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    values = (np.arange(24 * 40).reshape(24, 40) % 7 > 3).astype(depth) * np.array(65535, "u2").astype(depth)
+    Image.fromarray(values).save(tmp_path / "a.tif", exif=exif)
+    with opened(tmp_path / "a.tif") as image:
+        np.testing.assert_array_equal(np.asarray(decoded(image).image)[..., 0] > 127, np.rot90(values, -1) > 0)
+
+
 def test_only_regular_files_are_opened(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.png")  # to open it would wait for ever
     for path in (tmp_path / "pipe.png", tmp_path):

@@ -55,7 +55,9 @@ def opened(path: str | os.PathLike[str]) -> Image.Image:
     """
     if not stat.S_ISREG(os.stat(path).st_mode):
         raise ValueError("not a regular file")
-    return Image.open(path)
+    image = Image.open(path)
+    image.filename = ""  # with it, Pillow 13 maps plain TIFFs into memory by their upright sides, which garbles turned ones
+    return image
 
 
 def decoded(image: Image.Image, white: float | None = None) -> Decoded:
