@@ -78,6 +78,12 @@ def read_truth(path: Path, photograph: Path | None = None) -> Array:
     return np.asarray(Image.fromarray(truth).transpose(turn)) if fits else truth
 
 
+def is_turned(path: Path) -> bool:
+    """Whether EXIF asks to turn or mirror what is stored."""
+    with opened(path) as file:
+        return file.getexif().get(ORIENTATION, 1) not in (0, 1)
+
+
 def _colors_and_alpha(image: Image.Image) -> tuple[Array, Array]:
     """[H, W, C] and [H, W]; greys of any depth keep their values, everything else is seen as RGB."""
     if is_deep(image):

@@ -54,7 +54,7 @@ def add_white(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(white=None)  # not as the option's default, which --help would print
     parser.add_argument(
         "--white",
-        type=_positive,
+        type=positive,
         metavar="VALUE",
         default=argparse.SUPPRESS,
         help="what is white in 16-bit and float images, such as 4095 for cameras of 12 bits (default: 65535, 1 for floats)",
@@ -116,7 +116,7 @@ def whole(low: int, high: int) -> Any:
     return number
 
 
-def _positive(text: str) -> float:
+def positive(text: str) -> float:
     try:
         value = float(text)
     except ValueError:
