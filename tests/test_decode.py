@@ -94,6 +94,17 @@ def test_colors_of_16_bits() -> None:
     np.testing.assert_allclose(bright, words / 257, atol=17)  # 16 steps: Pillow reads the high byte
 
 
+def test_bitmaps_of_16_bits_per_pixel_are_no_deep_colors() -> None:
+    head = struct.pack("<2sIHHI IiiHHIIiiII", b"BM", 66 + 8, 0, 0, 66, 40, 2, 2, 1, 16, 3, 8, 0, 0, 0, 0)
+    head += struct.pack("<3I", 0xF800, 0x07E0, 0x001F)  # 5, 6 and 5 bits of red, green and blue
+    content = head + struct.pack("<4H", 0xFFFF, 0, 0xF800, 0x001F)  # the lower row first
+    found = decoded(Image.open(io.BytesIO(content)), 4095)
+    assert found.notes == () and [found.image.getpixel((x, 0)) for x in (0, 1)] == [(255, 0, 0), (0, 0, 255)]
+    assert [found.image.getpixel((x, 1)) for x in (0, 1)] == [(255, 255, 255), (0, 0, 0)]
+    dark = head + struct.pack("<4H", 1, 1, 1, 1)
+    assert decoded(Image.open(io.BytesIO(dark)), 4095).image.getpixel((0, 0)) == (0, 0, 8)
+
+
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr"])
 def test_every_mode_by_its_colors(mode: str) -> None:
     image = Image.fromarray(np.where(RAMP[..., None] > 0.5, np.uint8([250] * 3), np.uint8([4] * 3))).convert(mode)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import enum
 import os
+import re
 import stat
 from typing import NamedTuple
 
@@ -104,7 +105,7 @@ def is_deep(image: Image.Image) -> bool:
 
 def has_deep_colors(image: Image.Image) -> bool:
     """True for colors of 16 bits, of which Pillow reads the high byte alone; to be asked before the image is loaded."""
-    return not is_deep(image) and any(";16" in str(tile[3]) for tile in getattr(image, "tile", ()))
+    return not is_deep(image) and any(re.search(";16[BLN]", str(tile[3])) for tile in getattr(image, "tile", ()))
 
 
 def _from_deep(image: Image.Image, white: float | None) -> Decoded:
