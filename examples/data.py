@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 from data_files import SUFFIXES, DataError, check_inside, content, images_in, regular, subfolders
-from PIL import Image, ImageOps
+from pixels import read_image, read_mask
 from torch import Tensor
 
 
@@ -302,56 +302,28 @@ def decode(
 
 
 def decode_masks(samples: Sequence[Sample], size: int) -> Tensor:
-    """uint8 {0, 1} [N, size, size]; zeros for normal images. A defect without a mask is an error."""
+    """uint8 {0, 1} [N, size, size]; zeros for normal images. A defect without a mask is an error,
+    a mask that looks wrong a warning."""
     lacking = [str(s.path) for s in samples if s.defect and s.mask is None]
     if lacking:
         raise DataError(
             f"`data` must hold a mask for every defect to score pixels, got {len(lacking)} without, first {lacking[0]!r}; "
             "in MVTec layout it is ground_truth/<defect>/<stem>_mask.png"
         )
-    none = torch.zeros(size, size, dtype=torch.uint8)
-    read = attempt(lambda s: read_mask(regular(s.mask), size) if s.mask else none, samples)
+    doubts: list[str] = []
+
+    def read_one(sample: Sample) -> Tensor:
+        nothing = torch.zeros(size, size, dtype=torch.uint8)
+        return read_mask(regular(sample.mask), size, sample.path, doubts.append) if sample.mask else nothing
+
+    read = attempt(read_one, samples)
     bad = [f"{s.mask} ({error})" for s, error in zip(samples, read, strict=True) if isinstance(error, Exception)]
     if bad:
         raise DataError(f"`data` must hold masks that can be read, got {len(bad)} that cannot: {'; '.join(bad[:5])}")
+    if doubts:
+        more = f"; {len(doubts) - 5} more" if len(doubts) > 5 else ""
+        warnings.warn(f"masks to look at: {'; '.join(sorted(doubts)[:5])}{more}", stacklevel=2)
     return torch.stack([mask for mask in read if isinstance(mask, Tensor)])
-
-
-def read_image(path: Path, size: int, white: float | None = None, smallest: int = 1) -> Tensor:
-    """uint8 [3, size, size], upright, squashed to a square with antialiasing; what is transparent lies on white.
-
-    An image with a side below `smallest` is refused. Deep images, of 16 bits or floats, become 8 bits: `white`, by default
-    65535, becomes 255. Without it, an image is refused if it would lose its greys that way: floats, and cameras of 12 bits
-    or less in files of 16.
-    """
-    with Image.open(path) as image:
-        if min(image.size) < smallest:
-            raise ValueError(f"its sides must be {smallest} px or more, got {image.width} x {image.height}")
-        if image.mode[0] in "IF":  # Pillow would clip at 255
-            deep = np.asarray(image, np.float64)
-            if not np.isfinite(deep).all():
-                raise ValueError("its values must be finite, got NaN or infinite ones")
-            if white is None and (image.mode == "F" or deep.max() < 4096):
-                raise ValueError(
-                    f"deep greys up to {deep.max():g}: pass --white, the value of white (4095 for 12 bits, 1 for shares)"
-                )
-            image = Image.fromarray((deep / (white or 65535) * 255).clip(0, 255).astype(np.uint8))
-        image = ImageOps.exif_transpose(image)
-        if image.has_transparency_data:
-            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
-        image = image.convert("RGB").resize((size, size), Image.Resampling.BILINEAR)
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
-
-
-def read_mask(path: Path, size: int) -> Tensor:
-    """uint8 {0, 1} [size, size]: any value above 0 is a defect, so label maps do; resized to the nearest pixel."""
-    with Image.open(path) as image:
-        values = np.asarray(ImageOps.exif_transpose(image)) > 0  # a palette counts by index
-        colours = len(image.getbands()) - image.mode.endswith("A")
-    if values.ndim == 3:
-        values = values[..., :colours].any(-1) & values[..., colours:].all(-1)  # what is transparent is not there
-    picture = Image.fromarray(values.astype(np.uint8)).resize((size, size), Image.Resampling.NEAREST)
-    return torch.from_numpy(np.array(picture))
 
 
 def attempt(read: Callable[[Sample], Tensor], samples: Sequence[Sample]) -> list[Tensor | Exception]:

@@ -122,6 +122,62 @@ def test_what_ends_the_writing_is_told(parts, capsys, monkeypatch):
     assert "error: [Errno 28] No space left on device; 0 negatives are in" in capsys.readouterr().err
 
 
+def save(path: Path, values: np.ndarray, **options: object) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(values).save(path, **options)
+
+
+def exported(folder: Path, out: str, *more: str, workers: int = 0) -> list[np.ndarray]:
+    arguments = ["--count", "2", "--size", "32", "--num-workers", str(workers), *more]
+    assert main(["export", str(folder), str(folder.parent / out), *arguments]) == 0
+    return [np.asarray(Image.open(path)) for path in sorted((folder.parent / out / "normal").iterdir())]
+
+
+def test_what_is_exported_is_upright_and_of_8_bits_by_range(tmp_path, capsys):
+    ramp, exif = np.linspace(0, 1, 64 * 96).reshape(64, 96), Image.Exif()
+    exif[0x0112] = 6
+    save(tmp_path / "in/a.png", (ramp * 65535).astype(np.uint16), exif=exif)
+    save(tmp_path / "in/b.tif", ramp.astype(np.float32))
+    turned, shares = exported(tmp_path / "in", "out")
+    assert turned.shape == (48, 32, 3) and shares.shape == (32, 48, 3)  # the shorter side is 32
+    assert 120 < turned.mean() < 135 and 120 < shares.mean() < 135
+    assert turned[0].mean() > 0 and turned[:, 0].mean() > turned[:, -1].mean() + 200  # the bright bottom is left now
+    told = capsys.readouterr().err.splitlines()
+    assert [line for line in told if line.startswith("warning")] == [
+        "warning: floats are taken for shares of white, from 0 to 1; if white is another value, pass it as --white "
+        f"(1 of 2 images, first {tmp_path / 'in/b.tif'})"
+    ]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_notes_are_said_once_whatever_the_number_of_workers(tmp_path, capsys, workers):
+    ramp = np.linspace(0, 1, 64 * 64).reshape(64, 64)
+    for name in "ab":
+        save(tmp_path / f"in/{name}.png", (ramp * 4095).astype(np.uint16))
+        save(tmp_path / f"clear/{name}.png", (ramp[..., None] * [9, 9, 9, 255]).astype(np.uint8))
+    dark, _ = exported(tmp_path / "in", "dark", workers=workers)
+    said = capsys.readouterr().err
+    assert (
+        dark.max() < 17 and said.count("warning: ") == said.count("less than a sixteenth") == said.count("2 of 2 images") == 1
+    )
+    bright, _ = exported(tmp_path / "in", "bright", "--white", "4095", workers=workers)
+    assert 120 < bright.mean() < 135 and "warning" not in capsys.readouterr().err
+    clear, _ = exported(tmp_path / "clear", "out", workers=workers)
+    assert clear[0, 0, 0] > 240 and clear[-1, -1, 0] < 20
+    assert capsys.readouterr().err.count("warning: transparency is laid on white (2 of 2 images") == 1
+
+
+def test_another_white_is_another_export(tmp_path, capsys):
+    save(tmp_path / "in/a.png", np.arange(64 * 64, dtype=np.uint16).reshape(64, 64))
+    exported(tmp_path / "in", "out", "--white", "4095")
+    assert main(["export", str(tmp_path / "in"), str(tmp_path / "out"), "--count", "2", "--size", "32"]) == 2
+    assert "error: `OUT` must be new or of the same settings and images" in capsys.readouterr().err
+    for value in ("0", "-1", "nan", "inf", "white"):
+        with pytest.raises(SystemExit):
+            exported(tmp_path / "in", "other", f"--white={value}")
+        assert f"argument --white: must be a finite number above 0, got '{value}'" in capsys.readouterr().err
+
+
 def test_version_and_sizes(parts, capsys):
     with pytest.raises(SystemExit, match="0"):
         main(["--version"])

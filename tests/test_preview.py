@@ -18,6 +18,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torchvision.datasets import ImageFolder
+from torchvision.transforms import v2
 
 from cutswap_transforms import LayerCAMExtractor, SaliencySwap
 from cutswap_transforms import __main__ as cli
@@ -437,6 +438,73 @@ def test_images_are_loaded_upright_as_rgb(tmp_path: Path) -> None:
     picture(0, 32, 64).save(tmp_path / "turned.jpg", exif=exif)
     turned = files.load_image(tmp_path / "turned.jpg", (64,))
     assert turned is not None and turned.size == (64, 128)
+
+
+@pytest.mark.parametrize("size", [(31,), (200,), (37, 53)])
+def test_images_are_resized_as_training_resizes_them(tmp_path: Path, size: Any) -> None:
+    picture(0, 120, 83).save(tmp_path / "a.png")
+    expected = np.asarray(v2.Resize(size)(picture(0, 120, 83)))
+    for image in (files.load_image(tmp_path / "a.png", size), files.ImageFiles([tmp_path / "a.png"], size)[0]):
+        np.testing.assert_array_equal(np.asarray(image), expected)
+
+
+@pytest.mark.usefixtures("unmeasured")
+def test_sizes_are_printed_as_width_x_height(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = ["--cell", "64", "--out", str(folder.parent / "sheet.png")]
+    assert cli.main(["preview", str(folder), "--size", "32", "40", *out]) == 0
+    assert "40 x 32 px (width x height)" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("unmeasured")
+def test_a_truncated_file_is_one_sentence(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("a.png", "b.JPG"):
+        (folder / name).write_bytes((folder / name).read_bytes()[:600])
+    assert run(folder, "--out", str(folder.parent / "sheet.png")) == 0
+    assert capsys.readouterr().err.splitlines() == [
+        f"skipped {folder / name}: not a readable image (OSError: the file is truncated)" for name in ("a.png", "b.JPG")
+    ]
+
+
+@pytest.mark.usefixtures("unmeasured")
+def test_preview_shows_what_export_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 8
+    (tmp_path / "in").mkdir()
+    values = np.linspace(0, 4095, 60 * 90).reshape(60, 90).astype(np.uint16)
+    Image.fromarray(values).save(tmp_path / "in" / "deep.png", exif=exif)
+    shown: list[Any] = []
+    monkeypatch.setattr(preview, "contact_sheet", lambda images, *_, **__: shown.extend(images) or picture())
+    options = ["--size", "40", "--white", "4095"]
+    assert cli.main(["preview", str(tmp_path / "in"), *options, "--out", str(tmp_path / "s.png")]) == 0
+    assert (
+        cli.main(["export", str(tmp_path / "in"), str(tmp_path / "out"), *options, "--count", "1", "--num-workers", "0"]) == 0
+    )
+    (written,) = (tmp_path / "out" / "normal").iterdir()
+    assert shown[0].size == (40, 60)
+    np.testing.assert_array_equal(np.asarray(shown[0]), np.asarray(Image.open(written)))
+
+
+def test_precompute_reads_as_image_folder_and_warns_where_that_clips(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "in" / "good"
+    folder.mkdir(parents=True)
+    ramp = np.linspace(0, 65535, 40 * 40).reshape(40, 40)
+    Image.fromarray(ramp.astype(np.uint16)).save(folder / "deep.png")
+    Image.fromarray((ramp / 65535).astype(np.float32)).save(folder / "float.tif")
+    Image.fromarray((ramp // 257).astype(np.int32)).save(folder / "few.tif")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    picture(0, 40, 60).save(folder / "turned.jpg", exif=exif)
+    arguments = ["precompute", str(tmp_path / "in"), "--size", "32", "--cache", str(tmp_path / "cache")]
+    assert cli.main(arguments) == 0
+    told = capsys.readouterr().err
+    assert told.count("warning: ") == 1 and "(2 of 4 images, first " in told and "ImageFolder's loader" in told
+    found = ImageFolder(str(tmp_path / "in"), transform=v2.Resize(32))
+    swap = SaliencySwap(cache=tmp_path / "cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(swap._finder, "fill", Mock(side_effect=AssertionError("computed again")))
+        assert swap.precompute(found) == 0
 
 
 FAULTS = (IndexError, struct.error, KeyError, NotImplementedError, MemoryError, RuntimeError, AttributeError, SystemError)

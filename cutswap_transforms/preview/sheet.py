@@ -108,12 +108,12 @@ def _row(image: Any, swap: Any, name: str, cell: int) -> tuple[Row, list[tuple[s
         drawn.negative,
         drawn.mask,
     ]
-    levels = [(f"level {i}", f"{h} x {w} map") for i, (h, w) in enumerate(found.sizes)]
+    levels = [(f"level {i}", f"{w} x {h} map") for i, (h, w) in enumerate(found.sizes)]
     chosen = (f"{swap.grid} x {swap.grid} cells", "orange: salient region"), ("patch pair", "A and B change places")
     headings = [("original", ""), *levels, *chosen, ("negative", ""), ("mask", "")]
-    swaps = ", ".join(f"{p.height} x {p.width} on level {p.level}" for p in drawn.pairs) or "nothing"
+    swaps = ", ".join(f"{p.width} x {p.height} on level {p.level}" for p in drawn.pairs) or "nothing"
     height, width = image_size(image)
-    return Row(panels, name, f"image {height} x {width}, swapped {swaps}"), headings
+    return Row(panels, name, f"image {width} x {height}, swapped {swaps}"), headings
 
 
 # ---------------------------------------- the page

@@ -27,11 +27,22 @@ from .. import SaliencySwap
 from ..draw import PatchPair
 from ..regions.precompute import progress
 from ..transform import empty_mask
-from .arguments import STATUS, add_guidance, add_images, add_scale, add_size, make_swap, one_line, whole
+from .arguments import (
+    STATUS,
+    add_guidance,
+    add_images,
+    add_scale,
+    add_size,
+    add_white,
+    image_files,
+    make_swap,
+    one_line,
+    whole,
+)
 from .files import ImageFiles, UserError, find_images
 
 FOLDERS = ("normal", "swap", "mask")
-SETTINGS = ("size", "seed", "model", "weights", "clustering", "levels", "scale")
+SETTINGS = ("size", "white", "seed", "model", "weights", "clustering", "levels", "scale")
 
 
 def add(commands: Any) -> None:
@@ -48,6 +59,7 @@ def add(commands: Any) -> None:
     parser.add_argument("out", type=Path, help="the folder to write, new or of the same settings")
     parser.add_argument("--count", type=whole(1, 10**7), required=True, help="number of negatives")
     add_size(parser, 2)
+    add_white(parser)
     parser.add_argument("--seed", type=whole(0, 2**32 - 1), default=0, help="of the random swaps")
     parser.add_argument("--num-workers", type=whole(0, 1024), default=os.cpu_count() or 1, help="processes")
     add_scale(parser)
@@ -59,7 +71,7 @@ def run(args: argparse.Namespace) -> None:
     """Write what is missing; print how many negatives there are."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")  # the progress where tqdm is not installed
     _check_apart(args.images, args.out)
-    images = ImageFiles(find_images(args.images), args.size)
+    images = image_files(args, find_images(args.images))
     swap = make_swap(args, scale=tuple(args.scale))
     done = _begin(args, images.files)
     before = len(done)
@@ -69,6 +81,8 @@ def run(args: argparse.Namespace) -> None:
         raise KeyboardInterrupt(_kept(args.out, done)) from None
     except (MemoryError, OSError, RuntimeError) as error:
         raise UserError(f"{one_line(error)}; {_kept(args.out, done)}", 1) from None
+    finally:
+        images.tell()
     if not done:
         raise UserError(f"none of the {len(images)} images tried could be read")
     print(f"{args.out}: {len(done)} negatives, {len(done) - before} of them new")

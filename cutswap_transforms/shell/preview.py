@@ -15,8 +15,20 @@ from PIL import Image
 
 from .. import SaliencySwap
 from ..preview.sheet import contact_sheet, spread
-from .arguments import STATUS, add_guidance, add_images, add_scale, add_size, make_swap, one_line, size_text, whole
-from .files import UserError, find_images, load_image
+from .arguments import (
+    STATUS,
+    add_guidance,
+    add_images,
+    add_scale,
+    add_size,
+    add_white,
+    image_files,
+    make_swap,
+    one_line,
+    size_text,
+    whole,
+)
+from .files import UserError, find_images
 
 LARGEST_COLUMN = 2**24  # pixels of one column of the sheet, which has about nine
 
@@ -33,6 +45,7 @@ def add(commands: Any) -> None:
     add_images(parser)
     parser.add_argument("--out", "--output", type=Path, default=Path("contact_sheet.png"), help="the picture to write")
     add_size(parser, 32, (256,))
+    add_white(parser)
     parser.add_argument("--limit", type=whole(1, 1000), default=8, help="rows at most, spread evenly over the images found")
     parser.add_argument("--seed", type=whole(-(2**63), 2**64 - 1), default=0, help="of the random swaps")
     parser.add_argument("--cell", type=whole(64, 2048), default=192, help="longer side of the pictures on the sheet")
@@ -46,20 +59,22 @@ def run(args: argparse.Namespace) -> None:
     found = find_images(args.images)
     _check_sheet(args, found)
     shown = spread(found, args.limit)
-    loaded = [(path, image) for path in shown if (image := load_image(path, args.size)) is not None]
+    images = image_files(args, shown)
+    loaded = [(path, image) for i, path in enumerate(shown) if isinstance(image := images[i], Image.Image)]
+    images.tell()
     if not loaded:
         raise UserError(f"none of the {len(shown)} images tried could be read")
     swap = make_swap(args, scale=tuple(args.scale))
     torch.manual_seed(args.seed)
-    images = [image for _, image in loaded]
+    pictures = [image for _, image in loaded]
     caption = (
         f"model={args.model}, weights={args.weights}, clustering={args.clustering}, levels={args.levels}, "
         f"scale={tuple(args.scale)}, seed={args.seed}; {size_text(args.size)}"
     )
-    _save(contact_sheet(images, swap, names=[path.name for path, _ in loaded], caption=caption, cell=args.cell), args.out)
+    _save(contact_sheet(pictures, swap, names=[path.name for path, _ in loaded], caption=caption, cell=args.cell), args.out)
     print(args.out)
     try:
-        rate = images_per_second(images, make_swap(args, scale=tuple(args.scale), cache=None))
+        rate = images_per_second(pictures, make_swap(args, scale=tuple(args.scale), cache=None))
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"{args.out} is written, the images per second are not measured") from None
     print(f"{rate:.0f} images per second (one at a time, {torch.get_num_threads()} threads, no cache, {size_text(args.size)})")
