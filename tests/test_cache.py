@@ -887,18 +887,29 @@ def test_the_command_stops_where_the_disk_is_full(scenes, tmp_path, capfd):
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", ["0", "2"])
 def test_ctrl_c_ends_the_command_and_its_workers_without_a_traceback(scenes, tmp_path, workers):
-    for i in range(10, 2000):
-        (scenes / f"{i}.png").symlink_to("0.png")
+    """The command waits for its fifth image, which never comes, so that it is in the middle when the signal arrives."""
+    endless = (
+        "import pathlib, signal, sys\n"
+        "from cutswap_transforms.__main__ import main\n"
+        "from cutswap_transforms.shell.files import ImageFiles\n"
+        "read = ImageFiles.__getitem__\n"
+        "def wait(self, index):\n"
+        "    if index < 4:\n"
+        "        return read(self, index)\n"
+        "    pathlib.Path(sys.argv[1]).touch()\n"
+        "    signal.pause()\n"
+        "ImageFiles.__getitem__ = wait\n"
+        "raise SystemExit(main(sys.argv[2:]))"
+    )
     process = subprocess.Popen(
-        [sys.executable, "-m", "cutswap_transforms", *command(scenes, "--num-workers", workers)],
+        [sys.executable, "-c", endless, str(tmp_path / "waits"), *command(scenes, "--num-workers", workers)],
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,  # as in a terminal, workers get the signal as well
     )
-    end = time.monotonic() + 120
-    while not (tmp_path / "c" / "regions.sqlite").exists() and time.monotonic() < end:
+    while not (tmp_path / "waits").exists():
+        assert process.poll() is None, process.communicate()[1]
         time.sleep(0.01)
-    time.sleep(0.2)
     os.killpg(process.pid, signal.SIGINT)
     told = process.communicate(timeout=60)[1]
     assert process.returncode == 130 and "Traceback" not in told, told
