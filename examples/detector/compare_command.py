@@ -174,7 +174,7 @@ def run_task(task: Task) -> Cell:
     args, category, folder = task
     settings = resume(args, category, folder, ["result.json"])
     note = folder / "result.json"
-    if note.exists():
+    if note.is_file():
         return json.loads(note.read_text(encoding="utf-8"))
     began = time.perf_counter()
     images, _ = read(args, category)

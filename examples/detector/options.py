@@ -191,7 +191,7 @@ def resume(args: argparse.Namespace, category: Category, folder: Path, results: 
     note = folder / "settings.json"
     kept = any((folder / name).exists() for name in (*results, "checkpoint.ckpt"))  # else it never began
     try:
-        there = json.loads(note.read_text(encoding="utf-8")) if kept and note.exists() else settings
+        there = json.loads(note.read_text(encoding="utf-8")) if kept and note.is_file() else settings
         differing = [f"{k}: {there.get(k)} there, {v} now" for k, v in settings.items() if there.get(k) != v]
     except (ValueError, AttributeError) as error:
         raise DataError(f"`out` must be new or hold a run, got {str(note)!r}, which is damaged: remove the folder") from error

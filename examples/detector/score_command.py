@@ -17,6 +17,8 @@ from data import SUFFIXES, DataError, Sample, attempt, read_image
 from torch import Tensor
 from tqdm import tqdm
 
+from cutswap_transforms.shell.layouts import FOREIGN
+
 from .fit_command import SMALLEST
 from .model import PART, Detector
 from .options import check_rate, check_white
@@ -93,6 +95,8 @@ def named_files(named: Sequence[Path], out: Path) -> list[tuple[str, Path]]:
             inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file() and not hidden(p, path))
             if not inside:
                 raise DataError(f"`images` must be images ({' '.join(SUFFIXES)}) or folders of them, got none in {str(path)!r}")
+            if any("ground_truth" in (*path.resolve().parts[-2:], *p.relative_to(path).parts) for p in inside):
+                raise DataError(f"`images` must not be masks, got {str(path)!r} with ground_truth; name the folder test")
             prefix = f"{path.resolve().name}/" if len(named) > 1 else ""
             found += [(prefix + p.relative_to(path).as_posix(), p) for p in inside]
         elif path.is_file():
@@ -107,7 +111,7 @@ def named_files(named: Sequence[Path], out: Path) -> list[tuple[str, Path]]:
 
 
 def hidden(path: Path, root: Path) -> bool:
-    return any(part.startswith(".") for part in path.relative_to(root).parts)
+    return any(part.startswith(".") or part in FOREIGN for part in path.relative_to(root).parts)
 
 
 def prepare(out: Path) -> None:
