@@ -11,7 +11,7 @@ _LAYOUTS = (
     ("train/ok", ("test", "ground_truth")),  # BTAD
     ("train", ("ground_truth",)),
     ("test/good", ("ground_truth",)),
-    ("MT_Free/Imgs/*.jpg", ("MT_Blowhole", "MT_Break", "MT_Crack", "MT_Fray", "MT_Uneven")),  # its masks are *.png
+    ("MT_Free/Imgs/*.jpg", ("MT_Free", "MT_Blowhole", "MT_Break", "MT_Crack", "MT_Fray", "MT_Uneven")),  # its masks are *.png
     ("Data/Images/Normal", ("Data",)),  # VisA
     ("Images/Normal", ("Masks",)),
     ("Normal", ("Anomaly",)),
