@@ -19,11 +19,11 @@ from ._images import batch_size, check_sample, image_leaves, image_size, is_imag
 from .draw import HEAD, NUMBERS, all_pairs, first_levels, first_pairs, levels_by_spread
 from .regions.cells import Guidance
 from .regions.finder import RegionFinder
-from .regions.precompute import precompute
+from .regions.precompute import holds, precompute
 from .saliency.checks import check_not_vmapped
 from .saliency.source import SaliencySource
 from .swap import mark_leaf, swap_leaf
-from .views import AnomalyGenerator, swapped_fields
+from .views import AnomalyGenerator, SwapViews, swapped_fields
 
 
 class SaliencySwap(v2.Transform):
@@ -204,7 +204,8 @@ class SaliencySwap(v2.Transform):
 
         Args:
             dataset: a map-style data set that gives samples as they arrive at this transform: with the steps before it
-                applied, without the swap itself.
+                applied, without the swap itself, of which a warning is given. `SwapViews` may follow, as the first view is
+                the image.
             batch_size: images per pass of the net; images of unequal size are gathered by size.
             num_workers: loader workers that read and decode.
             device: where the net runs; by default the CPU.
@@ -217,6 +218,13 @@ class SaliencySwap(v2.Transform):
             TypeError: a data set without a length.
             RuntimeError: the folder cannot be written, or no more; it says how many images were kept.
         """
+        if holds(dataset, lambda x: isinstance(x, SaliencySwap) and x.p > 0, SwapViews):
+            warnings.warn(
+                f"`dataset` must give samples without the swap, got a {type(dataset).__name__} that holds a SaliencySwap; the "
+                "regions of swapped images are never looked up: pass a data set with the steps before the swap alone",
+                UserWarning,
+                stacklevel=2,
+            )
         return precompute(self._finder, dataset, batch_size, num_workers, device)
 
     def preview(self, images: Sequence[Any], rows: int = 8) -> PIL.Image.Image:

@@ -75,7 +75,9 @@ def test_what_cannot_be_read_is_named_and_gets_an_empty_score(
     shutil.copytree(toy / "flange/test/good", folder)
     (folder / "broken.png").write_bytes(b"no picture")
     Image.new("RGB", (4000, 1)).save(folder / "line.png")
-    (folder / ".hidden.png").write_bytes(b"")
+    for name in (".hidden.png", "__MACOSX/good.png", ".ipynb_checkpoints/good.png"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(b"")
     (folder / "notes.txt").write_text("no image")
     assert run("score", fitted, folder, "--out", tmp_path / "out", options="--no-progress --sort") == 1
     found = rows(tmp_path / "out")[1:]
@@ -219,6 +221,9 @@ def test_where_it_refuses_to_read_or_write(fitted: Path, toy: Path, tmp_path: Pa
     assert "`features` must be those of the run, 'tiny'" in sentence(folder, tmp_path / "out", "--features os:getcwd")
     assert "a file could not be read or written:" in sentence(folder, tmp_path / "file/out")
     assert "`false_alarms` must be between 0 and 1, got 2" in sentence(folder, tmp_path / "out", "--false-alarms 2")
+    for masks in (toy / "flange", toy, toy / "flange/ground_truth", toy / "flange/ground_truth/dent"):
+        assert "error: `images` must not be masks, got" in (told := sentence(masks, tmp_path / "out"))
+        assert told.endswith("with ground_truth; name the folder test")
     with pytest.raises(SystemExit, match=r"`run` must be a folder that `detect.py fit` has finished, got"):
         run("score", tmp_path / "empty", folder, "--out", tmp_path / "out")
     assert not (tmp_path / "out").exists()

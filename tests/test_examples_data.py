@@ -531,7 +531,7 @@ def test_what_surprises_is_a_warning(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["image", "mask"])
-def test_a_pipe_is_never_opened(tmp_path: Path, name: str) -> None:
+def test_a_pipe_is_never_opened_by_the_readers(tmp_path: Path, name: str) -> None:
     os.mkfifo(tmp_path / "pipe.png")
     read = data.read_image if name == "image" else data.read_mask
     with pytest.raises(ValueError, match="not a regular file"):

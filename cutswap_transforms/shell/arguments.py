@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import sys
 import textwrap
 from collections.abc import Sequence
 from functools import partial
@@ -131,6 +132,16 @@ def _levels(text: str) -> str | tuple[int, ...]:
         return tuple(map(int, text.split(",")))
     except ValueError:
         return text
+
+
+def tell_unchanged(names: Sequence[str]) -> None:
+    """A negative that equals its image has a mask all the same: whoever trains on it should know."""
+    if names:
+        listed = ", ".join(names[:3]) + " ..." * (len(names) > 3)
+        print(
+            f"unchanged: {len(names)} negatives equal their image, whose patches have the same pixels: {listed}",
+            file=sys.stderr,
+        )
 
 
 def one_line(error: BaseException) -> str:

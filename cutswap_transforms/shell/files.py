@@ -16,6 +16,7 @@ from torchvision.datasets.folder import IMG_EXTENSIONS, has_file_allowed_extensi
 from torchvision.transforms import v2
 
 from .decode import Decoded, Note, decoded, opened
+from .layouts import FOREIGN, normal_below, normal_beside
 
 Size = tuple[int] | tuple[int, int]  # the shorter side, or (H, W)
 LARGEST = 2**26  # pixels of an image once it is resized: a long and narrow one would grow without bound
@@ -34,10 +35,16 @@ def suffixes() -> str:
 
 
 def find_images(paths: Sequence[Path]) -> list[Path]:
-    """Files as they are named, folders searched in depth and sorted: what torchvision's `ImageFolder` finds in them."""
+    """Files as they are named, folders searched in depth and sorted: what torchvision's `ImageFolder` finds in them, without
+    hidden files and folders.
+
+    Raises:
+        UserError: nothing to be found, or a folder of a data set that holds defects and masks as well.
+    """
     found: list[Path] = []
     for path in paths:
         if os.path.isdir(path):
+            _check_normal(path, normal_beside(str(path)))
             found += sorted(map(Path, _images_below(str(path))))
         elif os.path.isfile(path):
             found.append(path)
@@ -46,6 +53,11 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
     if not found:
         raise UserError(f"no images found in {', '.join(map(str, paths))}: looked for {suffixes()}")
     return found
+
+
+def _check_normal(path: str | Path, normal: str | None) -> None:
+    if normal is not None:
+        raise UserError(f"`images` must be normal images alone, got {path} with defects or masks; name {normal}")
 
 
 def _images_below(root: str) -> Iterator[str]:
@@ -61,7 +73,13 @@ def _images_below(root: str) -> Iterator[str]:
         except OSError as error:
             _note_skipped(folder, f"the folder cannot be read ({type(error).__name__})")
             continue
-        for path in (os.path.join(folder, name) for name in names):
+        _check_normal(folder, normal_below(folder))
+        for name in names:
+            path = os.path.join(folder, name)
+            if name.startswith(".") or name in FOREIGN:
+                if os.path.isdir(path) or has_file_allowed_extension(path, IMG_EXTENSIONS):
+                    _note_skipped(path, "hidden, or not of the data set")
+                continue
             if os.path.isdir(path):
                 waiting.append((path, above | {real}))
             # A link to nowhere is kept, so that it is named when it is read; a pipe would be read for ever.

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import io
+import itertools
 import os
+import statistics
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,6 +28,7 @@ from .arguments import (
     make_swap,
     one_line,
     size_text,
+    tell_unchanged,
     whole,
 )
 from .files import UserError, find_images
@@ -58,13 +61,14 @@ def run(args: argparse.Namespace) -> None:
     """Write the sheet; print its path and the throughput."""
     found = find_images(args.images)
     _check_sheet(args, found)
+    swap = make_swap(args, scale=tuple(args.scale))
+    _check_apart(args, found)
     shown = spread(found, args.limit)
     images = image_files(args, shown)
     loaded = [(path, image) for i, path in enumerate(shown) if isinstance(image := images[i], Image.Image)]
     images.tell()
     if not loaded:
         raise UserError(f"none of the {len(shown)} images tried could be read")
-    swap = make_swap(args, scale=tuple(args.scale))
     torch.manual_seed(args.seed)
     pictures = [image for _, image in loaded]
     caption = (
@@ -73,16 +77,21 @@ def run(args: argparse.Namespace) -> None:
     )
     _save(contact_sheet(pictures, swap, names=[path.name for path, _ in loaded], caption=caption, cell=args.cell), args.out)
     print(args.out)
+    if len(shown) < len(found):
+        print(f"{len(shown)} of {len(found)} images, spread evenly over them; more with --limit")
+    tell_unchanged(_unchanged(loaded, swap, args.seed))
     try:
         rate = images_per_second(pictures, make_swap(args, scale=tuple(args.scale), cache=None))
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"{args.out} is written, the images per second are not measured") from None
-    print(f"{rate:.0f} images per second (one at a time, {torch.get_num_threads()} threads, no cache, {size_text(args.size)})")
+    print(f"{rate:.0f} images per second (one at a time, 1 thread, no cache, {size_text(args.size)})")
 
 
 def _check_sheet(args: argparse.Namespace, found: Sequence[Path]) -> None:
     """What would be noticed only after the work, or never."""
     _format(args.out)
+    if "\0" in str(args.out) or (os.path.exists(args.out) and not os.path.isfile(args.out)):  # a pipe waits for its reader
+        raise UserError(f"`--out` must be a path that can be written, with an image suffix, got {args.out}")
     if os.path.exists(args.out) and any(os.path.exists(path) and os.path.samefile(path, args.out) for path in found):
         raise UserError(f"`--out` must not be one of the images, which it would overwrite, got {args.out}; name another file")
     rows = min(args.limit, len(found))
@@ -91,6 +100,21 @@ def _check_sheet(args: argparse.Namespace, found: Sequence[Path]) -> None:
             f"`--limit` and `--cell` must make a sheet of at most {LARGEST_COLUMN} pixels in a column, got {rows} rows of "
             f"{args.cell} x {args.cell}; lower one of them"
         )
+
+
+def _check_apart(args: argparse.Namespace, found: Sequence[Path]) -> None:
+    """The sheet would be one of the images the next time that their folder is read."""
+    folder = Path(os.path.realpath(args.out.parent))
+    searched = {Path(os.path.realpath(path)) for path in args.images if path.is_dir()}
+    holding = {Path(os.path.realpath(path)) for path in {path.parent for path in found}}
+    if folder in holding or searched & {folder, *folder.parents}:
+        raise UserError(f"`--out` must lie apart from the images, got {args.out} among them; name another folder")
+
+
+def _unchanged(loaded: Sequence[tuple[Path, Image.Image]], swap: SaliencySwap, seed: int) -> list[str]:
+    """The images whose negatives on the sheet equal them: the same draws again."""
+    torch.manual_seed(seed)
+    return [str(path) for path, image in loaded if swap(image).tobytes() == image.tobytes()]
 
 
 def _format(out: Path) -> str:
@@ -114,10 +138,18 @@ def _save(sheet: Image.Image, out: Path) -> None:
 
 
 def images_per_second(images: Sequence[Image.Image], swap: SaliencySwap, seconds: float = 1.0) -> float:
-    """Augmented images per second over about `seconds`, decoded beforehand, one image per call."""
-    swap(images[0])  # warm-up
-    begin, done = time.perf_counter(), 0
-    while time.perf_counter() - begin < seconds:
-        swap(images[done % len(images)])
-        done += 1
-    return done / (time.perf_counter() - begin)
+    """Augmented images per second of one thread, decoded beforehand, one image per call: the median over about `seconds`.
+
+    More threads make it swing with whatever else runs; so would a mean.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        swap(images[0])  # warm-up
+        times = [time.perf_counter()]
+        while times[-1] - times[0] < seconds:
+            swap(images[(len(times) - 1) % len(images)])
+            times.append(time.perf_counter())
+    finally:
+        torch.set_num_threads(threads)
+    return 1 / statistics.median(after - before for before, after in itertools.pairwise(times))

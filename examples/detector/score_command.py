@@ -99,6 +99,8 @@ def named_files(named: Sequence[Path], out: Path) -> list[tuple[str, Path]]:
             inside = images_below(path, "`images` must be folders that hold their images themselves")
             if not inside:
                 raise DataError(f"`images` must be images ({' '.join(SUFFIXES)}) or folders of them, got none in {str(path)!r}")
+            if any("ground_truth" in (*path.resolve().parts[-2:], *p.relative_to(path).parts) for p in inside):
+                raise DataError(f"`images` must not be masks, got {str(path)!r} with ground_truth; name the folder test")
             prefix = f"{path.resolve().name}/" if len(named) > 1 else ""
             found += [(prefix + p.relative_to(path).as_posix(), p) for p in inside]
         elif path.is_file():
