@@ -27,7 +27,7 @@ from .. import SaliencySwap
 from ..draw import PatchPair
 from ..regions.precompute import progress
 from ..transform import empty_mask
-from .arguments import STATUS, add_guidance, add_images, add_scale, add_size, make_swap, one_line, whole
+from .arguments import STATUS, HelpWithDefaults, add_guidance, add_images, add_scale, add_size, make_swap, one_line, whole
 from .files import ImageFiles, UserError, find_images
 
 FOLDERS = ("normal", "swap", "mask")
@@ -42,7 +42,7 @@ def add(commands: Any) -> None:
         "abnormal_dir and mask_dir, and OUT/pairs.jsonl: one line per negative with its image, levels and boxes. The images "
         "are taken in turn. Can be stopped and started again; the result does not depend on the number of workers.",
         epilog=STATUS,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=HelpWithDefaults,
     )
     add_images(parser)
     parser.add_argument("out", type=Path, help="the folder to write, new or of the same settings")

@@ -15,7 +15,18 @@ from PIL import Image
 
 from .. import SaliencySwap
 from ..preview.sheet import contact_sheet, spread
-from .arguments import STATUS, add_guidance, add_images, add_scale, add_size, make_swap, one_line, size_text, whole
+from .arguments import (
+    STATUS,
+    HelpWithDefaults,
+    add_guidance,
+    add_images,
+    add_scale,
+    add_size,
+    make_swap,
+    one_line,
+    size_text,
+    whole,
+)
 from .files import UserError, find_images, load_image
 
 LARGEST_COLUMN = 2**24  # pixels of one column of the sheet, which has about nine
@@ -28,7 +39,7 @@ def add(commands: Any) -> None:
         description="Draws one row per image: original, a saliency map per level, clusters, the patch pair, the "
         "negative and its mask. Prints the sheet's path and how many images per second were augmented.",
         epilog=STATUS,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=HelpWithDefaults,
     )
     add_images(parser)
     parser.add_argument("--out", "--output", type=Path, default=Path("contact_sheet.png"), help="the picture to write")
