@@ -99,8 +99,12 @@ def _gathered(batch: Tensor, pairs: Tensor) -> Tensor:
         shift = (tb - ta) * width + (lb - la)
         source = torch.where(_inside(y, x, ta, la, h, w), source + shift, source)
         source = torch.where(_inside(y, x, tb, lb, h, w), source - shift, source)
-    index = source.reshape(n, 1, height * width).expand(-1, c, -1)
     bits = batch.view(torch.int16) if batch.dtype == torch.uint16 else batch  # gather does not know uint16
+    if batch.is_contiguous(memory_format=torch.channels_last) and not batch.is_contiguous():  # a memory format is kept
+        index = source.reshape(n, height * width, 1).expand(-1, -1, c)
+        moved = bits.permute(0, 2, 3, 1).reshape(n, height * width, c).gather(1, index)
+        return moved.view(batch.dtype).reshape(n, height, width, c).permute(0, 3, 1, 2)
+    index = source.reshape(n, 1, height * width).expand(-1, c, -1)
     return bits.reshape(n, c, height * width).gather(2, index).view(batch.dtype).reshape(batch.shape)
 
 
