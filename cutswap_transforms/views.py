@@ -17,7 +17,8 @@ class SwapViews(nn.Module):
     """`image -> (image, t1(image), t2(image), ...)`: the views that a self-supervised head learns to distinguish.
 
     Plain tensors become `tv_tensors.Image`, so that later v2 transforms treat every view alike (with the same random
-    parameters, as torchvision does for all images of a sample).
+    parameters, as torchvision does for all images of a sample). Where all views are of one subclass of Tensor they stay it,
+    and later v2 transforms take the first of them alone for an image: put v2.ToImage() in front to treat all alike.
 
     Args:
         transforms: callables image -> image, at least one.
@@ -45,9 +46,11 @@ class SwapViews(nn.Module):
         image = inputs[0]
         if not is_image(image):
             raise TypeError(f"`image` must be a PIL image or a tensor, got {type(image).__name__}")
-        views = (t(image) for t in self.transforms)
+        made = (t(image) for t in self.transforms)
         # A transform that left the image alone gives the same object or its memory: views must not share it.
-        return tuple(_as_image(view) for view in (image, *(_copy(v) if _shares(v, image) else v for v in views)))
+        views = (image, *(_copy(v) if _shares(v, image) else v for v in made))
+        kinds = set(map(type, views))
+        return views if len(kinds) == 1 and Tensor not in kinds else tuple(map(_as_image, views))
 
     def extra_repr(self) -> str:
         return ", ".join(repr(t) for t in self.transforms)

@@ -36,6 +36,15 @@ def run(parts: Path, out: str, *more: str, count: int = 7, workers: int = 0) -> 
     return main(["export", str(parts), str(parts.parent / out), *arguments])
 
 
+@pytest.mark.parametrize("command", ["export", "preview", "precompute"])
+def test_help_names_the_defaults_that_there_are(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main([command, "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert "(default: None)" not in text and "(default: tiny)" in text and "(default: (" not in text
+    assert command == "precompute" or "patch area / image area (default: 0.002 0.03)" in text
+
+
 def contents(folder: Path) -> dict[str, str]:
     files = sorted(p for p in folder.rglob("*") if p.is_file())
     return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}

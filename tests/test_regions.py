@@ -284,6 +284,31 @@ def test_points_are_checked():
         KMeans()(torch.zeros(5, 1, dtype=torch.complex64))
 
 
+@pytest.mark.parametrize("kind", K_MEANS.values())
+@pytest.mark.parametrize(("low", "high"), [(-3.0, 0.5), (-0.01, 1.0), (0.0, 255.0), (-2.0, -1.0)])
+def test_saliency_of_another_range_is_refused(kind, low, high):
+    points = points_of(40, 4)
+    points[:, 0] = torch.linspace(low, high, 40)
+    sentence = r"`points` must have saliency in \[0, 1\] in the first column, got values from .* to .*; scale it by"
+    for refused in (points, torch.stack((points_of(40, 4), points)), points[:, :1].double()):
+        with pytest.raises(ValueError, match=sentence):
+            kind()(refused)
+    points[:, 0] = (points[:, 0] - low) / (high - low)
+    points[0, 0], points[1, 0], points[2] = NAN, INF, torch.tensor([-5.0, NAN, 0, 0])  # noise has no saliency
+    assert kind()(points)[:3].tolist() == [-1, -1, -1]
+
+
+@pytest.mark.parametrize("xp", [np, torch])
+def test_the_midpoint_of_a_union_knows_no_sign(xp):
+    """On a device values are not looked at, so the rule itself must hold for any."""
+    saliency, labels = np.array([[-4.0, -4.0, -3.0, -1.0, 9.0]]), np.array([[0, 0, 1, 3, -1]])
+    arrays = (saliency, labels) if xp is np else (torch.from_numpy(saliency), torch.from_numpy(labels))
+    assert kmeans._merged(xp, *arrays, 5).tolist() == [[0, 0, 1, 3, -1]]
+    saliency[0, 2] = -2.5  # the midpoint of -4 and -1: joined
+    assert kmeans._merged(xp, *arrays, 5).tolist() == [[0, 0, 3, 3, -1]]
+    assert top_cluster(*arrays, 5).tolist() == [[False, False, False, True, False]]
+
+
 def test_a_kmeans_shows_its_arguments_and_each_choice_has_its_own_fingerprint():
     assert repr(KMeans(5)) == "KMeans(n_clusters=5, saliency_weight=0.5, color=True, n_iter=10, union=True)"
     assert KMeans(5) == KMeans(5) != SklearnKMeans(5)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, TypeVar
 from PIL import Image, ImageDraw
 from torch import Tensor
 
+from .._arguments import checked_int
 from .._images import image_size
 from .panels import GAP, PAGE, clusters, font
 from .steps import drawn_steps, found_steps
@@ -84,11 +85,7 @@ def spread(items: Sequence[Item], limit: int) -> list[Item]:
     """
     if not hasattr(items, "__len__") or (isinstance(items, Tensor) and items.ndim != 4):
         raise TypeError(f"`images` must be a sequence of images or a batch, got one {type(items).__name__}; pass [image]")
-    if not isinstance(limit, int):
-        raise TypeError(f"`rows` must be an int, got {limit!r}")
-    if limit < 1:
-        raise ValueError(f"`rows` must be at least 1, got {limit}")
-    count = min(limit, len(items))
+    count = min(checked_int("rows", limit, 1), len(items))
     return [items[i * len(items) // count] for i in range(count)]
 
 

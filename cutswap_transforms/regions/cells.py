@@ -13,8 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .._arguments import check_tensor, checked_int
 from ..saliency.maps import squashed
-from .clustering import label_cells, top_cluster
+from .clustering import label_cells, resolve_clustering, top_cluster
 from .kmeans import as_dtype
 
 
@@ -115,11 +116,21 @@ def salient_regions(maps: list[Tensor], images: Tensor, clustering: Any, grid: i
     Returns:
         bool [N, L, G, G], each with at least one true cell.
 
+    Raises:
+        TypeError: an argument of a wrong kind.
+        ValueError: shapes that do not fit, or `grid` below 1.
+
     >>> image = torch.zeros(1, 3, 4, 4, dtype=torch.uint8)
     >>> salient_regions([torch.tensor([[[0.0, 3.0]]])], image, lambda points: points[:, 0] > 0.5, grid=2).tolist()
     [[[[False, True], [False, True]]]]
     """
-    regions: Tensor = guide(maps, images, clustering, grid).regions
+    check_tensor("images", images, "[N, 3, H, W]", 4)
+    if not isinstance(maps, (list, tuple)) or not maps:
+        raise TypeError(f"`maps` must be a list of one or more tensors [N, h, w], got {maps!r}")
+    for m in maps:
+        check_tensor("maps", m, f"[{len(images)}, h, w]", 3)
+    grid = checked_int("grid", grid, 1)
+    regions: Tensor = guide(maps, images, resolve_clustering(clustering), grid).regions
     return regions
 
 

@@ -13,6 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .._arguments import checked_bool, checked_int, checked_number
+
+FAR = 1e300  # beyond float32 squared, but no inf: some processors' matrix products warn of inf * 0 in lanes that nobody reads
+OVERSHOOT = 1e-3  # rounding and resampling leave [0, 1] by less; the start counts it as 0 or 1
+
 
 @dataclass(frozen=True)
 class KMeans:
@@ -46,19 +51,13 @@ class KMeans:
     union: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("n_clusters", "n_iter"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool):
-                raise TypeError(f"`{name}` must be an int, got {value!r}")
-            if value < 1:
-                raise ValueError(f"`{name}` must be at least 1, got {value}")
-        for name in ("color", "union"):
-            if not isinstance(getattr(self, name), bool):
-                raise TypeError(f"`{name}` must be True or False, got {getattr(self, name)!r}")
-        if not isinstance(self.saliency_weight, (int, float)) or isinstance(self.saliency_weight, bool):
-            raise TypeError(f"`saliency_weight` must be a number, got {self.saliency_weight!r}")
-        if not 0 < self.saliency_weight < float("inf"):
-            raise ValueError(f"`saliency_weight` must be positive and finite, got {self.saliency_weight}")
+        settled: dict[str, Any] = {name: checked_int(name, getattr(self, name), 1) for name in ("n_clusters", "n_iter")}
+        settled |= {name: checked_bool(name, getattr(self, name)) for name in ("color", "union")}
+        weight = settled["saliency_weight"] = checked_number("saliency_weight", self.saliency_weight)
+        if not 0 < weight < float("inf"):
+            raise ValueError(f"`saliency_weight` must be positive and finite, got {self.saliency_weight!r}")
+        for name, value in settled.items():  # numbers of NumPy would show in the fingerprint
+            object.__setattr__(self, name, value)
 
     @property
     def fingerprint(self) -> str:
@@ -66,14 +65,14 @@ class KMeans:
         return f"{self!r} v4"
 
     def __call__(self, points: Tensor) -> Tensor:
-        """Label points [P, D] or, M sets at once, [M, P, D].
+        """Label points [P, D] or, M sets at once, [M, P, D]. The first column is saliency in [0, 1].
 
         Returns:
             int64 [P] or [M, P] on the device of the points: 0 to n_clusters - 1; -1 for a point that is not finite.
 
         Raises:
             TypeError: `points` is not a tensor of real numbers.
-            ValueError: another rank, or no column.
+            ValueError: another rank, no column, or (on the CPU) saliency of another range.
         """
         rows = _checked_points(points)
         labels = self.label(rows.numpy() if rows.device.type == "cpu" else rows)
@@ -100,18 +99,18 @@ class KMeans:
 
 
 def cluster_means(xp: Any, saliency: Any, labels: Any, k: int) -> Any:
-    """Mean saliency float64 [..., k] of the clusters, -1 where one is empty; labels int64 [..., P] below k, -1 is noise."""
+    """Mean saliency float64 [..., k] of the clusters, -FAR where one is empty; labels int64 [..., P] below k, -1 is noise."""
     numbers = np.arange(k) if xp is np else torch.arange(k, device=labels.device)
     member = labels[..., None, :] == numbers[:, None]  # [..., k, P]
     columns = xp.stack((xp.where(labels >= 0, saliency, 0.0), xp.ones_like(saliency)), -1)  # one product: sums and sizes
     sums = as_dtype(member, "float64") @ as_dtype(columns, "float64")  # [..., k, 2]
-    return xp.where(sums[..., 1] > 0, sums[..., 0] / sums[..., 1].clip(1), -1.0)  # saliency is never negative
+    return xp.where(sums[..., 1] > 0, sums[..., 0] / sums[..., 1].clip(1), -FAR)
 
 
 def _merged(xp: Any, saliency: Any, labels: Any, k: int) -> Any:
     """Labels int64 [M, P] in which the clusters above the midpoint between the highest and the lowest mean are one."""
     means = cluster_means(xp, saliency, labels, k)  # [M, k]
-    low = xp.amin(xp.where(means < 0, float("inf"), means), -1)
+    low = xp.amin(xp.where(means == -FAR, FAR, means), -1)
     middle = (xp.amax(means, -1) + low) * 0.5
     numbers = xp.arange(k) if xp is np else xp.arange(k, device=labels.device)
     joined = xp.where(means >= middle[:, None], means.argmax(-1)[:, None], numbers)
@@ -126,15 +125,23 @@ def _checked_points(points: Tensor) -> Tensor:
     if points.ndim not in (2, 3) or points.shape[-1] == 0:
         raise ValueError(f"`points` must be [P, D] or [M, P, D] with D at least 1, got shape {tuple(points.shape)}")
     rows = points.detach().to(torch.float32)
+    if rows.device.type == "cpu":
+        _check_saliency(rows[..., 0][rows.isfinite().all(-1)])
     return rows if rows.ndim == 3 else rows[None]
+
+
+def _check_saliency(values: Tensor) -> None:
+    low, high = (float(v) for v in values.aminmax()) if len(values) else (0.0, 1.0)
+    if low < -OVERSHOOT or high > 1 + OVERSHOOT:
+        raise ValueError(
+            f"`points` must have saliency in [0, 1] in the first column, got values from {low:.4g} to {high:.4g}; "
+            "scale it by (x - x.min()) / (x.max() - x.min())"
+        )
 
 
 def as_dtype(x: Any, kind: str) -> Any:
     """An array of NumPy or torch with the dtype of that name."""
     return x.to(getattr(torch, kind)) if isinstance(x, Tensor) else x.astype(kind, copy=False)
-
-
-FAR = 1e300  # beyond float32 squared, but no inf: some processors' matrix products warn of inf * 0 in lanes that nobody reads
 
 
 def lloyd(xp: Any, x: Any, labels: Any, n_clusters: int, n_iter: int) -> Any:

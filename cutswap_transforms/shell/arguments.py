@@ -21,6 +21,15 @@ STATUS = "exit status: 0 done; 1 work was lost on the way; 2 the request could n
 LARGEST_SIZE = 8192  # a square of it has as many pixels as an image may have
 
 
+class HelpWithDefaults(argparse.ArgumentDefaultsHelpFormatter):
+    """Help that names the default of an argument that has one, as one would type it."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        text = action.help if action.default is None else super()._get_help_string(action)
+        several = isinstance(action.default, tuple)
+        return text.replace("%(default)s", " ".join(map(str, action.default))) if text and several else text
+
+
 def add_guidance(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", default="tiny", help="tiny (embedded) or a torchvision classification model")
     parser.add_argument("--weights", default="DEFAULT", help="name of torchvision weights, path to a state_dict, or none")

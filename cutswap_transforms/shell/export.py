@@ -29,6 +29,7 @@ from ..regions.precompute import progress
 from ..transform import empty_mask
 from .arguments import (
     STATUS,
+    HelpWithDefaults,
     add_guidance,
     add_images,
     add_scale,
@@ -54,7 +55,7 @@ def add(commands: Any) -> None:
         "abnormal_dir and mask_dir, and OUT/pairs.jsonl: one line per negative with its image, levels and boxes. The images "
         "are taken in turn. Can be stopped and started again; the result does not depend on the number of workers.",
         epilog=STATUS,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=HelpWithDefaults,
     )
     add_images(parser)
     parser.add_argument("out", type=Path, help="the folder to write, new or of the same settings")

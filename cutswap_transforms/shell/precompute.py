@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import SaliencySwap
-from .arguments import STATUS, add_guidance, add_images, add_size, check_device, make_swap, one_line, whole
+from .arguments import STATUS, HelpWithDefaults, add_guidance, add_images, add_size, check_device, make_swap, one_line, whole
 from .decode import as_image_folder
 from .files import ImageFiles, UserError, find_images
 
@@ -23,7 +23,7 @@ def add(commands: Any) -> None:
         "images of a folder, as torchvision's ImageFolder reads them. Can be stopped and started again; under torchrun "
         "each process takes its share.",
         epilog=STATUS,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=HelpWithDefaults,
     )
     add_images(parser)
     add_size(parser, 2)

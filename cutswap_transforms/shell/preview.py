@@ -19,6 +19,7 @@ from .. import SaliencySwap
 from ..preview.sheet import contact_sheet, spread
 from .arguments import (
     STATUS,
+    HelpWithDefaults,
     add_guidance,
     add_images,
     add_scale,
@@ -43,7 +44,7 @@ def add(commands: Any) -> None:
         description="Draws one row per image: original, a saliency map per level, clusters, the patch pair, the "
         "negative and its mask. Prints the sheet's path and how many images per second were augmented.",
         epilog=STATUS,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=HelpWithDefaults,
     )
     add_images(parser)
     parser.add_argument("--out", "--output", type=Path, default=Path("contact_sheet.png"), help="the picture to write")
