@@ -23,6 +23,7 @@ from cutswap_transforms.regions import kmeans, libraries
 from cutswap_transforms.regions.cells import guide, make_cells, salient_regions, spread_of
 from cutswap_transforms.regions.clustering import label_cells, resolve_clustering, top_cluster
 from cutswap_transforms.regions.libraries import OpenCVKMeans, SklearnKMeans
+from cutswap_transforms.saliency.maps import squashed
 
 NAN, INF = float("nan"), float("inf")
 
@@ -532,6 +533,18 @@ def test_the_region_is_the_cluster_of_highest_mean(seed, count):
         means = {k: saliency[n][labels[n] == k].mean() for k in range(count) if (labels[n] == k).any()}
         expected = labels[n] == max(means, key=means.get) if means else np.zeros(30, bool)
         assert np.array_equal(region[n], expected)
+
+
+@pytest.mark.parametrize("axis", [-1, -2])
+@pytest.mark.parametrize("size", [(255, 255), (37, 53), (64, 129)])
+def test_nothing_but_the_net_tells_left_from_right(axis, size):
+    images = torch.stack([scene(*size), scene(*size).roll(7, -1)])
+    for side in (24, 128):
+        assert torch.equal(squashed(images.flip(axis), side), squashed(images, side).flip(axis))
+    generator = torch.Generator().manual_seed(0)
+    maps = [torch.rand(2, side, side, generator=generator) ** 3 for side in (32, 16, 7, 4)]
+    found = salient_regions(maps, images, KMeans())
+    assert torch.equal(salient_regions([m.flip(axis) for m in maps], images.flip(axis), KMeans()), found.flip(axis))
 
 
 def test_regions_follow_the_object_and_not_the_blob():
