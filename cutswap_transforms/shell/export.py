@@ -24,6 +24,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2 import functional as tvf
 
 from .. import SaliencySwap
+from .._random import own_seed
 from ..draw import PatchPair
 from ..regions.precompute import progress
 from ..transform import empty_mask
@@ -91,7 +92,8 @@ def _write(work: Negatives, done: set[int], args: argparse.Namespace) -> None:
     with open(args.out / "pairs.jsonl", "a", encoding="utf-8") as lines:
         while len(done) < args.count and len(bad) < count:
             work.numbers = [i for i in range(upto) if i not in done and i % count not in bad]
-            loader = DataLoader(work, batch_size=None, num_workers=min(args.num_workers, len(work)))
+            own = torch.Generator()  # the loader would draw a seed from the global generator
+            loader = DataLoader(work, batch_size=None, num_workers=min(args.num_workers, len(work)), generator=own)
             for found in progress(([line] for line in loader), len(work), "negatives") if work.numbers else ():
                 if found[0]:
                     lines.write(found[0] + "\n")
@@ -146,8 +148,8 @@ class Negatives(Dataset[str]):
         image = self.images[which]
         if not isinstance(image, Image.Image):
             return ""
-        torch.manual_seed(_seed_of(self.seed, number))
-        params = self.swap.make_params([image])
+        with own_seed(_seed_of(self.seed, number)):
+            params = self.swap.make_params([image])
         part = os.fsencode(self.images.files[which].stem)[:160].decode("utf-8", "ignore")  # a name has 255 bytes at most
         stem = f"{which:06d}_{part}"
         name = f"{number:06d}_{part}.png"

@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 from .. import SaliencySwap
+from .._random import own_seed
 from ..preview.sheet import contact_sheet, spread
 from .arguments import STATUS, add_guidance, add_images, add_scale, add_size, make_swap, one_line, size_text, whole
 from .files import UserError, find_images, load_image
@@ -50,16 +51,18 @@ def run(args: argparse.Namespace) -> None:
     if not loaded:
         raise UserError(f"none of the {len(shown)} images tried could be read")
     swap = make_swap(args, scale=tuple(args.scale))
-    torch.manual_seed(args.seed)
     images = [image for _, image in loaded]
     caption = (
         f"model={args.model}, weights={args.weights}, clustering={args.clustering}, levels={args.levels}, "
         f"scale={tuple(args.scale)}, seed={args.seed}; {size_text(args.size)}"
     )
-    _save(contact_sheet(images, swap, names=[path.name for path, _ in loaded], caption=caption, cell=args.cell), args.out)
+    with own_seed(args.seed):
+        sheet = contact_sheet(images, swap, names=[path.name for path, _ in loaded], caption=caption, cell=args.cell)
+    _save(sheet, args.out)
     print(args.out)
     try:
-        rate = images_per_second(images, make_swap(args, scale=tuple(args.scale), cache=None))
+        with own_seed(args.seed):
+            rate = images_per_second(images, make_swap(args, scale=tuple(args.scale), cache=None))
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"{args.out} is written, the images per second are not measured") from None
     print(f"{rate:.0f} images per second (one at a time, {torch.get_num_threads()} threads, no cache, {size_text(args.size)})")
