@@ -64,19 +64,39 @@ class SwapViews(nn.Module):
             images [k*N, C, H, W] view-major, labels int64 [k*N] = arange(k).repeat_interleave(N).
 
         Raises:
-            TypeError: views that are not tensors.
-            ValueError: an empty batch, or samples with different numbers of views.
+            TypeError: samples that are no tuples, or views that are no image tensors.
+            ValueError: an empty batch, or samples with different numbers, shapes or dtypes of views.
         """
-        samples = [sample[0] if isinstance(sample[0], (tuple, list)) else sample for sample in batch]
+        samples = [_views_of(sample) for sample in batch]
         counts = {len(views) for views in samples}
-        if len(counts) != 1:
+        if len(counts) != 1 or counts == {0}:
             raise ValueError(f"`batch` must hold samples with one number of views, got {sorted(counts) or 'none'}")
-        other = next((v for views in samples for v in views if not isinstance(v, Tensor)), None)
-        if other is not None:
-            raise TypeError(f"`batch` must hold views as tensors, got {type(other).__name__}; put v2.ToImage() before")
+        forms = {(tuple(view.shape), view.dtype) for views in samples for view in views}
+        if len(forms) > 1:
+            found = ", ".join(sorted(f"{list(shape)} of {dtype}" for shape, dtype in forms))
+            raise ValueError(f"`batch` must hold views of one shape and dtype, got {found}; resize and convert before")
         k, n = counts.pop(), len(samples)
         images = torch.stack([views[i].as_subclass(Tensor) for i in range(k) for views in samples])
         return images, torch.arange(k, device=images.device).repeat_interleave(n)
+
+
+def _views_of(sample: Any) -> Sequence[Tensor]:
+    """The views of a sample (v1, v2, ...) or (views, target), checked."""
+    views = sample[0] if isinstance(sample, (tuple, list)) and sample and isinstance(sample[0], (tuple, list)) else sample
+    if not isinstance(views, (tuple, list)):
+        ways = {dict: '; pass [sample["image"] for sample in batch]', type(None): "; leave such samples out"}
+        kind = type(views)
+        raise TypeError(f"`batch` must hold tuples of views, or (views, target), got {kind.__name__}{ways.get(kind, '')}")
+    for view in views:
+        if isinstance(view, (tuple, list, tv_tensors.Mask)):
+            raise TypeError(
+                "`batch` must hold views as image tensors, got a view with its mask; "
+                "SwapViews takes transforms without `return_mask`, and masks are stacked apart"
+            )
+        if not (isinstance(view, Tensor) and is_image(view)):
+            hint = "; put v2.ToImage() before" if is_image(view) else ""
+            raise TypeError(f"`batch` must hold views as image tensors, got {type(view).__name__}{hint}")
+    return views
 
 
 def swapped_fields(swap: Any, item: Any) -> dict[str, Any]:
