@@ -95,6 +95,11 @@ def check_sample(flat_inputs: Sequence[Any]) -> None:
             _check_mask(leaf, images[0])
 
 
+def refusal(kind: str) -> TypeError:
+    """Why boxes, key points or a video are refused, as the adapters say it too."""
+    return TypeError(f"`sample` must not hold {kind}: {_REFUSED[kind]}")
+
+
 def _check_kind(leaf: Any) -> None:
     if isinstance(leaf, np.ndarray) and leaf.ndim >= 2:
         raise TypeError(
@@ -105,7 +110,7 @@ def _check_kind(leaf: Any) -> None:
     if isinstance(leaf, Mapping) and any(is_image(x) or isinstance(x, tv_tensors.TVTensor) for x in leaf.values()):
         raise TypeError(f"`sample` must hold its images in a dict, a list or a tuple, got {name}; pass dict(sample)")
     if name in _REFUSED and isinstance(leaf, tv_tensors.TVTensor):
-        raise TypeError(f"`sample` must not hold {name}: {_REFUSED[name]}")
+        raise refusal(name)
 
 
 def _check_tensor(image: Tensor) -> None:

@@ -67,8 +67,8 @@ class SaliencySwap(v2.Transform):
     point in [0, 1]. The method sees 8 bits of each; the swap moves the original pixels. In a sample (dict, tuple, ...)
     all images get the same pairs, the first guides; of plain tensors only the first is an image, and none is where a
     PIL image or `tv_tensors.Image` is (torchvision's rule). A `tv_tensors.Mask` gets 1 in the swapped area; everything
-    else passes through. Type, dtype, device and PIL mode are kept. Items and batches of anomalib get image, mask and
-    label. A batch of a Hugging Face data set, a dict of lists, is one sample here, with a warning.
+    else passes through. Type, dtype, device and PIL mode are kept. Items and batches of anomalib get image, depth map,
+    mask and label. A batch of a Hugging Face data set, a dict of lists, is one sample here, with a warning.
 
     Raises:
         TypeError: no image in the sample; boxes, key points, videos or arrays in it; unsupported dtypes.
@@ -103,6 +103,7 @@ class SaliencySwap(v2.Transform):
         self.scale, self.ratio = checked_range("scale", scale, 1.0), checked_range("ratio", ratio, float("inf"))
         self.levels, self.p, self.return_mask = checked_levels(levels), checked_probability(p), bool(return_mask)
         self.normalized = None if normalized is None else checked_mean_std("normalized", normalized)
+        self._given = {"saliency": saliency, "clustering": clustering}  # names, where a file can hold the swap
         # The finder is no nn.Module, so the net has no part in parameters(), state_dict() or train().
         self._finder = RegionFinder(saliency, clustering, grid, cache, self.normalized)
         if self._finder.num_levels is not None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torchvision import tv_tensors
 
-from ._images import image_size, is_image
+from ._images import image_size, is_image, refusal
 from .swap import patch_mask
 
 
@@ -47,7 +47,7 @@ class SwapViews(nn.Module):
             raise TypeError(f"`image` must be a PIL image or a tensor, got {type(image).__name__}")
         views = (t(image) for t in self.transforms)
         # A transform that left the image alone gives the same object or its memory: views must not share it.
-        return tuple(_as_image(view) for view in (image, *(_copy(v) if _shares(v, image) else v for v in views)))
+        return tuple(as_image(view) for view in (image, *(_copy(v) if _shares(v, image) else v for v in views)))
 
     def extra_repr(self) -> str:
         return ", ".join(repr(t) for t in self.transforms)
@@ -100,16 +100,34 @@ def _views_of(sample: Any) -> Sequence[Tensor]:
 
 
 def swapped_fields(swap: Any, item: Any) -> dict[str, Any]:
-    """Image, mask and label of an item or a batch of anomalib after the swap. Absent masks and labels are made."""
-    image = item.image
-    swap.check_inputs([image])
+    """Image, depth map, mask and label of an item or a batch of anomalib after the swap.
+
+    The depth map is swapped in step. Absent masks and labels are made.
+
+    Raises:
+        TypeError, ValueError: as `SaliencySwap`, also for a depth map, a mask or labels that do not fit the image.
+    """
+    image, mask, depth = item.image, item.gt_mask, getattr(item, "depth_map", None)
+    if hasattr(item, "video_path"):
+        raise refusal("Video")
+    flat = depth is not None and depth.ndim < image.ndim  # [H, W] or [N, H, W]: without a dimension of channels
+    depth = depth.unsqueeze(-3) if depth is not None and flat else depth
+    marked = [] if mask is None else [tv_tensors.Mask(mask)]
+    swap.check_inputs([as_image(image), *([] if depth is None else [as_image(depth)]), *marked])
     params = swap.make_params([image])
     made = (params["pairs"][:, :, 5] > 0).any(1)
     made = made if image.ndim == 4 else made[0]
-    mask = torch.zeros_like(image[..., 0, :, :], dtype=torch.bool) if item.gt_mask is None else item.gt_mask
+    if item.gt_label is not None and item.gt_label.numel() != made.numel():
+        raise ValueError(
+            f"`gt_label` must hold a label for each of the {made.numel()} images, got shape {list(item.gt_label.shape)}"
+        )
+    mask = marked[0] if marked else tv_tensors.Mask(torch.zeros_like(image[..., 0, :, :], dtype=torch.bool))
     label = torch.zeros_like(made) if item.gt_label is None else item.gt_label.bool().reshape(made.shape)
-    marked = swap.transform(tv_tensors.Mask(mask), params)
-    return {"image": swap.transform(image, params), "gt_mask": marked, "gt_label": label | made}
+    fields = {"image": swap.transform(image, params), "gt_mask": swap.transform(mask, params), "gt_label": label | made}
+    if depth is not None:
+        moved = swap.transform(depth, params)
+        fields["depth_map"] = moved.squeeze(-3) if flat else moved
+    return fields
 
 
 class AnomalyGenerator(nn.Module):
@@ -138,6 +156,7 @@ def _copy(image: Any) -> Any:
     return image.clone() if isinstance(image, Tensor) else image.copy()
 
 
-def _as_image(view: Any) -> Any:
+def as_image(view: Any) -> Any:
+    """A plain tensor as `tv_tensors.Image`, so that it counts as an image beside others."""
     plain = isinstance(view, Tensor) and not isinstance(view, tv_tensors.TVTensor)
     return tv_tensors.Image(view, device=view.device) if plain else view
