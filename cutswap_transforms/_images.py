@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -67,7 +67,8 @@ def image_leaves(flat_inputs: Sequence[Any]) -> list[Any]:
     images = explicit or [x for x in flat_inputs if is_image(x)][:1]
     if not images:
         kinds = ", ".join(sorted({type(x).__name__ for x in flat_inputs})) or "nothing"
-        raise TypeError(f"`sample` must hold an image (a PIL image, a tensor or a tv_tensors.Image), got {kinds}")
+        way = "; pass dict(sample)" if any(isinstance(x, Mapping) for x in flat_inputs) else ""
+        raise TypeError(f"`sample` must hold an image (a PIL image, a tensor or a tv_tensors.Image), got {kinds}{way}")
     return images
 
 
@@ -75,7 +76,7 @@ def check_sample(flat_inputs: Sequence[Any]) -> None:
     """Refuse a sample that cannot be transformed consistently: it must hold one pixel grid and at least one image.
 
     Raises:
-        TypeError: boxes, key points, videos or arrays in the sample, or no image in it.
+        TypeError: boxes, key points, videos or arrays in the sample, images in a mapping that is no dict, or no image.
         ValueError: an image of wrong rank, images of different sizes, or a mask of another size than the image.
     """
     for leaf in flat_inputs:
@@ -94,6 +95,11 @@ def check_sample(flat_inputs: Sequence[Any]) -> None:
             _check_mask(leaf, images[0])
 
 
+def refusal(kind: str) -> TypeError:
+    """Why boxes, key points or a video are refused, as the adapters say it too."""
+    return TypeError(f"`sample` must not hold {kind}: {_REFUSED[kind]}")
+
+
 def _check_kind(leaf: Any) -> None:
     if isinstance(leaf, np.ndarray) and leaf.ndim >= 2:
         raise TypeError(
@@ -101,8 +107,10 @@ def _check_kind(leaf: Any) -> None:
             "put v2.ToImage() first, and mind that OpenCV reads BGR: array[..., ::-1].copy() is RGB"
         )
     name = type(leaf).__name__
+    if isinstance(leaf, Mapping) and any(is_image(x) or isinstance(x, tv_tensors.TVTensor) for x in leaf.values()):
+        raise TypeError(f"`sample` must hold its images in a dict, a list or a tuple, got {name}; pass dict(sample)")
     if name in _REFUSED and isinstance(leaf, tv_tensors.TVTensor):
-        raise TypeError(f"`sample` must not hold {name}: {_REFUSED[name]}")
+        raise refusal(name)
 
 
 def _check_tensor(image: Tensor, sample: Sequence[Any]) -> None:

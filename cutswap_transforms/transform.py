@@ -77,8 +77,8 @@ class SaliencySwap(v2.Transform):
     all images get the same pairs, the first guides; of plain tensors only the first is an image, and none is where a
     PIL image or `tv_tensors.Image` is (torchvision's rule). A `tv_tensors.Mask` gets 1 in the swapped area; everything
     else passes through. Type, dtype, device and PIL mode are kept, subclasses of Tensor as in torchvision's kernels. Items
-    and batches of anomalib get image, mask and label. A batch of a Hugging Face data set, a dict of lists, is one sample
-    here, with a warning.
+    and batches of anomalib get image, depth map, mask and label. A batch of a Hugging Face data set, a dict of lists, is
+    one sample here, with a warning.
 
     Raises:
         TypeError: no image in the sample; boxes, key points, videos or arrays in it; unsupported dtypes.
@@ -114,6 +114,7 @@ class SaliencySwap(v2.Transform):
         self.levels, self.p = checked_levels(levels), checked_probability(p)
         self.return_mask = checked_bool("return_mask", return_mask)
         self.normalized = None if normalized is None else checked_mean_std("normalized", normalized)
+        self._given = {"saliency": saliency, "clustering": clustering}  # names, where a file can hold the swap
         # The finder is no nn.Module, so the net has no part in parameters(), state_dict() or train().
         self._finder = RegionFinder(saliency, clustering, grid, cache, self.normalized)
         if self._finder.num_levels is not None:

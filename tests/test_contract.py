@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from collections import UserDict
 
 import numpy as np
 import PIL.Image
@@ -357,6 +358,9 @@ SAMPLES = [
     ),
     ((IMAGE, np.zeros((8, 8))), TypeError, r"`image` must be a PIL image or a tensor, got numpy.ndarray"),
     ({"label": 3}, TypeError, r"`sample` must hold an image .* got int"),
+    (UserDict(image=IMAGE), TypeError, r"must hold its images in a dict, a list or a tuple, got UserDict; pass dict\(sample\)"),
+    ((IMAGE, UserDict(boxes=BOXES)), TypeError, "must hold its images in a dict, a list or a tuple, got UserDict"),
+    (UserDict(label=3), TypeError, r"`sample` must hold an image .* got UserDict; pass dict\(sample\)"),
     (
         UNEQUAL,
         ValueError,
@@ -438,7 +442,40 @@ def test_bad_arguments_are_refused_at_construction(arguments, kind, sentence):
         (
             lambda: SwapViews.collate([(pil("L"), pil("L"))]),
             TypeError,
-            r"`batch` must hold views as tensors, got Image; put v2.ToImage\(\)",
+            r"`batch` must hold views as image tensors, got Image; put v2.ToImage\(\)",
+        ),
+        (
+            lambda: SwapViews.collate([{"image": (IMAGE, IMAGE), "label": 1}]),
+            TypeError,
+            r'`batch` must hold tuples of views, or \(views, target\), got dict; pass \[sample\["image"\] for sample in',
+        ),
+        (
+            lambda: SwapViews.collate([(IMAGE, IMAGE), None]),
+            TypeError,
+            "must hold tuples of views, .* got NoneType; leave such samples out",
+        ),
+        (lambda: SwapViews.collate([IMAGE, IMAGE]), TypeError, "must hold tuples of views, .* got Tensor$"),
+        (lambda: SwapViews.collate([(IMAGE, {"x": IMAGE})]), TypeError, "must hold views as image tensors, got dict$"),
+        (lambda: SwapViews.collate([()]), ValueError, r"with one number of views, got \[0\]"),
+        (
+            lambda: SwapViews.collate([SwapViews(SaliencySwap(return_mask=True))(torch.rand(3, 32, 32))]),
+            TypeError,
+            "must hold views as image tensors, got a view with its mask; SwapViews takes transforms without `return_mask`",
+        ),
+        (
+            lambda: SwapViews.collate([((IMAGE, tv_tensors.Mask(IMAGE[:1])), 1)]),
+            TypeError,
+            "must hold views as image tensors, got a view with its mask",
+        ),
+        (
+            lambda: SwapViews.collate([(IMAGE, IMAGE[:, :7])]),
+            ValueError,
+            r"views of one shape and dtype, got \[3, 7, 8\] of torch.float32, \[3, 8, 8\] of torch.float32; resize",
+        ),
+        (
+            lambda: SwapViews.collate([(IMAGE, (IMAGE * 255).to(torch.uint8))]),
+            ValueError,
+            r"views of one shape and dtype, got \[3, 8, 8\] of torch.float32, \[3, 8, 8\] of torch.uint8",
         ),
     ],
 )

@@ -24,6 +24,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2 import functional as tvf
 
 from .. import SaliencySwap
+from .._random import own_seed
 from ..draw import PatchPair
 from ..regions.precompute import progress
 from ..transform import empty_mask
@@ -135,7 +136,8 @@ def _write(work: Negatives, lines: PairLines, args: argparse.Namespace) -> None:
     upto, bad, count = args.count, set[int](), len(work.images)
     while len(lines.done) < args.count and len(bad) < count:
         work.numbers = [i for i in range(upto) if i not in lines.done and i % count not in bad]
-        loader = DataLoader(work, batch_size=None, num_workers=min(args.num_workers, len(work)))
+        own = torch.Generator()  # the loader would draw a seed from the global generator
+        loader = DataLoader(work, batch_size=None, num_workers=min(args.num_workers, len(work)), generator=own)
         for found in progress(([line] for line in loader), len(work), "negatives") if work.numbers else ():
             if found[0]:
                 lines.add(found[0])
@@ -172,8 +174,8 @@ class Negatives(Dataset[str]):
         image = self.images[number % len(self.images)]
         if not isinstance(image, Image.Image):
             return ""
-        torch.manual_seed(_seed_of(self.seed, number))
-        params = self.swap.make_params([image])
+        with own_seed(_seed_of(self.seed, number)):
+            params = self.swap.make_params([image])
         negative, mask = self.swap.transform(image, params), self.swap.transform(empty_mask(image), params)
         made = {"normal": image, "swap": negative, "mask": tvf.to_pil_image(mask * 255)}
         for folder, name in self.pictures(number).items():

@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 
 from .. import SaliencySwap
+from .._random import own_seed
 from ..preview.sheet import contact_sheet, spread
 from .arguments import (
     STATUS,
@@ -70,19 +71,21 @@ def run(args: argparse.Namespace) -> None:
     images.tell()
     if not loaded:
         raise UserError(f"none of the {len(shown)} images tried could be read")
-    torch.manual_seed(args.seed)
     pictures = [image for _, image in loaded]
     caption = (
         f"model={args.model}, weights={args.weights}, clustering={args.clustering}, levels={args.levels}, "
         f"scale={tuple(args.scale)}, seed={args.seed}; {size_text(args.size)}"
     )
-    _save(contact_sheet(pictures, swap, names=[path.name for path, _ in loaded], caption=caption, cell=args.cell), args.out)
+    with own_seed(args.seed):
+        sheet = contact_sheet(pictures, swap, names=[path.name for path, _ in loaded], caption=caption, cell=args.cell)
+    _save(sheet, args.out)
     print(args.out)
     if len(shown) < len(found):
         print(f"{len(shown)} of {len(found)} images, spread evenly over them; more with --limit")
     tell_unchanged(_unchanged(loaded, swap, args.seed))
     try:
-        rate = images_per_second(pictures, make_swap(args, scale=tuple(args.scale), cache=None))
+        with own_seed(args.seed):
+            rate = images_per_second(pictures, make_swap(args, scale=tuple(args.scale), cache=None))
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"{args.out} is written, the images per second are not measured") from None
     print(f"{rate:.0f} images per second (one at a time, 1 thread, no cache, {size_text(args.size)})")
@@ -114,8 +117,8 @@ def _check_apart(args: argparse.Namespace, found: Sequence[Path]) -> None:
 
 def _unchanged(loaded: Sequence[tuple[Path, Image.Image]], swap: SaliencySwap, seed: int) -> list[str]:
     """The images whose negatives on the sheet equal them: the same draws again."""
-    torch.manual_seed(seed)
-    return [str(path) for path, image in loaded if swap(image).tobytes() == image.tobytes()]
+    with own_seed(seed):
+        return [str(path) for path, image in loaded if swap(image).tobytes() == image.tobytes()]
 
 
 def _format(out: Path) -> str:

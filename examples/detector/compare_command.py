@@ -31,6 +31,7 @@ from torch import Tensor
 from varied_swap import describe_swaps
 
 from cutswap_transforms import SaliencySwap
+from cutswap_transforms._random import own_seed
 
 from .evaluate_command import image_auroc, metrics
 from .fit_command import SMALLEST, read
@@ -232,8 +233,8 @@ def draw_strips(out: Path, settings: dict[str, argparse.Namespace], tasks: dict[
         images, _ = decode(category.train[:columns], own.size, own.skip_unreadable, own.white)
         rows = [("normal", list(images))]
         for condition, args in settings.items():
-            torch.manual_seed(0)
-            rows += [(condition, [negative(x) for x in images]) for negative in negatives_of(args)]
+            with own_seed(0):
+                rows += [(condition, [negative(x) for x in images]) for negative in negatives_of(args)]
         save_sheet(rows, out / f"negatives-{category.name}.png")
 
 

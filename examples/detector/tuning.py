@@ -28,6 +28,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from tqdm import tqdm
 
 from cutswap_transforms import SaliencySwap
+from cutswap_transforms._random import own_seed
 
 from .folders import CHECKPOINT, checkpoint_in, damaged_checkpoint
 from .networks import Features
@@ -66,11 +67,9 @@ class Draws(Sampler[tuple[int, int]]):
             yield number, order[place]
 
 
-@contextlib.contextmanager
-def own_randomness(number: int, seed: int) -> Iterator[None]:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(number * 1_000_003 + seed)
-        yield
+def own_randomness(number: int, seed: int) -> contextlib.AbstractContextManager[None]:
+    """What is drawn inside, on the CPU, follows from both; no generator has moved afterwards."""
+    return own_seed(number * 1_000_003 + seed)
 
 
 class MaskedViews(Dataset[tuple[Tensor, Tensor]]):
@@ -141,8 +140,8 @@ class Tuning(L.LightningModule):
         self.args, self.seed, self.features = args, seed, features
         self.views = MaskedViews(images, negatives, seed)
         self.began = False
-        torch.manual_seed(seed)
-        self.heads = Heads(features.widths)
+        with own_seed(seed):
+            self.heads = Heads(features.widths)
 
     def train_dataloader(self) -> DataLoader[Any]:
         """The loader of the steps up to the next checkpoint, for this process."""
@@ -162,7 +161,10 @@ class Tuning(L.LightningModule):
 
     def on_train_batch_start(self, *_: Any) -> None:
         """Dropout follows from the step, so that an interruption changes nothing."""
-        torch.manual_seed((self.seed * 1_000_003 + self.global_step) * self.trainer.world_size + self.trainer.global_rank)
+        seed = (self.seed * 1_000_003 + self.global_step) * self.trainer.world_size + self.trainer.global_rank
+        torch.default_generator.manual_seed(seed)
+        if self.device.type != "cpu":
+            torch.get_device_module(self.device).manual_seed(seed)  # that of this process, no other's
 
     def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> Tensor:
         self.features.eval()  # statistics of batch norms that could not be folded are kept, too
@@ -188,7 +190,6 @@ def tune(
     args: argparse.Namespace, seed: int, features: Features, images: Tensor, negatives: Sequence[Negative], folder: Path
 ) -> None:
     """Train in place up to the last step, from the checkpoint in `folder` where there is one."""
-    L.seed_everything(seed, verbose=False)
     features.freeze_before(args.tune_from)
     module, trainer = Tuning(args, seed, features, images, negatives), make_trainer(args, folder)
     if args.batch % trainer.world_size:
@@ -199,7 +200,7 @@ def tune(
                 swap.precompute([(image,) for image in images])
     checkpoint = checkpoint_in(folder)
     try:
-        with without_lightnings_advice():
+        with own_seed(seed), without_lightnings_advice():
             trainer.fit(module, ckpt_path=checkpoint, weights_only=True)
     except SystemExit as error:  # how Lightning ends where it was interrupted
         raise KeyboardInterrupt from error

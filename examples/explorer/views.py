@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-import torch
 from PIL import Image, ImageChops
 from torchvision.transforms.v2 import functional as tvf
 
 from cutswap_transforms import SaliencySwap, functional
+from cutswap_transforms._random import own_seed
 from cutswap_transforms.preview.sheet import contact_sheet
 from cutswap_transforms.preview.steps import Found, drawn_steps, found_steps, negative_picture, swapped_pairs
 
@@ -142,8 +142,7 @@ def _drawn(visitor: Visitor, photo: Photo, image: Image.Image, swap: SaliencySwa
 
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
-    with _generator:
-        torch.default_generator.manual_seed(seed)  # as torch.manual_seed for images on the CPU, without a look at others
+    with _generator, own_seed(seed):  # as torch.manual_seed for images on the CPU
         yield
 
 
