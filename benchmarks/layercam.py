@@ -23,6 +23,7 @@ from _report import Result, bar_plot, run_alone
 from torch import Tensor, nn
 
 from cutswap_transforms import LayerCAMExtractor
+from cutswap_transforms._random import own_seed
 
 MEAN, STD = torch.tensor((0.485, 0.456, 0.406)), torch.tensor((0.229, 0.224, 0.225))
 LEVELS = ("layer1", "layer2", "layer3", "layer4")
@@ -31,8 +32,8 @@ CAM = Callable[[Tensor], Any]
 
 def network() -> nn.Module:
     """The same ResNet-18 at every call."""
-    torch.manual_seed(0)
-    return torchvision.models.resnet18(weights=None).eval()
+    with own_seed(0):
+        return torchvision.models.resnet18(weights=None).eval()
 
 
 def grad_cam(model: nn.Module) -> CAM:

@@ -1,14 +1,16 @@
-"""How well the salient region matches the object: the share of the region on it, and the share of the object covered.
+"""How well the salient region matches the object, and how much of it stays when the image changes a little.
 
-    python benchmarks/regions.py [--data NAME=FOLDER ...] [--net MODULE:FACTORY ...] [--count N] [--quick] [--out FOLDER]
+    python benchmarks/regions.py [--data NAME=FOLDER ...] [--images NAME=FOLDER ...] [--net MODULE:FACTORY ...] [--count N]
     python benchmarks/regions.py --grid 16 24 --clusters 4 --saliency-weight 0.5 0.7 --color --no-color --union --no-union
 
 Always measured on the drawn scenes that have an object (of the board: its components), and on the normal training images of
 each FOLDER, a category in MVTec AD's layout. The object's mask is FOLDER/object_mask, as `examples/lay_on_ground.py` writes
 it, else what stands out from the plain ground. A region is enlarged to the image by the nearest cell, as the swap reads it.
+Stability needs no masks: `--images` takes any folder of images, too. It is the intersection over union of the region of an
+image with the region of the changed image, laid back, for each level of each image.
 Beside the embedded net: Otsu's threshold of brightness; clusters of the saliency values of each level's own map, without
-colour; the embedded net with random weights; ImageNet nets on request. Every option of the second line may be given
-several values, and each combination gets a row.
+colour; the embedded net with random weights, and with the maps of an image and its mirror image averaged; ImageNet nets on
+request. Every option of the second line may be given several values, and each combination gets a row.
 """
 
 from __future__ import annotations
@@ -19,10 +21,13 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from _changes import CHANGES, Change
 from _harness import Figure, one_thread, quartiles
 from _images import example
 from _report import Result, finish, parser
@@ -53,12 +58,18 @@ def drawn(name: str, count: int, size: int) -> Objects:
     return Objects(name, torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2), torch.from_numpy(np.stack(masks)) > 0)
 
 
-def photographed(name: str, folder: Path, count: int, size: int) -> Objects:
-    """At most `count` images of train/good, evenly spread."""
-    data, cut_out = example("data"), example("lay_on_ground").cut_out
-    samples = data.read_mvtec(folder).train
+def normal_images(folder: Path, count: int, size: int) -> tuple[Tensor, list[Any]]:
+    """At most `count` images of a folder, or of its train/good, evenly spread, and their samples."""
+    data = example("data")
+    samples = data.read_normal(folder).train
     chosen = [samples[i] for i in np.linspace(0, len(samples) - 1, min(count, len(samples))).round().astype(int)]
     images, chosen = data.decode(chosen, size)
+    return images, chosen
+
+
+def photographed(name: str, folder: Path, count: int, size: int) -> Objects:
+    data, cut_out = example("data"), example("lay_on_ground").cut_out
+    images, chosen = normal_images(folder, count, size)
     known = folder / "object_mask"
     if known.is_dir():
         paths = [(known / s.path.relative_to(folder)).with_suffix(".png") for s in chosen]
@@ -91,10 +102,11 @@ def finders(args: argparse.Namespace) -> Iterator[tuple[str, Finder]]:
     yield "Otsu", lambda images: [otsu(images.float() / 255)[:, 0] > 0.5]
     yield "tiny, values alone, 4 clusters", lambda images: [highest_values(m) for m in tiny.native_maps(images)]
 
-    def clustered(source: LayerCAMExtractor, clustering: KMeans, grid: int) -> Finder:
+    def clustered(source: Any, clustering: KMeans, grid: int) -> Finder:
         return lambda images: list(salient_regions(source.native_maps(images), images, clustering, grid).unbind(1))
 
-    sources = {"tiny": tiny, "random weights": untrained} | {net: augment.load_saliency(net) for net in args.net}
+    sources: dict[str, Any] = {"tiny": tiny, "tiny, both ways": augment.BothWays(tiny), "random weights": untrained}
+    sources |= {net: augment.load_saliency(net) for net in args.net}
     choices = itertools.product(args.grid, args.clusters, args.saliency_weight, args.color, args.union)
     for grid, clusters, weight, color, union in choices:
         kmeans = KMeans(clusters, saliency_weight=weight, color=color, union=union)
@@ -102,6 +114,11 @@ def finders(args: argparse.Namespace) -> Iterator[tuple[str, Finder]]:
         settings += f"{'' if union else ', highest cluster'}{'' if color else ', no colour'}"
         for name, source in sources.items():
             yield f"{name}, {settings}", clustered(source, kmeans, grid)
+
+
+def levels(finder: Finder, images: Tensor) -> list[Tensor]:
+    """The regions of all images, bool [N, h_l, w_l] per level, fine to coarse."""
+    return [torch.cat(level) for level in zip(*map(finder, images.split(32)), strict=True)]
 
 
 def shares(region: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
@@ -113,12 +130,29 @@ def shares(region: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
 
 def score(finder: Finder, objects: Objects) -> tuple[Tensor, Tensor]:
     """`shares` of each level, fine to coarse: twice [L, N]."""
-    batches = [
-        [torch.stack(shares(level, masks)) for level in finder(images)]
-        for images, masks in zip(objects.images.split(32), objects.masks.split(32), strict=True)
-    ]
-    on, covered = torch.stack([torch.cat(level, 1) for level in zip(*batches, strict=True)], 1)  # [2, L, N]
+    each = [torch.stack(shares(level, objects.masks)) for level in levels(finder, objects.images)]
+    on, covered = torch.stack(each, 1)  # [2, L, N]
     return on, covered
+
+
+# ---- stability ----------------------------------------------------------------------------------------------------
+
+
+def overlap(one: Tensor, other: Tensor) -> Tensor:
+    """Intersection over union of regions bool [N, h, w], 1 where both are empty; float64 [N]."""
+    both, either = (one & other).sum((1, 2)).double(), (one | other).sum((1, 2))
+    return torch.where(either > 0, both / either.clamp(min=1), 1.0)
+
+
+def stability(finder: Finder, images: Tensor) -> dict[str, list[float]]:
+    """`overlap` of the regions before and after each change, of each level of each image."""
+    before = levels(finder, images)
+
+    def kept(change: Change) -> list[float]:
+        after = map(change.undone, levels(finder, change.done(images)))
+        return torch.cat([overlap(*pair) for pair in zip(before, after, strict=True)]).tolist()
+
+    return {change.name: kept(change) for change in CHANGES}
 
 
 # ---- all ----------------------------------------------------------------------------------------------------------
@@ -128,12 +162,9 @@ def figure(per_image: Tensor) -> Figure:
     return Figure(per_image.mean().item(), *quartiles(per_image.tolist()))
 
 
-def run(args: argparse.Namespace) -> Result:
-    count, size = (2, 64) if args.quick else (args.count, args.size)
-    result = Result("regions", {"images": count, "size": size, "net": args.net})
-    folders = [photographed(name, Path(folder), count, size) for name, folder in args.data]
+def add_objects(result: Result, args: argparse.Namespace, sets: Sequence[Objects]) -> None:
     rows = [["", "region", "fine to coarse", "worst on object", "best covered", "mean covered"]]
-    for objects in [*folders, *(drawn(name, count, size) for name in SCENES)]:
+    for objects in sets:
         for name, finder in finders(args):
             on, covered = score(finder, objects)
             means, best = (on.mean(1), covered.mean(1)), int(covered.mean(1).argmax())
@@ -143,6 +174,26 @@ def run(args: argparse.Namespace) -> Result:
             result.figures[f"{objects.name}: {name}: worst on object"] = figure(on[worst])
             result.figures[f"{objects.name}: {name}: best covered"] = figure(covered[best])
     result.tables["Share of the region on the object / share of the object covered, means over the images"] = rows
+
+
+def add_stability(result: Result, args: argparse.Namespace, sets: dict[str, Tensor]) -> None:
+    rows = [["", "region", *(change.name for change in CHANGES)]]
+    for title, images in sets.items():
+        for name, finder in finders(args):
+            kept = {change: Figure(median(v), *quartiles(v)) for change, v in stability(finder, images).items()}
+            rows.append([title, name, *(f"{f.value:.2f}" for f in kept.values())])
+            result.figures |= {f"{title}: {name}: {change}": f for change, f in kept.items()}
+    result.tables["Intersection over union with the region of the changed image, medians over images and levels"] = rows
+
+
+def run(args: argparse.Namespace) -> Result:
+    count, size = (2, 64) if args.quick else (args.count, args.size)
+    result = Result("regions", {"images": count, "size": size, "net": args.net})
+    sets = [photographed(name, Path(folder), count, size) for name, folder in args.data]
+    sets += [drawn(name, count, size) for name in SCENES]
+    others = {name: normal_images(Path(folder), count, size)[0] for name, folder in args.images}
+    add_objects(result, args, sets)
+    add_stability(result, args, others | {objects.name: objects.images for objects in sets})
     return result
 
 
@@ -156,6 +207,8 @@ def named_folder(text: str) -> tuple[str, str]:
 def main(argv: Sequence[str] | None = None) -> int:
     found = parser(__doc__)
     found.add_argument("--data", nargs="+", type=named_folder, default=[], metavar="NAME=FOLDER", help="MVTec layout")
+    more = "images without objects' masks, for stability alone"
+    found.add_argument("--images", nargs="+", type=named_folder, default=[], metavar="NAME=FOLDER", help=more)
     found.add_argument("--net", nargs="+", default=[], metavar="MODULE:FACTORY", help="nets of images in [0, 1] beside `tiny`")
     found.add_argument("--count", type=int, default=60, help="images per data set at most (default 60)")
     found.add_argument("--size", type=int, default=256, help="side of the images (default 256)")

@@ -3,17 +3,64 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Set
 from numbers import Integral, Real
 from typing import Any
+
+import numpy as np
+from torch import Tensor
 
 MeanStd = tuple[Sequence[float], Sequence[float]]
 GRIDS = (2, 255)  # an entry of the cache holds the grid in one byte
 
 
+def scalar(value: Any) -> Any:
+    """A number of NumPy or torch, also in an array of no dimensions, as Python's; anything else as it is."""
+    return value.item() if isinstance(value, (np.generic, np.ndarray, Tensor)) and value.ndim == 0 else value
+
+
+def checked_int(name: str, value: Any, low: int | None = None, high: int | None = None, kind: str = "an int") -> int:
+    """An integer of Python, NumPy or torch as an int. `kind` names in messages what the argument may be."""
+    found = scalar(value)
+    if isinstance(found, bool) or not isinstance(found, Integral):
+        raise TypeError(f"`{name}` must be {kind}, got {value!r}")
+    found = int(found)
+    if low is not None and high is not None and not low <= found <= high:
+        raise ValueError(f"`{name}` must lie in [{low}, {high}], got {value!r}")
+    if low is not None and found < low:
+        raise ValueError(f"`{name}` must be at least {low}, got {value!r}")
+    return found
+
+
+def checked_number(name: str, value: Any, kind: str = "a number") -> float:
+    """A real number of Python, NumPy or torch as a float."""
+    found = scalar(value)
+    if isinstance(found, bool) or not isinstance(found, Real):
+        raise TypeError(f"`{name}` must be {kind}, got {value!r}")
+    return float(found)
+
+
+def checked_bool(name: str, value: Any) -> bool:
+    found = scalar(value)
+    if not isinstance(found, bool):
+        raise TypeError(f"`{name}` must be True or False, got {value!r}")
+    return found
+
+
+def _numbers(values: Any) -> tuple[float, ...]:
+    """The numbers of a sequence or an array [n]. Text, and what has no order, is not one.
+
+    Raises:
+        TypeError: anything else.
+    """
+    if isinstance(values, (str, bytes, Mapping, Set)):
+        raise TypeError
+    return tuple(checked_number("", v) for v in values)
+
+
 def checked_range(name: str, value: Any, top: float) -> tuple[float, float]:
     try:
-        low, high = (float(v) for v in value)
+        low, high = _numbers(value)
     except (TypeError, ValueError):
         raise TypeError(f"`{name}` must be two numbers (low, high), got {value!r}") from None
     if not 0 < low <= high <= top or high == float("inf"):
@@ -22,12 +69,26 @@ def checked_range(name: str, value: Any, top: float) -> tuple[float, float]:
     return low, high
 
 
+def checked_size(name: str, value: Any) -> tuple[int, int]:
+    try:
+        height, width = (checked_int(name, v, 0) for v in value)
+    except (TypeError, ValueError):
+        raise TypeError(f"`{name}` must be two integers (H, W), got {value!r}") from None
+    return height, width
+
+
+def check_tensor(name: str, value: Any, shape: str, rank: int) -> None:
+    if not isinstance(value, Tensor):
+        raise TypeError(f"`{name}` must be a tensor {shape}, got {type(value).__name__}")
+    if value.ndim != rank:
+        raise ValueError(f"`{name}` must have shape {shape}, got {list(value.shape)}")
+
+
 def checked_probability(p: Any) -> float:
-    if isinstance(p, bool) or not isinstance(p, Real):
-        raise TypeError(f"`p` must be a number in [0, 1], got {p!r}")
-    if not 0 <= float(p) <= 1:
+    found = checked_number("p", p, "a number in [0, 1]")
+    if not 0 <= found <= 1:
         raise ValueError(f"`p` must be a number in [0, 1], got {p!r}")
-    return float(p)
+    return found
 
 
 def checked_levels(levels: Any) -> str | tuple[int, ...]:
@@ -35,19 +96,12 @@ def checked_levels(levels: Any) -> str | tuple[int, ...]:
         if levels not in ("auto", "random", "all"):
             raise ValueError(f"`levels` must be 'auto', 'random', 'all' or indices, got {levels!r}")
         return levels
-    indices = (levels,) if isinstance(levels, Integral) else tuple(levels) if isinstance(levels, Sequence) else ()
+    several = isinstance(levels, (Sequence, np.ndarray, Tensor)) and scalar(levels) is levels
+    indices = tuple(map(scalar, levels if several else (levels,)))
     whole = all(isinstance(i, Integral) and not isinstance(i, bool) for i in indices)
     if not indices or not whole or len(set(indices)) < len(indices):
         raise ValueError(f"`levels` must be 'auto', 'random', 'all' or distinct indices, got {levels!r}")
     return tuple(int(i) for i in indices)
-
-
-def checked_grid(grid: Any) -> int:
-    if not isinstance(grid, int) or isinstance(grid, bool):
-        raise TypeError(f"`grid` must be an int, got {grid!r}")
-    if not GRIDS[0] <= grid <= GRIDS[1]:
-        raise ValueError(f"`grid` must lie in [{GRIDS[0]}, {GRIDS[1]}], got {grid}")
-    return grid
 
 
 def checked_mean_std(
@@ -60,7 +114,7 @@ def checked_mean_std(
         ValueError: sequences of different or wrong length, non-finite numbers, or std <= 0.
     """
     try:
-        mean, std = (tuple(float(v) for v in part) for part in value)
+        mean, std = map(_numbers, value)
     except (TypeError, ValueError):
         raise TypeError(f"`{name}` must be {other}(mean, std), each a sequence of numbers, got {value!r}") from None
     wrong = len(mean) != len(std) or not mean or (channels is not None and len(mean) != channels)
@@ -68,10 +122,3 @@ def checked_mean_std(
         length = f"of {channels} values each" if channels else "of equal length"
         raise ValueError(f"`{name}` must be {other}(mean, std) {length}, finite, with std > 0, got {value!r}")
     return mean, std
-
-
-def check_int(name: str, value: Any, low: int) -> None:
-    if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
-        raise TypeError(f"`{name}` must be an int or None, got {value!r}")
-    if value is not None and value < low:
-        raise ValueError(f"`{name}` must be at least {low}, got {value}")

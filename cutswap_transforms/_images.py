@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -67,7 +67,8 @@ def image_leaves(flat_inputs: Sequence[Any]) -> list[Any]:
     images = explicit or [x for x in flat_inputs if is_image(x)][:1]
     if not images:
         kinds = ", ".join(sorted({type(x).__name__ for x in flat_inputs})) or "nothing"
-        raise TypeError(f"`sample` must hold an image (a PIL image, a tensor or a tv_tensors.Image), got {kinds}")
+        way = "; pass dict(sample)" if any(isinstance(x, Mapping) for x in flat_inputs) else ""
+        raise TypeError(f"`sample` must hold an image (a PIL image, a tensor or a tv_tensors.Image), got {kinds}{way}")
     return images
 
 
@@ -75,7 +76,7 @@ def check_sample(flat_inputs: Sequence[Any]) -> None:
     """Refuse a sample that cannot be transformed consistently: it must hold one pixel grid and at least one image.
 
     Raises:
-        TypeError: boxes, key points, videos or arrays in the sample, or no image in it.
+        TypeError: boxes, key points, videos or arrays in the sample, images in a mapping that is no dict, or no image.
         ValueError: an image of wrong rank, images of different sizes, or a mask of another size than the image.
     """
     for leaf in flat_inputs:
@@ -83,7 +84,7 @@ def check_sample(flat_inputs: Sequence[Any]) -> None:
     images = image_leaves(flat_inputs)
     for image in images:
         if isinstance(image, Tensor):
-            _check_tensor(image)
+            _check_tensor(image, flat_inputs)
     if len(images) > 1:
         grids = {(*image_size(x), batch_size(x)) for x in images}
         if len(grids) > 1:
@@ -94,6 +95,11 @@ def check_sample(flat_inputs: Sequence[Any]) -> None:
             _check_mask(leaf, images[0])
 
 
+def refusal(kind: str) -> TypeError:
+    """Why boxes, key points or a video are refused, as the adapters say it too."""
+    return TypeError(f"`sample` must not hold {kind}: {_REFUSED[kind]}")
+
+
 def _check_kind(leaf: Any) -> None:
     if isinstance(leaf, np.ndarray) and leaf.ndim >= 2:
         raise TypeError(
@@ -101,19 +107,29 @@ def _check_kind(leaf: Any) -> None:
             "put v2.ToImage() first, and mind that OpenCV reads BGR: array[..., ::-1].copy() is RGB"
         )
     name = type(leaf).__name__
+    if isinstance(leaf, Mapping) and any(is_image(x) or isinstance(x, tv_tensors.TVTensor) for x in leaf.values()):
+        raise TypeError(f"`sample` must hold its images in a dict, a list or a tuple, got {name}; pass dict(sample)")
     if name in _REFUSED and isinstance(leaf, tv_tensors.TVTensor):
-        raise TypeError(f"`sample` must not hold {name}: {_REFUSED[name]}")
+        raise refusal(name)
 
 
-def _check_tensor(image: Tensor) -> None:
+def _check_tensor(image: Tensor, sample: Sequence[Any]) -> None:
     if image.is_nested or image.layout != torch.strided:
         kind = "a nested tensor; use images of one size" if image.is_nested else f"{image.layout}; use image.to_dense()"
         raise TypeError(f"`image` must be a dense tensor, got {kind}")
     shape = list(image.shape)
     if len(shape) not in (3, 4):
-        raise ValueError(f"`image` must have shape [C, H, W] or [N, C, H, W], got {shape}")
+        raise ValueError(f"`image` must have shape [C, H, W] or [N, C, H, W], got {shape}{_other_rank(image, sample)}")
     if shape[-1] in (1, 3, 4) and shape[-3] > 4 and image.stride(-3) != 1:
         _judge_narrow(shape, image.dtype)
+
+
+def _other_rank(image: Tensor, sample: Sequence[Any]) -> str:
+    """The way out for a tensor that is no image by its rank: a label before the image, or a grey image."""
+    others = [x for x in sample if x is not image and is_image(x)]
+    if others and not isinstance(image, tv_tensors.Image):
+        return "; the first plain tensor of a sample is its image: put the image first, or make it a tv_tensors.Image"
+    return "; a gray image is image[None]" if image.ndim == 2 else ""
 
 
 def _judge_narrow(shape: list[int], dtype: torch.dtype) -> None:
@@ -181,7 +197,8 @@ def net_input(leaf: Any, normalized: MeanStd | None = None) -> Tensor:
         raise ValueError(f"`image` must have shape [C, H, W] or [N, C, H, W], got {list(x.shape)}")
     x = x if x.ndim == 4 else x[None]
     if x.shape[1] == 2 or x.shape[1] == 0:
-        raise ValueError(f"`image` must have 1 channel or at least 3, got {x.shape[1]} in shape {list(x.shape)}")
+        way = "; of gray and alpha, the gray is image[..., :1, :, :]" if x.shape[1] else ""
+        raise ValueError(f"`image` must have 1 channel or at least 3, got {x.shape[1]} in shape {list(x.shape)}{way}")
     if x.dtype == torch.uint16:
         x = (x.to(torch.int32) >> 8).to(torch.uint8)
     elif x.dtype in FLOATS:
@@ -196,7 +213,21 @@ def _accepted_form(x: Tensor) -> str:
         return "use image.dequantize()"
     if x.is_floating_point():  # 8 bits and less
         return "use image.to(torch.float16)"
-    return "use its real part" if x.is_complex() else "values 0..255 fit image.to(torch.uint8)"
+    if x.is_complex():
+        return "use its real part"
+    return "use image.float()" if x.dtype == torch.bool else _unsigned_form(x)
+
+
+def _unsigned_form(x: Tensor) -> str:
+    """How integers become 8 or 16 bits without a value that wraps; where there are none to see, both ways."""
+    if x.is_meta or not x.numel():
+        return "values 0..255 fit image.to(torch.uint8), values 0..65535 image.to(torch.uint16)"
+    low, high = (int(v) for v in x.to(torch.int64).aminmax())
+    if low >= 0 and high < 2**16:
+        kind = "uint8" if high < 2**8 else "uint16"
+        return f"values 0..{2**8 - 1 if high < 2**8 else 2**16 - 1} fit image.to(torch.{kind})"
+    way = f"scale its values from {low} to {high} to floating point in [0, 1]"
+    return f"{way}, or, if 16 bits were read as signed, use image.view(torch.uint16)" if x.dtype == torch.int16 else way
 
 
 def eight_bits(leaf: Any, normalized: MeanStd | None = None) -> Tensor:

@@ -18,6 +18,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from ._arguments import check_tensor, checked_int, checked_range, checked_size, scalar
+
 CANDIDATES = 8
 NUMBERS = 2 + CANDIDATES * 6  # uniform numbers per pair: area, aspect, and (cell, y, x) twice per candidate
 HEAD = 2  # uniform numbers before them: p, level
@@ -272,23 +274,21 @@ def all_pairs(
         int64 [N, S, 7], rows as `PatchPair`; height 0 where nothing fits beside the earlier swaps.
 
     Raises:
-        ValueError: an image of fewer than two pixels.
+        TypeError: an argument of a wrong kind.
+        ValueError: an image of fewer than two pixels, shapes that do not fit, levels or ranges out of range.
 
     >>> region = torch.eye(4, dtype=torch.bool).reshape(1, 1, 4, 4)
     >>> all_pairs(region, torch.linspace(0, 0.98, 52)[None], None, (8, 8), (0.05, 0.1), (1.0, 1.0)).tolist()
     [[[0, 2, 2, 2, 3, 1, 1]]]
     """
-    if image_size[0] * image_size[1] < 2:
-        raise ValueError(f"`image` must have room for two disjoint patches, got (H, W) = {image_size}")
+    image_size, scale, ratio = _checked_draw(regions, u, image_size, scale, ratio)
     n, count, grid, _ = regions.shape
     u = u.double()
     images = torch.arange(n, device=u.device)
-    drawn = _drawn(u, count)
     inside = None if roi is None else roi.expand(n, -1, -1)
-    if isinstance(levels, Tensor):
-        chosen = list(levels.unbind(1))
-    else:  # full_like fills on the device; a tensor of the list would be copied to it, which waits
-        chosen = [drawn] if levels is None else [torch.full_like(drawn, level) for level in levels]
+    chosen = _chosen(levels, _drawn(u, count), count)
+    if not 0 < len(chosen) <= (u.shape[1] - HEAD) // NUMBERS:
+        raise ValueError(f"`u` must have {HEAD} + S * {NUMBERS} columns for S = {len(chosen)} levels, got {u.shape[1]}")
     rows: list[Tensor] = []
     taken: list[Box] = []
     for s, level in enumerate(chosen):
@@ -300,6 +300,28 @@ def all_pairs(
         for top, left in ((found[:, 0], found[:, 1]), (found[:, 2], found[:, 3])):
             taken.append(tuple(x[:, None, None] for x in (top, left, found[:, 4], found[:, 5])))  # type: ignore[arg-type]
     return torch.stack(rows, 1)
+
+
+def _checked_draw(regions: Any, u: Any, image_size: Any, scale: Any, ratio: Any) -> tuple[Size, Range, Range]:
+    check_tensor("regions", regions, "[N, L, G, G]", 4)
+    check_tensor("u", u, f"[N, {HEAD} + S * {NUMBERS}]", 2)
+    size = checked_size("image_size", image_size)
+    if size[0] * size[1] < 2:
+        raise ValueError(f"`image` must have room for two disjoint patches, got (H, W) = {size}")
+    return size, checked_range("scale", scale, 1.0), checked_range("ratio", ratio, float("inf"))
+
+
+def _chosen(levels: Any, drawn: Tensor, count: int) -> list[Tensor]:
+    """The levels of every swap, S tensors int64 [N]."""
+    if levels is None:
+        return [drawn]
+    if isinstance(levels, Tensor):
+        check_tensor("levels", levels, "[N, S]", 2)
+        return list(levels.unbind(1))
+    if isinstance(levels, str) or not isinstance(levels, (Sequence, np.ndarray)) or scalar(levels) is not levels:
+        raise TypeError(f"`levels` must be a sequence of indices, a tensor [N, S] or None, got {levels!r}")
+    indices = [checked_int("levels", level, -1, count - 1) for level in levels]
+    return [torch.full_like(drawn, i) for i in indices]  # fills on the device; a tensor of the list would be copied to it
 
 
 def _best_pair(

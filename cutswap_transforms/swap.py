@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torchvision import tv_tensors
 
+from ._arguments import check_tensor, checked_size
 from .draw import Box, PatchPair, fits
 
 
@@ -20,7 +21,8 @@ def swap_patches(image: Tensor, pairs: Tensor) -> Tensor:
         pairs: int64 [N, S, 7], rows as `PatchPair`, N = 1 for a single image; boxes mutually disjoint.
 
     Returns:
-        A new tensor of the same shape, dtype and device.
+        A new tensor of the same shape, type, dtype and device. A subclass of Tensor is treated as by torchvision's kernels:
+        its own `__torch_function__` says what comes out.
 
     Raises:
         TypeError: `pairs` are not integers.
@@ -29,7 +31,11 @@ def swap_patches(image: Tensor, pairs: Tensor) -> Tensor:
     >>> swap_patches(torch.arange(4).reshape(1, 1, 4), torch.tensor([[[0, 0, 0, 0, 3, 1, 1]]]))
     tensor([[[3, 1, 2, 0]]])
     """
+    if isinstance(image, tv_tensors.TVTensor):
+        return cast(Tensor, tv_tensors.wrap(swap_patches(image.as_subclass(Tensor), pairs), like=image))
     _check_pairs(pairs)
+    if not isinstance(image, Tensor):
+        raise TypeError(f"`image` must be a tensor, got {type(image).__name__}; SaliencySwap takes PIL images")
     batch = image if image.ndim == 4 else image[None] if image.ndim == 3 else image[None, None]
     if image.ndim not in (2, 3, 4) or batch.shape[0] != pairs.shape[0]:
         raise ValueError(f"`image` must hold as many images as `pairs` ({pairs.shape[0]}), got shape {list(image.shape)}")
@@ -44,7 +50,8 @@ def swap_patches(image: Tensor, pairs: Tensor) -> Tensor:
 
 
 def _check_pairs(pairs: Tensor) -> None:
-    if pairs.ndim != 3 or pairs.shape[-1] != 7:
+    check_tensor("pairs", pairs, "[N, S, 7]", 3)
+    if pairs.shape[-1] != 7:
         raise ValueError(f"`pairs` must have shape [N, S, 7], got {list(pairs.shape)}")
     if pairs.is_floating_point() or pairs.is_complex() or pairs.dtype == torch.bool:
         raise TypeError(f"`pairs` must be integers, got {pairs.dtype}")
@@ -78,10 +85,7 @@ def swap_in_pil(image: PIL.Image.Image, pairs: list[list[int]]) -> PIL.Image.Ima
 
 def swap_leaf(leaf: Any, pairs: Tensor) -> Any:
     """The swap in an image leaf of a sample; type, dtype, device and PIL mode are kept."""
-    if isinstance(leaf, PIL.Image.Image):
-        return swap_in_pil(leaf, pairs[0].tolist())
-    out = swap_patches(leaf.as_subclass(Tensor), pairs)
-    return tv_tensors.wrap(out, like=leaf) if isinstance(leaf, tv_tensors.Image) else out
+    return swap_in_pil(leaf, pairs[0].tolist()) if isinstance(leaf, PIL.Image.Image) else swap_patches(leaf, pairs)
 
 
 def _gathered(batch: Tensor, pairs: Tensor) -> Tensor:
@@ -95,8 +99,12 @@ def _gathered(batch: Tensor, pairs: Tensor) -> Tensor:
         shift = (tb - ta) * width + (lb - la)
         source = torch.where(_inside(y, x, ta, la, h, w), source + shift, source)
         source = torch.where(_inside(y, x, tb, lb, h, w), source - shift, source)
-    index = source.reshape(n, 1, height * width).expand(-1, c, -1)
     bits = batch.view(torch.int16) if batch.dtype == torch.uint16 else batch  # gather does not know uint16
+    if batch.is_contiguous(memory_format=torch.channels_last) and not batch.is_contiguous():  # a memory format is kept
+        index = source.reshape(n, height * width, 1).expand(-1, -1, c)
+        moved = bits.permute(0, 2, 3, 1).reshape(n, height * width, c).gather(1, index)
+        return moved.view(batch.dtype).reshape(n, height, width, c).permute(0, 3, 1, 2)
+    index = source.reshape(n, 1, height * width).expand(-1, c, -1)
     return bits.reshape(n, c, height * width).gather(2, index).view(batch.dtype).reshape(batch.shape)
 
 
@@ -124,7 +132,7 @@ def patch_mask(pairs: Tensor, image_size: tuple[int, int]) -> Tensor:
     tensor([[[[1, 0, 0, 1]]]], dtype=torch.uint8)
     """
     _check_pairs(pairs)
-    height, width = image_size
+    height, width = checked_size("image_size", image_size)
     if pairs.device.type != "cpu":
         y = torch.arange(height, device=pairs.device)[:, None]
         x = torch.arange(width, device=pairs.device)[None, :]

@@ -14,17 +14,26 @@ from torch.utils.data import Dataset
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from ._arguments import MeanStd, checked_levels, checked_mean_std, checked_probability, checked_range
+from ._arguments import (
+    MeanStd,
+    check_tensor,
+    checked_bool,
+    checked_int,
+    checked_levels,
+    checked_mean_std,
+    checked_probability,
+    checked_range,
+)
 from ._images import batch_size, check_sample, image_leaves, image_size, is_image, is_item
 from .draw import HEAD, NUMBERS, all_pairs, first_levels, first_pairs, levels_by_spread
 from .regions.cells import Guidance
 from .regions.finder import RegionFinder
-from .regions.precompute import precompute
+from .regions.precompute import holds, precompute
 from .regions.roi import GivenRegion, Inside, checked_roi, inside_of, with_given_region
 from .saliency.checks import check_not_vmapped
 from .saliency.source import SaliencySource
 from .swap import mark_leaf, swap_leaf
-from .views import AnomalyGenerator, swapped_fields
+from .views import AnomalyGenerator, SwapViews, swapped_fields
 
 
 class SaliencySwap(v2.Transform):
@@ -75,8 +84,9 @@ class SaliencySwap(v2.Transform):
     point in [0, 1]. The method sees 8 bits of each; the swap moves the original pixels. In a sample (dict, tuple, ...)
     all images get the same pairs, the first guides; of plain tensors only the first is an image, and none is where a
     PIL image or `tv_tensors.Image` is (torchvision's rule). A `tv_tensors.Mask` gets 1 in the swapped area; everything
-    else passes through. Type, dtype, device and PIL mode are kept. Items and batches of anomalib get image, mask and
-    label. A batch of a Hugging Face data set, a dict of lists, is one sample here, with a warning.
+    else passes through. Type, dtype, device and PIL mode are kept, subclasses of Tensor as in torchvision's kernels. Items
+    and batches of anomalib get image, depth map, mask and label. A batch of a Hugging Face data set, a dict of lists, is
+    one sample here, with a warning.
 
     Raises:
         TypeError: no image in the sample; boxes, key points, videos or arrays in it; unsupported dtypes.
@@ -111,9 +121,11 @@ class SaliencySwap(v2.Transform):
     ) -> None:
         super().__init__()
         self.scale, self.ratio = checked_range("scale", scale, 1.0), checked_range("ratio", ratio, float("inf"))
-        self.levels, self.p, self.return_mask = checked_levels(levels), checked_probability(p), bool(return_mask)
+        self.levels, self.p = checked_levels(levels), checked_probability(p)
+        self.return_mask = checked_bool("return_mask", return_mask)
         self.normalized = None if normalized is None else checked_mean_std("normalized", normalized)
         self.roi = checked_roi(roi)
+        self._given = {"saliency": saliency, "clustering": clustering}  # names, where a file can hold the swap
         # The finder is no nn.Module, so the net has no part in parameters(), state_dict() or train().
         self._finder = RegionFinder(saliency, clustering, grid, region, cache, self.normalized)
         if self._finder.num_levels is not None:
@@ -203,9 +215,13 @@ class SaliencySwap(v2.Transform):
         """Apply `params` to one leaf: images are swapped, masks get 1 in the swapped area, others pass. Draws nothing.
 
         Raises:
-            ValueError: params that were drawn for an image of another size.
+            TypeError: params that are not of `make_params`.
+        ValueError: params that were drawn for an image of another size.
         """
+        if not isinstance(params, dict) or "pairs" not in params:
+            raise TypeError(f"`params` must be what `make_params` returns, got {params!r}")
         pairs: Tensor = params["pairs"]
+        check_tensor("pairs", pairs, "[N, S, 7]", 3)
         mask = isinstance(inpt, tv_tensors.Mask)
         if isinstance(inpt, GivenRegion) or not (mask or is_image(inpt)):
             return inpt
@@ -229,7 +245,8 @@ class SaliencySwap(v2.Transform):
 
         Args:
             dataset: a map-style data set that gives samples as they arrive at this transform: with the steps before it
-                applied, without the swap itself.
+                applied, without the swap itself, of which a warning is given. `SwapViews` may follow, as the first view is
+                the image.
             batch_size: images per pass of the net; images of unequal size are gathered by size.
             num_workers: loader workers that read and decode.
             device: where the net runs; by default the CPU.
@@ -238,10 +255,22 @@ class SaliencySwap(v2.Transform):
             The number of images whose regions were computed.
 
         Raises:
-            ValueError: `cache=None`, or a read-only cache.
+            ValueError: `cache=None`, or a read-only cache; numbers out of range; a device that torch does not know.
             TypeError: a data set without a length.
             RuntimeError: the folder cannot be written, or no more; it says how many images were kept.
         """
+        batch_size, num_workers = checked_int("batch_size", batch_size, 1), checked_int("num_workers", num_workers, 0)
+        try:
+            device = torch.device(device or "cpu")
+        except (RuntimeError, TypeError):
+            raise ValueError(f"`device` must be a device of torch such as 'cuda', got {device!r}") from None
+        if holds(dataset, lambda x: isinstance(x, SaliencySwap) and x.p > 0, SwapViews):
+            warnings.warn(
+                f"`dataset` must give samples without the swap, got a {type(dataset).__name__} that holds a SaliencySwap; the "
+                "regions of swapped images are never looked up: pass a data set with the steps before the swap alone",
+                UserWarning,
+                stacklevel=2,
+            )
         return precompute(self._finder, self.roi, dataset, batch_size, num_workers, device)
 
     def preview(self, images: Sequence[Any], rows: int = 8) -> PIL.Image.Image:

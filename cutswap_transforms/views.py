@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torchvision import tv_tensors
 
-from ._images import image_size, is_image
+from ._images import image_size, is_image, refusal
 from .swap import patch_mask
 
 
@@ -17,7 +17,8 @@ class SwapViews(nn.Module):
     """`image -> (image, t1(image), t2(image), ...)`: the views that a self-supervised head learns to distinguish.
 
     Plain tensors become `tv_tensors.Image`, so that later v2 transforms treat every view alike (with the same random
-    parameters, as torchvision does for all images of a sample).
+    parameters, as torchvision does for all images of a sample). Where all views are of one subclass of Tensor they stay it,
+    and later v2 transforms take the first of them alone for an image: put v2.ToImage() in front to treat all alike.
 
     Args:
         transforms: callables image -> image, at least one.
@@ -45,9 +46,11 @@ class SwapViews(nn.Module):
         image = inputs[0]
         if not is_image(image):
             raise TypeError(f"`image` must be a PIL image or a tensor, got {type(image).__name__}")
-        views = (t(image) for t in self.transforms)
+        made = (t(image) for t in self.transforms)
         # A transform that left the image alone gives the same object or its memory: views must not share it.
-        return tuple(_as_image(view) for view in (image, *(_copy(v) if _shares(v, image) else v for v in views)))
+        views = (image, *(_copy(v) if _shares(v, image) else v for v in made))
+        kinds = set(map(type, views))
+        return views if len(kinds) == 1 and Tensor not in kinds else tuple(map(as_image, views))
 
     def extra_repr(self) -> str:
         return ", ".join(repr(t) for t in self.transforms)
@@ -64,32 +67,70 @@ class SwapViews(nn.Module):
             images [k*N, C, H, W] view-major, labels int64 [k*N] = arange(k).repeat_interleave(N).
 
         Raises:
-            TypeError: views that are not tensors.
-            ValueError: an empty batch, or samples with different numbers of views.
+            TypeError: samples that are no tuples, or views that are no image tensors.
+            ValueError: an empty batch, or samples with different numbers, shapes or dtypes of views.
         """
-        samples = [sample[0] if isinstance(sample[0], (tuple, list)) else sample for sample in batch]
+        samples = [_views_of(sample) for sample in batch]
         counts = {len(views) for views in samples}
-        if len(counts) != 1:
+        if len(counts) != 1 or counts == {0}:
             raise ValueError(f"`batch` must hold samples with one number of views, got {sorted(counts) or 'none'}")
-        other = next((v for views in samples for v in views if not isinstance(v, Tensor)), None)
-        if other is not None:
-            raise TypeError(f"`batch` must hold views as tensors, got {type(other).__name__}; put v2.ToImage() before")
+        forms = {(tuple(view.shape), view.dtype) for views in samples for view in views}
+        if len(forms) > 1:
+            found = ", ".join(sorted(f"{list(shape)} of {dtype}" for shape, dtype in forms))
+            raise ValueError(f"`batch` must hold views of one shape and dtype, got {found}; resize and convert before")
         k, n = counts.pop(), len(samples)
         images = torch.stack([views[i].as_subclass(Tensor) for i in range(k) for views in samples])
         return images, torch.arange(k, device=images.device).repeat_interleave(n)
 
 
+def _views_of(sample: Any) -> Sequence[Tensor]:
+    """The views of a sample (v1, v2, ...) or (views, target), checked."""
+    views = sample[0] if isinstance(sample, (tuple, list)) and sample and isinstance(sample[0], (tuple, list)) else sample
+    if not isinstance(views, (tuple, list)):
+        ways = {dict: '; pass [sample["image"] for sample in batch]', type(None): "; leave such samples out"}
+        kind = type(views)
+        raise TypeError(f"`batch` must hold tuples of views, or (views, target), got {kind.__name__}{ways.get(kind, '')}")
+    for view in views:
+        if isinstance(view, (tuple, list, tv_tensors.Mask)):
+            raise TypeError(
+                "`batch` must hold views as image tensors, got a view with its mask; "
+                "SwapViews takes transforms without `return_mask`, and masks are stacked apart"
+            )
+        if not (isinstance(view, Tensor) and is_image(view)):
+            hint = "; put v2.ToImage() before" if is_image(view) else ""
+            raise TypeError(f"`batch` must hold views as image tensors, got {type(view).__name__}{hint}")
+    return views
+
+
 def swapped_fields(swap: Any, item: Any) -> dict[str, Any]:
-    """Image, mask and label of an item or a batch of anomalib after the swap. Absent masks and labels are made."""
-    image = item.image
-    swap.check_inputs([image])
+    """Image, depth map, mask and label of an item or a batch of anomalib after the swap.
+
+    The depth map is swapped in step. Absent masks and labels are made.
+
+    Raises:
+        TypeError, ValueError: as `SaliencySwap`, also for a depth map, a mask or labels that do not fit the image.
+    """
+    image, mask, depth = item.image, item.gt_mask, getattr(item, "depth_map", None)
+    if hasattr(item, "video_path"):
+        raise refusal("Video")
+    flat = depth is not None and depth.ndim < image.ndim  # [H, W] or [N, H, W]: without a dimension of channels
+    depth = depth.unsqueeze(-3) if depth is not None and flat else depth
+    marked = [] if mask is None else [tv_tensors.Mask(mask)]
+    swap.check_inputs([as_image(image), *([] if depth is None else [as_image(depth)]), *marked])
     params = swap.make_params([image])
     made = (params["pairs"][:, :, 5] > 0).any(1)
     made = made if image.ndim == 4 else made[0]
-    mask = torch.zeros_like(image[..., 0, :, :], dtype=torch.bool) if item.gt_mask is None else item.gt_mask
+    if item.gt_label is not None and item.gt_label.numel() != made.numel():
+        raise ValueError(
+            f"`gt_label` must hold a label for each of the {made.numel()} images, got shape {list(item.gt_label.shape)}"
+        )
+    mask = marked[0] if marked else tv_tensors.Mask(torch.zeros_like(image[..., 0, :, :], dtype=torch.bool))
     label = torch.zeros_like(made) if item.gt_label is None else item.gt_label.bool().reshape(made.shape)
-    marked = swap.transform(tv_tensors.Mask(mask), params)
-    return {"image": swap.transform(image, params), "gt_mask": marked, "gt_label": label | made}
+    fields = {"image": swap.transform(image, params), "gt_mask": swap.transform(mask, params), "gt_label": label | made}
+    if depth is not None:
+        moved = swap.transform(depth, params)
+        fields["depth_map"] = moved.squeeze(-3) if flat else moved
+    return fields
 
 
 class AnomalyGenerator(nn.Module):
@@ -118,6 +159,7 @@ def _copy(image: Any) -> Any:
     return image.clone() if isinstance(image, Tensor) else image.copy()
 
 
-def _as_image(view: Any) -> Any:
+def as_image(view: Any) -> Any:
+    """A plain tensor as `tv_tensors.Image`, so that it counts as an image beside others."""
     plain = isinstance(view, Tensor) and not isinstance(view, tv_tensors.TVTensor)
     return tv_tensors.Image(view, device=view.device) if plain else view

@@ -108,6 +108,20 @@ class Anywhere:
         return images.new_zeros(len(images), self.levels, 1, 1)
 
 
+class BothWays:
+    """The mean of a source's maps of an image and of its mirror image, laid back: an image and its mirror image show the same.
+
+    The net runs twice, in one batch.
+    """
+
+    def __init__(self, source: LayerCAMExtractor) -> None:
+        self.source, self.fingerprint = source, source.fingerprint and f"both-ways {source.fingerprint}"
+
+    def native_maps(self, images: Tensor) -> list[Tensor]:
+        halves = [maps.chunk(2) for maps in self.source.native_maps(torch.cat((images, images.flip(-1))))]
+        return [(seen + mirrored.flip(-1)) / 2 for seen, mirrored in halves]
+
+
 class OtsuObject:
     """The object by Otsu's threshold of brightness: of the two classes the one that the border shows less of.
 

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import argparse
 import csv
+import hashlib
 import io
-import os
 import warnings
-import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,14 +19,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from data_files import SUFFIXES, DataError, check_inside, content, images_in, regular, subfolders
+from pixels import read_image, read_mask
 from torch import Tensor
-
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
-
-
-class DataError(ValueError):
-    """The data are not as they should be; the message says what to do."""
 
 
 @dataclass(frozen=True)
@@ -50,14 +44,17 @@ class Category:
     def __post_init__(self) -> None:
         _check_part("a category's name becomes that of a folder", self.name)
 
+    @property
+    def samples(self) -> list[Sample]:
+        return [*self.train, *self.test]
+
     def digest(self) -> str:
-        """Tells this list of files from any other: their names, sizes, kinds and masks, not where they lie."""
-        known = zlib.crc32(self.name.encode())
-        for sample in (*self.train, *self.test):
-            for path in (sample.path, sample.mask):
-                about = [*path.parts[-2:], os.path.getsize(path) if os.path.exists(path) else 0] if path else None
-                known = zlib.crc32(repr((about, sample.defect)).encode(), known)
-        return f"{len(self.train)} + {len(self.test)} images, {known:08x}"
+        """Tells these files from any other: names, kinds and contents of all images and masks, not where they lie."""
+        known = hashlib.blake2b(self.name.encode(), digest_size=8)
+        for sample in self.samples:
+            about = [(*path.parts[-2:], content(path)) if path else None for path in (sample.path, sample.mask)]
+            known.update(repr((about, sample.defect)).encode())
+        return f"{len(self.train)} + {len(self.test)} images, {known.hexdigest()}"
 
 
 def _check_part(why: str, name: str) -> None:
@@ -68,29 +65,29 @@ def _check_part(why: str, name: str) -> None:
 # ---- folders ---------------------------------------------------------------------------------------------------------
 
 
-def read_categories(folder: Path, names: Sequence[str] = ()) -> list[Category]:
+def read_categories(folder: Path, names: Sequence[str] = (), option: str = "--categories") -> list[Category]:
     """All categories of a folder, or those named: VisA where there is a 1cls.csv, magnetic tiles where there is MT_Free,
     else MVTec layout.
 
-    The folder may be a category itself or hold one category per subfolder.
+    The folder may be a category itself or hold one category per subfolder. `option` is where the user has named them.
     """
     if not folder.is_dir():
         raise DataError(f"`data` must be 'toy' or a folder, got {str(folder)!r}, which is none")
     table = next((t for t in (folder / "1cls.csv", folder / "split_csv" / "1cls.csv") if t.is_file()), None)
     if table:
-        return read_visa(table, folder, names)
+        return read_visa(table, folder, names, option)
     if (folder / "MT_Free").is_dir():
-        return _named([read_magnetic_tiles(folder)], names)
+        return _named([read_magnetic_tiles(folder)], names, option)
     if (folder / "train").is_dir():
-        return _named([read_mvtec(folder)], names)
-    found = [sub for sub in _subfolders(folder) if (sub / "train").is_dir()]
+        return _named([read_mvtec(folder)], names, option)
+    found = [sub for sub in subfolders(folder) if (sub / "train").is_dir()]
     if not found:
         raise DataError(
             "`data` must hold train/good (MVTec layout), a folder per category with it, or VisA's 1cls.csv, "
             f"got {str(folder)!r} with {_listing(folder)}; "
             "for anomalib's Folder layout name the parts with --normal-dir and --abnormal-dir"
         )
-    _check_names(names, [sub.name for sub in found])
+    _check_names(names, [sub.name for sub in found], option)
     return [read_mvtec(sub, folder) for sub in found if not names or sub.name in names]
 
 
@@ -99,30 +96,32 @@ def read_mvtec(folder: Path, root: Path | None = None, tested: bool = True) -> C
 
     `root` is the data folder, if that is another: links may lead to what it holds. Without `tested` there need be no test.
     """
+    name = folder.name if root else folder.resolve().name  # a link is a category of its own name
+    root = root or folder
     if not (folder / "train" / "good").is_dir():
         listing = _listing(folder / "train")
         raise DataError(f"`data` must hold the normal images in train/good, got {str(folder / 'train')!r} with {listing}")
     train = [Sample(path) for path in list_images(folder / "train" / "good")]
-    others = [sub.name for sub in _subfolders(folder / "train") if sub.name != "good" and _images_in(sub)]
+    others = [sub.name for sub in subfolders(folder / "train") if sub.name != "good" and images_in(sub)]
     if others:
         raise DataError(
             f"`data` must hold normal images alone in train, got {str(folder / 'train')!r} with {', '.join(others)}; "
             "defects belong in test/<defect>"
         )
     if not tested and not (folder / "test").is_dir():
-        _check_inside(train, root or folder, folder)
-        return Category(folder.resolve().name, train, [])
+        _check_inside(train, root)
+        return Category(name, train, [])
     if not (folder / "test").is_dir():
         raise DataError(f"`data` must hold test/<defect> and test/good, got {str(folder)!r} with {_listing(folder)}")
     test: list[Sample] = []
-    for sub in _subfolders(folder / "test"):
+    for sub in subfolders(folder / "test"):
         masks = _masks_by_stem(folder / "ground_truth" / sub.name)
         defect = None if sub.name == "good" else sub.name
         test += [Sample(path, defect, masks.get(path.stem)) for path in list_images(sub)]
     if not test:
         raise DataError(f"`data` must hold test/<defect> and test/good, got {str(folder / 'test')!r} without folders")
-    _check_inside([*train, *test], root or folder, folder)
-    return Category(folder.resolve().name, train, test)
+    _check_inside([*train, *test], root)
+    return Category(name, train, test)
 
 
 def read_normal(folder: Path, names: Sequence[str] = ()) -> Category:
@@ -133,15 +132,15 @@ def read_normal(folder: Path, names: Sequence[str] = ()) -> Category:
     if not folder.is_dir():
         raise DataError(f"`data` must be 'toy' or a folder, got {str(folder)!r}, which is none")
     if (folder / "train").is_dir():
-        found = _named([read_mvtec(folder, tested=False)], names)
-    elif _images_in(folder) or (folder / "good").is_dir():
-        found = _named([_read_plain(folder)], names)
-    elif not any(_subfolders(folder)) and not (folder / "1cls.csv").is_file():
+        found = _named([read_mvtec(folder, tested=False)], names, "--category")
+    elif images_in(folder) or (folder / "good").is_dir():
+        found = _named([_read_plain(folder)], names, "--category")
+    elif not any(subfolders(folder)) and not (folder / "1cls.csv").is_file():
         raise DataError(
             f"`data` must hold images of good parts ({' '.join(SUFFIXES)}), got {str(folder)!r} with {_listing(folder)}"
         )
     else:
-        found = read_categories(folder, names)
+        found = read_categories(folder, names, "--category")
     if len(found) > 1:
         listing = ", ".join(category.name for category in found)
         raise DataError(f"`data` must hold one category, got {len(found)}: name one of {listing} with --category")
@@ -149,28 +148,27 @@ def read_normal(folder: Path, names: Sequence[str] = ()) -> Category:
 
 
 def _read_plain(folder: Path) -> Category:
-    inner = folder if _images_in(folder) else folder / "good"
+    inner = folder if images_in(folder) else folder / "good"
     samples = [Sample(path) for path in list_images(inner)]
-    _check_inside(samples, folder, inner)
+    _check_inside(samples, folder)
     return Category(folder.resolve().name, samples, [])
 
 
-def read_visa(table: Path, root: Path, names: Sequence[str] = ()) -> list[Category]:
+def read_visa(table: Path, root: Path, names: Sequence[str] = (), option: str = "--categories") -> list[Category]:
     """VisA's `1cls.csv`: columns object, split, label, image, mask; paths count from `root`."""
+    check_inside([table], [root])
     samples: dict[str, dict[str, list[Sample]]] = {}
-    folders = {root}
     for row in _visa_rows(table):
         defect = None if row["label"] == "normal" else row["label"]
         sample = Sample(root / row["image"], defect, root / row["mask"] if row["mask"] else None)
         samples.setdefault(row["object"], {"train": [], "test": []})[row["split"]].append(sample)
-        folders |= {_folder_in(root, row["image"]), _folder_in(root, row["mask"])}
-    _check_inside([s for parts in samples.values() for part in parts.values() for s in part], root, *folders)
+    _check_inside([s for parts in samples.values() for part in parts.values() for s in part], root)
     for name, parts in samples.items():
         if not parts["train"] or not parts["test"]:
             raise DataError(f"`1cls.csv` must list training and test images of every object, got none of one kind for {name!r}")
         if any(s.defect for s in parts["train"]):
             raise DataError(f"`1cls.csv` must list normal images only as training images, got anomalies for {name!r}")
-    return _named([Category(name, parts["train"], parts["test"]) for name, parts in sorted(samples.items())], names)
+    return _named([Category(name, parts["train"], parts["test"]) for name, parts in sorted(samples.items())], names, option)
 
 
 def _visa_rows(table: Path) -> list[dict[str, str]]:
@@ -199,25 +197,8 @@ def _visa_rows(table: Path) -> list[dict[str, str]]:
     return [row for _, row in rows]
 
 
-def _folder_in(root: Path, name: str) -> Path:
-    """The folder directly below `root` that holds the file of this name."""
-    parts = Path(name).parts
-    return root / parts[0] if len(parts) > 1 and ".." not in parts and not Path(name).anchor else root
-
-
-def _check_inside(samples: Sequence[Sample], root: Path, *folders: Path) -> None:
-    """All files lie, links resolved, below one of the folders.
-
-    Data come from others, and a table or a link in them must not have the rest of the disk read. The folder of a category
-    may be a link: it is made by who made the data folder, often because a data set lies on another disk.
-    """
-    real = {Path(os.path.realpath(folder)) for folder in (root, *folders)}
-    for path in (path for sample in samples for path in (sample.path, sample.mask) if path):
-        if real.isdisjoint(Path(os.path.realpath(path)).parents):
-            raise DataError(
-                f"`data` must hold its images and masks itself, got {str(path)!r}, which lies outside of {str(root)!r}; "
-                "copy them there, or make the whole folder of the category a link"
-            )
+def _check_inside(samples: Sequence[Sample], *roots: Path) -> None:
+    check_inside((path for sample in samples for path in (sample.path, sample.mask) if path), roots)
 
 
 def read_parts(
@@ -252,7 +233,7 @@ def read_magnetic_tiles(folder: Path) -> Category:
     free = [Sample(path) for path in _photographs(folder / "MT_Free" / "Imgs")]
     chosen = {int(i) for i in np.random.default_rng(0).permutation(len(free))[: len(free) * 4 // 5]}
     test = [s for i, s in enumerate(free) if i not in chosen]
-    for sub in _subfolders(folder):
+    for sub in subfolders(folder):
         if sub.name.startswith("MT_") and sub.name != "MT_Free":
             defect = sub.name.removeprefix("MT_").lower()
             test += [Sample(path, defect, path.with_suffix(".png")) for path in _photographs(sub / "Imgs")]
@@ -268,36 +249,25 @@ def list_images(folder: Path) -> list[Path]:
     """The images of one folder, sorted."""
     if not folder.is_dir():
         raise DataError(f"`data` must hold the folder {str(folder)!r}")
-    found = _images_in(folder)
-    strange = [path.name for path in found if path.exists() and not path.is_file()]
-    if strange:
-        raise DataError(f"`data` must hold images as regular files, got {', '.join(strange[:5])} in {str(folder)!r}")
+    found = images_in(folder)
     if not found:
         raise DataError(f"`data` must hold images ({' '.join(SUFFIXES)}) in every class, got none in {str(folder)!r}")
     return found
 
 
-def _images_in(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
-
-
-def _subfolders(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
-
-
 def _masks_by_stem(folder: Path) -> dict[str, Path]:
-    return {p.stem.removesuffix("_mask"): p for p in _images_in(folder)} if folder.is_dir() else {}
+    return {p.stem.removesuffix("_mask"): p for p in images_in(folder)} if folder.is_dir() else {}
 
 
-def _named(categories: list[Category], names: Sequence[str]) -> list[Category]:
-    _check_names(names, [c.name for c in categories])
+def _named(categories: list[Category], names: Sequence[str], option: str = "--categories") -> list[Category]:
+    _check_names(names, [c.name for c in categories], option)
     return [c for c in categories if not names or c.name in names]
 
 
-def _check_names(names: Sequence[str], known: Sequence[str]) -> None:
+def _check_names(names: Sequence[str], known: Sequence[str], option: str) -> None:
     unknown = [name for name in names if name not in known]
     if unknown:
-        raise DataError(f"`categories` must be among {', '.join(known)}, got {', '.join(unknown)}")
+        raise DataError(f"`{option}` must be among {', '.join(known)}, got {', '.join(unknown)}")
 
 
 def _listing(folder: Path) -> str:
@@ -316,7 +286,7 @@ def decode(
     Images may differ in size and mode; `white` and `smallest` are for `read_image`. Those that cannot be read are all
     named in one error, or, if they are to be skipped, in one warning.
     """
-    read = attempt(lambda sample: read_image(sample.path, size, white, smallest), samples)
+    read = attempt(lambda sample: read_image(regular(sample.path), size, white, smallest), samples)
     bad = [f"{s.path} ({error})" for s, error in zip(samples, read, strict=True) if isinstance(error, Exception)]
     if bad and not skip_unreadable:
         raise DataError(
@@ -332,55 +302,28 @@ def decode(
 
 
 def decode_masks(samples: Sequence[Sample], size: int) -> Tensor:
-    """uint8 {0, 1} [N, size, size]; zeros for normal images. A defect without a mask is an error."""
+    """uint8 {0, 1} [N, size, size]; zeros for normal images. A defect without a mask is an error,
+    a mask that looks wrong a warning."""
     lacking = [str(s.path) for s in samples if s.defect and s.mask is None]
     if lacking:
         raise DataError(
             f"`data` must hold a mask for every defect to score pixels, got {len(lacking)} without, first {lacking[0]!r}; "
             "in MVTec layout it is ground_truth/<defect>/<stem>_mask.png"
         )
-    read = attempt(lambda s: read_mask(s.mask, size) if s.mask else torch.zeros(size, size, dtype=torch.uint8), samples)
+    doubts: list[str] = []
+
+    def read_one(sample: Sample) -> Tensor:
+        nothing = torch.zeros(size, size, dtype=torch.uint8)
+        return read_mask(regular(sample.mask), size, sample.path, doubts.append) if sample.mask else nothing
+
+    read = attempt(read_one, samples)
     bad = [f"{s.mask} ({error})" for s, error in zip(samples, read, strict=True) if isinstance(error, Exception)]
     if bad:
         raise DataError(f"`data` must hold masks that can be read, got {len(bad)} that cannot: {'; '.join(bad[:5])}")
+    if doubts:
+        more = f"; {len(doubts) - 5} more" if len(doubts) > 5 else ""
+        warnings.warn(f"masks to look at: {'; '.join(sorted(doubts)[:5])}{more}", stacklevel=2)
     return torch.stack([mask for mask in read if isinstance(mask, Tensor)])
-
-
-def read_image(path: Path, size: int, white: float | None = None, smallest: int = 1) -> Tensor:
-    """uint8 [3, size, size], upright, squashed to a square with antialiasing; what is transparent lies on white.
-
-    An image with a side below `smallest` is refused. Deep images, of 16 bits or floats, become 8 bits: `white`, by default
-    65535, becomes 255. Without it, an image is refused if it would lose its greys that way: floats, and cameras of 12 bits
-    or less in files of 16.
-    """
-    with Image.open(path) as image:
-        if min(image.size) < smallest:
-            raise ValueError(f"its sides must be {smallest} px or more, got {image.width} x {image.height}")
-        if image.mode[0] in "IF":  # Pillow would clip at 255
-            deep = np.asarray(image, np.float64)
-            if not np.isfinite(deep).all():
-                raise ValueError("its values must be finite, got NaN or infinite ones")
-            if white is None and (image.mode == "F" or deep.max() < 4096):
-                raise ValueError(
-                    f"deep greys up to {deep.max():g}: pass --white, the value of white (4095 for 12 bits, 1 for shares)"
-                )
-            image = Image.fromarray((deep / (white or 65535) * 255).clip(0, 255).astype(np.uint8))
-        image = ImageOps.exif_transpose(image)
-        if image.has_transparency_data:
-            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
-        image = image.convert("RGB").resize((size, size), Image.Resampling.BILINEAR)
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
-
-
-def read_mask(path: Path, size: int) -> Tensor:
-    """uint8 {0, 1} [size, size]: any value above 0 is a defect, so label maps do; resized to the nearest pixel."""
-    with Image.open(path) as image:
-        values = np.asarray(ImageOps.exif_transpose(image)) > 0  # a palette counts by index
-        colours = len(image.getbands()) - image.mode.endswith("A")
-    if values.ndim == 3:
-        values = values[..., :colours].any(-1) & values[..., colours:].all(-1)  # what is transparent is not there
-    picture = Image.fromarray(values.astype(np.uint8)).resize((size, size), Image.Resampling.NEAREST)
-    return torch.from_numpy(np.array(picture))
 
 
 def attempt(read: Callable[[Sample], Tensor], samples: Sequence[Sample]) -> list[Tensor | Exception]:

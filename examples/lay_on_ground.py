@@ -4,8 +4,9 @@
 
 On a plain ground a threshold finds the object; on a textured one it does not, and a net has to see it. FOLDER is a
 category in MVTec AD's layout. Every image gets a ground of its own, drawn from the image's name by `make_samples.py`, on
-which the object casts a shadow. Objects and defects stay where they are and keep their pixels; the defects' masks are
-copied. OUT/object_mask holds the masks of the objects, each under its image's path.
+which the object casts a shadow. Objects and defects stay where they are and keep their pixels; the defects' masks come
+along. OUT/object_mask holds the masks of the objects, each under its image's path. Everything is upright, as EXIF says. OUT
+appears when it is complete, or not at all.
 """
 
 from __future__ import annotations
@@ -15,32 +16,45 @@ import shutil
 import sys
 import zlib
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from data import DataError, read_mvtec
+from data import DataError, Sample, read_mvtec
 from make_samples import SCENES, Scene, steel
 from PIL import Image
+from pixels import is_turned, read_truth
 from sample_studio import Array, Picture, Surface, photograph, resized
 from scipy import ndimage
 
+from cutswap_transforms.shell.arguments import positive
+from cutswap_transforms.shell.decode import Note, decoded, opened
+
 GROUNDS = {name: SCENES[name] for name in ("wood", "cloth", "tiles")} | {"metal": Scene(steel)}
+TOLERANCE = 0.05  # of the border: dust, a shadow, light that falls off
+LEAST = 40  # contrast of an object with its ground, of 255
 EDGE = 3  # pixels on each side of the outline in which object and ground may mix
 
 
-def cut_out(image: Picture) -> tuple[Array, Array]:
+def cut_out(image: Picture, tolerance: float = TOLERANCE) -> tuple[Array, Array]:
     """The matte of what lies on a plain ground, float32 [H, W] in [0, 1], and the ground's colour, [3].
 
     The ground is the border's median. What differs from it by a quarter of the greatest difference belongs to the object,
-    holes included, specks of dust not. Along the outline a pixel mixes the ground with the nearest colour well inside.
+    holes included, specks of dust not. Of the border a share of `tolerance` may differ as much. Along the outline a pixel
+    mixes the ground with the nearest colour well inside.
     """
     border = np.concatenate([image[0], image[-1], image[:, 0], image[:, -1]])
     ground = np.median(border, 0).astype(np.float32)
     off = np.abs(image - ground).max(2)
     contrast = np.quantile(off, 0.99)
     found = off > contrast / 4
-    if contrast < 40 or np.mean(np.abs(border - ground).max(1) > contrast / 4) > 0.05:
-        raise ValueError(f"must show an object that stands out from a plain border, got a contrast of {contrast:.0f} of 255")
+    uneven = np.mean(np.abs(border - ground).max(1) > contrast / 4)
+    if contrast < LEAST or uneven > tolerance:
+        raise ValueError(
+            f"must show an object that stands out from a plain border, got a contrast of {contrast:.0f} of 255 ({LEAST} is the "
+            f"least) and {uneven:.1%} of the border unlike the rest ({tolerance:.1%} is the most, see --tolerance); "
+            "--skip leaves such images out"
+        )
     parts, _ = ndimage.label(found)
     sizes = np.bincount(parts.ravel())[1:]
     solid = ndimage.binary_fill_holes(np.isin(parts, 1 + np.flatnonzero(sizes >= sizes.max() / 20)))
@@ -51,9 +65,9 @@ def cut_out(image: Picture) -> tuple[Array, Array]:
     return np.where(depth > EDGE, 1, np.where(depth < -EDGE, 0, share.clip(0, 1))).astype(np.float32), ground
 
 
-def lay(image: Picture, ground: str, seed: int) -> tuple[Picture, Picture]:
+def lay(image: Picture, ground: str, seed: int, tolerance: float = TOLERANCE) -> tuple[Picture, Picture]:
     """uint8 [H, W, 3] on a ground drawn from `seed`, and the object's mask, uint8 {0, 255} [H, W]."""
-    matte, old = cut_out(image)
+    matte, old = cut_out(image, tolerance)
     height, width = matte.shape
     side = max(height, width)
     inside = np.pad(matte > 0.99, ((0, side - height), (0, side - width)))  # its flank must not show where the matte is thin
@@ -68,25 +82,82 @@ def lay(image: Picture, ground: str, seed: int) -> tuple[Picture, Picture]:
     return (laid.clip(0, 255) + 0.5).astype(np.uint8), (matte > 0.5).astype(np.uint8) * 255
 
 
-def lay_category(folder: Path, out: Path, ground: str) -> int:
-    """Every image of `folder` on its own ground; how many there are."""
-    category = read_mvtec(folder)
-    if out.exists() and any(out.iterdir()):
-        raise DataError(f"`out` must be a new or empty folder, got {str(out)!r}")
-    samples = [*category.train, *category.test]
-    for sample in samples:
+@dataclass
+class Laying:
+    """How a category is laid on its ground, and what was met on the way."""
+
+    ground: str
+    white: float | None = None
+    tolerance: float = TOLERANCE
+    skip: bool = False
+    skipped: list[str] = field(default_factory=list)
+    notes: dict[Note, Path] = field(default_factory=dict)  # the first image of each
+
+    def write(self, sample: Sample, folder: Path, out: Path) -> bool:
+        """The picture, the object's mask and the defect's; False if it was skipped."""
         name = sample.path.relative_to(folder)
         try:
-            with Image.open(sample.path) as picture:
-                laid, mask = lay(np.asarray(picture.convert("RGB"), np.float32), ground, zlib.crc32(name.as_posix().encode()))
-        except (OSError, ValueError) as error:
-            raise DataError(f"every image {error}: {str(sample.path)!r}") from error
-        for pixels, path in ((laid, out / name), (mask, out / "object_mask" / name)):
+            with opened(sample.path) as file:
+                image, notes, _ = decoded(file, self.white)
+            seed = zlib.crc32(name.as_posix().encode())
+            laid, mask = lay(np.asarray(image, np.float32), self.ground, seed, self.tolerance)
+            truth = _turned_mask(sample)
+        except Exception as error:  # Pillow passes on whatever its decoders meet in a broken file
+            if not self.skip:
+                raise DataError(f"every image {error}: {str(sample.path)!r}") from error
+            self.skipped.append(f"{sample.path} ({error})")
+            return False
+        for note in notes:
+            self.notes.setdefault(note, sample.path)
+        _save(laid, (out / name).with_suffix(".png"))
+        _save(mask, (out / "object_mask" / name).with_suffix(".png"))
+        if sample.mask:
+            path = out / sample.mask.relative_to(folder)
             path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(pixels).save(path.with_suffix(".png"))
-    if (folder / "ground_truth").is_dir():
-        shutil.copytree(folder / "ground_truth", out / "ground_truth")
-    return len(samples)
+            shutil.copyfile(sample.mask, path) if truth is None else _save(truth, path.with_suffix(".png"))
+        return True
+
+
+def _save(pixels: Picture, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+
+
+def _turned_mask(sample: Sample) -> Picture | None:
+    """The mask upright as {0, 255}, if EXIF turns it or its photograph; else it can stay as it is."""
+    if sample.mask and (is_turned(sample.mask) or is_turned(sample.path)):
+        return read_truth(sample.mask, sample.path).astype(np.uint8) * 255
+    return None
+
+
+def lay_category(folder: Path, out: Path, laying: Laying) -> int:
+    """Every image of `folder` on its own ground; how many there are. A failure leaves nothing at `out`."""
+    category = read_mvtec(folder)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise DataError(f"`out` must be a new or empty folder, got {str(out)!r}")
+    out = out.resolve()
+    draft = out.with_name(f".{out.name}.draft")
+    shutil.rmtree(draft, ignore_errors=True)  # of a run that was killed
+    try:
+        draft.mkdir(parents=True)
+        train, test = ([laying.write(s, folder, draft) for s in samples] for samples in (category.train, category.test))
+        if not any(train):
+            raise DataError(f"`folder` must hold images in train/good that can be laid, got none: {laying.skipped[0]}")
+        if out.exists():
+            out.rmdir()
+        draft.rename(out)
+    except OSError as error:
+        raise DataError(f"`out` must be a folder that can be written, got {str(out)!r} ({error})") from error
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    return sum(train) + sum(test)
+
+
+def _share(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < 1:
+        raise argparse.ArgumentTypeError(f"must be a share from 0 to 1, got {text!r}")
+    return value
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -94,12 +165,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("folder", type=Path, help="a category: train/good, test/<defect>, ground_truth/<defect>")
     parser.add_argument("out", type=Path, help="a new folder")
     parser.add_argument("--ground", choices=list(GROUNDS), default="wood", help=f"{', '.join(GROUNDS)} (default wood)")
+    parser.add_argument(
+        "--white", type=positive, help="value of white in 16-bit and float images (default 65535; 1 for floats)"
+    )
+    parser.add_argument(
+        "--tolerance", type=_share, default=TOLERANCE, help=f"share of the border that may be uneven (default {TOLERANCE})"
+    )
+    parser.add_argument("--skip", action="store_true", help="leave out images that cannot be read or laid, and name them")
     args = parser.parse_args(argv)
+    laying = Laying(args.ground, args.white, args.tolerance, args.skip)
     try:
-        count = lay_category(args.folder, args.out, args.ground)
+        count = lay_category(args.folder, args.out, laying)
     except DataError as error:
         print(error, file=sys.stderr)
         return 2
+    for told in laying.skipped:
+        print(f"skipped {told}", file=sys.stderr)
+    for note, first in laying.notes.items():
+        print(f"warning: {note.value} (first {first})", file=sys.stderr)
     print(f"{count} pictures on {args.ground} in {args.out}")
     return 0
 

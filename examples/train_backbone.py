@@ -27,13 +27,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from composites import as_bank, compose, cut_photograph, draw_ground, draw_object, photo_ground, scene_object
-from PIL import Image
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision.transforms.v2 import functional as tvF
 from tqdm import tqdm
 
 from cutswap_transforms import LayerCAMExtractor
+from cutswap_transforms.shell.decode import decoded, opened
 
 WIDTHS, RESIDUALS, STEM, SIDE = (24, 48, 96, 192), (1, 1, 2, 1), 6, 128
 GRIDS = (32, 16, 8, 4)  # the sides of the four maps at SIDE
@@ -50,7 +50,7 @@ def list_photographs(folders: list[Path]) -> list[tuple[Path, str]]:
         (path, f"{folder.name}/{path.relative_to(folder).as_posix()}")
         for folder in folders
         for path in sorted(folder.rglob("*"))
-        if path.suffix.lower() in SUFFIXES
+        if path.suffix.lower() in SUFFIXES and path.is_file()  # a pipe would be read for ever
     ]
     if not found:
         raise SystemExit(f"`--data` holds no photograph ({', '.join(sorted(SUFFIXES))}): {[str(f) for f in folders]}")
@@ -64,8 +64,8 @@ def is_held_out(name: str, seed: int, share: float = 0.2) -> bool:
 
 
 def load_rgb(path: Path) -> Tensor:
-    with Image.open(path) as image:
-        return tvF.pil_to_tensor(image.convert("RGB"))
+    with opened(path) as file:
+        return tvF.pil_to_tensor(decoded(file).image)
 
 
 def draw_views(rng: np.random.Generator, count: int, zoomed_out: float = 1 / 3) -> np.ndarray:

@@ -10,7 +10,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torchvision import tv_tensors
-from torchvision.transforms import v2
 
 from cutswap_transforms import SaliencySwap, functional
 
@@ -53,7 +52,7 @@ class VariedSwap(SaliencySwap):
             width = 2 * self.feather + 1
             share = share * F.avg_pool2d(share, width, 1, self.feather, count_include_pad=False)
         blended = before + share * (after * params["gain"] - before)
-        return v2.functional.to_image(blended.round().clamp(0, 255).to(torch.uint8).reshape(inpt.shape))
+        return tv_tensors.wrap(blended.round().clamp(0, 255).to(torch.uint8).reshape(inpt.shape), like=inpt)
 
     def _chosen(self, image: Tensor) -> Tensor:
         """[1, S, 7]"""

@@ -23,6 +23,7 @@ import regions
 import run
 import targets
 import torch
+from _changes import CHANGES
 from _harness import Case, Figure, Timing
 from _images import write_files
 from images import as_kind, pixels, scene
@@ -272,13 +273,47 @@ def test_object_masks_are_read_where_they_are_written_else_found(tmp_path):
     assert regions.photographed("x", tmp_path, 5, 32).masks[0].float().mean(0).tolist() == [1.0] * 16 + [0.0] * 16
 
 
-def test_every_combination_has_its_row(tmp_path, capsys):
+def test_stability_compares_regions_laid_back_over_each_other():
+    images = torch.randint(256, (40, 3, 10, 10), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    one, other = (
+        torch.tensor([[[1, 1, 0, 0]], [[0, 0, 0, 0]], [[0, 0, 0, 1]]]),
+        torch.tensor([[[0, 1, 1, 0]], [[0, 0, 0, 0]], [[0] * 4]]),
+    )
+    assert regions.overlap(one.bool(), other.bool()).tolist() == [pytest.approx(1 / 3), 1.0, 0.0]
+    bright = regions.stability(lambda x: [x[:, 0] > 100, x[:, 1] > 150], images)
+    assert list(bright) == [change.name for change in CHANGES] and {len(kept) for kept in bright.values()} == {80}
+    for moved in ("mirror", "upside down", "quarter turn"):
+        assert set(bright[moved]) == {1.0}
+    assert all(np.mean(bright[changed]) < 1 for changed in list(bright)[3:])
+    corner = torch.zeros(40, 10, 10, dtype=torch.bool)
+    corner[:, :2, :3] = True
+    blind = regions.stability(lambda x: [corner[: len(x)]], images)  # what does not look at the image moves with nothing
+    assert {name for name, kept in blind.items() if set(kept) != {1.0}} == {"mirror", "upside down", "quarter turn"}
+
+
+def test_changes_are_as_small_as_they_say():
+    images = torch.arange(256, dtype=torch.uint8).reshape(1, 1, 16, 16).expand(2, 3, 16, 16)
+    done = {change.name: change.done(images) for change in CHANGES}
+    assert all(after.shape == images.shape and after.dtype == torch.uint8 for after in done.values())
+    off = {name: after.int() - images.int() for name, after in done.items()}
+    assert torch.equal(off["+1 level"], (images < 255).int())
+    assert off["noise 1"].abs().max() <= 6 and 0.8 < off["noise 1"].float().std() < 1.2
+    assert torch.equal(done["one pixel"][..., 1:], images[..., :-1]) and off["brightness +10 %"].min() >= 0
+    assert off["contrast +10 %"].min() < 0 < off["contrast +10 %"].max() and off["JPEG 90"].abs().max() > 0
+
+
+def test_every_combination_has_its_row_and_a_folder_without_masks_is_measured_for_stability_alone(tmp_path, capsys):
+    write_files(tmp_path / "images", 3, 64)
     arguments = ["--quick", "--out", str(tmp_path), "--grid", "8", "12", "--color", "--no-color"]
-    assert regions.main(arguments) == 0
-    shown = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| screws")]
-    assert len(shown) == 2 + 2 * 2 * 2 and sum("no colour" in line for line in shown) == 4
+    assert regions.main([*arguments, "--images", f"mine={tmp_path / 'images'}"]) == 0
+    objects, stable = capsys.readouterr().out.split("Intersection over union")
+    for table, name in ((objects, "screws"), (stable, "screws"), (stable, "mine")):
+        shown = [line for line in table.splitlines() if line.startswith(f"| {name} ")]
+        assert len(shown) == 2 + 3 * 2 * 2 and sum("no colour" in line for line in shown) == 6
+    assert "mine" not in objects
     kept = json.loads((tmp_path / "regions.json").read_text(encoding="utf-8"))
     assert all(0 <= f["value"] <= 1 for f in kept["figures"].values())
+    assert kept["figures"]["mine: Otsu: mirror"]["value"] == 1.0
     with pytest.raises(SystemExit):
         regions.main(["--data", "nowhere"])
     assert "must be NAME=FOLDER, got 'nowhere'" in capsys.readouterr().err

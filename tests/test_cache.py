@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import hashlib
 import logging
@@ -14,6 +15,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import warnings
@@ -28,10 +30,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from images import as_kind, hot_quarter, scene
-from torch.utils.data import DataLoader, Dataset
+from torch import nn
+from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset
+from torchvision import transforms as v1
+from torchvision.datasets import FakeData, ImageFolder, wrap_dataset_for_transforms_v2
 from torchvision.transforms import v2
 
-from cutswap_transforms import KMeans, LayerCAMExtractor, RegionCache, SaliencySwap
+from cutswap_transforms import KMeans, LayerCAMExtractor, RegionCache, SaliencySwap, SwapViews
 from cutswap_transforms.__main__ import main
 from cutswap_transforms._images import eight_bits, pil_order
 from cutswap_transforms.regions.entry import content_key, pack, unpack
@@ -744,6 +749,69 @@ def test_precompute_says_what_it_needs(tmp_path):
         SaliencySwap(hot_quarter).precompute(image for image in [scene()])
 
 
+class Wrapped(Dataset):
+    """A data set of the user's, around another."""
+
+    def __init__(self, inner, augment=None):
+        self.inner, self.augment = inner, augment
+
+    def __len__(self):
+        return len(self.inner)
+
+    def __getitem__(self, index):
+        image, label = self.inner[index]
+        return (self.augment(image) if self.augment else image), label
+
+
+SOMEWHERE = SaliencySwap(Counting())
+HOLDERS = {
+    "itself": lambda swap: Scenes(2, swap),
+    "Compose": lambda swap: Scenes(2, v2.Compose([v2.Resize(20), v2.Compose([v2.ToImage(), swap])])),
+    "v1": lambda swap: Scenes(2, v1.Compose([v1.Resize(20), v1.RandomApply([v1.RandomOrder([swap])])])),
+    "Sequential": lambda swap: Scenes(2, nn.Sequential(nn.Identity(), swap)),
+    "ModuleList": lambda swap: Scenes(2, v2.RandomChoice([nn.ModuleList([swap])[0], v2.Identity()])),
+    "Subset": lambda swap: Subset(ConcatDataset([Scenes(2), Subset(Scenes(2, swap), [0])]), [0, 2]),
+    "a wrapper": lambda swap: Wrapped(Wrapped(Scenes(2)), v2.Compose([swap])),
+    "torchvision": lambda swap: FakeData(2, (3, 20, 20), transform=v2.Compose([v2.ToImage(), swap])),
+    "for v2": lambda swap: wrap_dataset_for_transforms_v2(ImageFolder(scenes_in_classes(), transform=swap)),
+    "transforms": lambda swap: ImageFolder(scenes_in_classes(), transform=swap),
+    "a closure": lambda swap: Scenes(2, lambda image: swap(image)),
+    "a global": lambda swap: Scenes(2, lambda image: SOMEWHERE(image)),
+    "partial": lambda swap: Scenes(2, functools.partial(lambda one, image: one(image), swap)),
+    "Lambda": lambda swap: Scenes(2, v2.Lambda(functools.partial(map_one, swap=swap))),
+    "a method": lambda swap: Scenes(2, swap.forward),
+    "a generator of anomalies": lambda swap: Scenes(2, v2.Compose([v2.ToImage(), swap.as_anomaly_generator()])),
+}
+
+
+def map_one(image, swap):
+    return swap(image)
+
+
+def scenes_in_classes():
+    folder = Path(tempfile.mkdtemp())
+    (folder / "good").mkdir()
+    as_kind("PIL", scene()).save(folder / "good" / "0.png")
+    return str(folder)
+
+
+@pytest.mark.parametrize("holder", HOLDERS)
+def test_precompute_of_swapped_images_is_told(holder):
+    swap = SaliencySwap(Counting())
+    with pytest.warns(UserWarning, match=r"`dataset` must give samples without the swap, got a \w+ that holds a SaliencySwap"):
+        swap.precompute(HOLDERS[holder](SaliencySwap(Counting())))
+
+
+def test_precompute_takes_views_whose_first_is_the_image_and_data_sets_without_a_swap(tmp_path):
+    swap = SaliencySwap(Counting(), cache=tmp_path / "c")
+    views = v2.Compose([v2.ToImage(), SwapViews(SaliencySwap(Counting(), cache=None)), v2.ToDtype(torch.float32, scale=True)])
+    assert swap.precompute(Scenes(3, views)) == 3 == len(swap.cache)
+    assert swap.precompute(Wrapped(Scenes(3, v2.Compose([v2.ToImage(), SaliencySwap(p=0)])))) == 0
+    loop = Scenes(4)
+    loop.itself, loop.many, loop.kind, loop.none = [loop], [[0] * 9] * 10**6, SaliencySwap, functools.partial(print)
+    assert swap.precompute(loop) == 1
+
+
 # ---- the command --------------------------------------------------------------------------------------------------
 
 
@@ -887,18 +955,29 @@ def test_the_command_stops_where_the_disk_is_full(scenes, tmp_path, capfd):
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", ["0", "2"])
 def test_ctrl_c_ends_the_command_and_its_workers_without_a_traceback(scenes, tmp_path, workers):
-    for i in range(10, 2000):
-        (scenes / f"{i}.png").symlink_to("0.png")
+    """The command waits for its fifth image, which never comes, so that it is in the middle when the signal arrives."""
+    endless = (
+        "import pathlib, signal, sys\n"
+        "from cutswap_transforms.__main__ import main\n"
+        "from cutswap_transforms.shell.files import ImageFiles\n"
+        "read = ImageFiles.__getitem__\n"
+        "def wait(self, index):\n"
+        "    if index < 4:\n"
+        "        return read(self, index)\n"
+        "    pathlib.Path(sys.argv[1]).touch()\n"
+        "    signal.pause()\n"
+        "ImageFiles.__getitem__ = wait\n"
+        "raise SystemExit(main(sys.argv[2:]))"
+    )
     process = subprocess.Popen(
-        [sys.executable, "-m", "cutswap_transforms", *command(scenes, "--num-workers", workers)],
+        [sys.executable, "-c", endless, str(tmp_path / "waits"), *command(scenes, "--num-workers", workers)],
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,  # as in a terminal, workers get the signal as well
     )
-    end = time.monotonic() + 120
-    while not (tmp_path / "c" / "regions.sqlite").exists() and time.monotonic() < end:
+    while not (tmp_path / "waits").exists():
+        assert process.poll() is None, process.communicate()[1]
         time.sleep(0.01)
-    time.sleep(0.2)
     os.killpg(process.pid, signal.SIGINT)
     told = process.communicate(timeout=60)[1]
     assert process.returncode == 130 and "Traceback" not in told, told

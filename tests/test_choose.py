@@ -39,6 +39,17 @@ def test_clusters_above_the_midpoint_of_their_mean_saliency_are_one_region():
     assert not salient_points(saliency, np.full(12, -1), 5, "salient").any()
 
 
+@pytest.mark.parametrize("xp", [np, torch])
+def test_the_midpoint_knows_no_sign(xp):
+    """On a device values are not looked at, so the rule itself must hold for any."""
+    saliency, labels = np.array([[-4.0, -4.0, -3.0, -1.0, 9.0]]), np.array([[0, 0, 1, 3, -1]])
+    arrays = (saliency, labels) if xp is np else (torch.from_numpy(saliency), torch.from_numpy(labels))
+    assert salient_points(*arrays, 5, "salient").tolist() == [[False, False, False, True, False]]
+    saliency[0, 2] = -2.5  # the midpoint of -4 and -1
+    assert salient_points(*arrays, 5, "salient").tolist() == [[False, False, True, True, False]]
+    assert salient_points(*arrays, 5, "top").tolist() == [[False, False, False, True, False]]
+
+
 def four_steps(points):
     return (points[:, 0] * 4).long().clamp(max=3)
 

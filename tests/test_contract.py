@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from collections import UserDict
 
 import numpy as np
 import PIL.Image
@@ -14,7 +15,8 @@ from torchvision import transforms as v1
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from cutswap_transforms import KMeans, LayerCAMExtractor, RegionCache, SaliencySwap, SwapViews
+from cutswap_transforms import KMeans, LayerCAMExtractor, RegionCache, SaliencySwap, SwapViews, functional
+from cutswap_transforms.swap import _gathered
 
 MEAN_STD = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 KINDS = ["PIL", "Image", "tensor"]
@@ -171,6 +173,84 @@ def test_narrow_images_of_many_channels_are_images(transform):
     assert torch.equal(seeded(transform, closest), warned)
 
 
+class Tagged(torch.Tensor):
+    """A subclass of Tensor whose own `__torch_function__` hands an attribute on."""
+
+    @classmethod
+    def __torch_function__(cls, func, types, args=(), kwargs=None):
+        out = super().__torch_function__(func, types, args, kwargs or {})
+        if isinstance(out, cls):
+            out.tag = next((x.tag for x in args if hasattr(x, "tag")), None)
+        return out
+
+
+class Meta(torch.Tensor):
+    pass
+
+
+class OwnImage(tv_tensors.Image):
+    pass
+
+
+SUBCLASSES = [torch.Tensor, Meta, Tagged, tv_tensors.Image, OwnImage, torch.nn.Parameter]
+
+
+def of_class(kind, image):
+    found = torch.nn.Parameter(image) if kind is torch.nn.Parameter else image.as_subclass(kind)
+    found.tag = "a"
+    return found
+
+
+@pytest.mark.parametrize("kind", SUBCLASSES)
+@pytest.mark.parametrize("shape", [(), (2,)])
+def test_subclasses_of_tensor_come_out_as_of_torchvisions_kernels(kind, shape):
+    image = of_class(kind, torch.rand(*shape, 3, 20, 22))
+    pairs = torch.tensor([[[0, 0, 0, 9, 6, 8, 5]]]).expand(*(shape or (1,)), -1, -1)
+    expected = v2.functional.horizontal_flip(image)
+    for p in (0.0, 1.0):
+        swap = SaliencySwap(hot_quarter, p=p)
+        out = swap(image)
+        assert type(out) is type(expected if p else image) and (out is image) == (p == 0)
+        assert getattr(out, "tag", None) == getattr(expected if p else image, "tag", None)
+        assert out.requires_grad == image.requires_grad
+        assert torch.equal(pixels(seeded(swap, image)), seeded(swap, pixels(image)))
+        assert type(swap.as_anomaly_generator()(image)[0]) is type(out)
+    out = functional.swap_patches(image, pairs)
+    assert type(out) is type(expected)
+    if not isinstance(image, tv_tensors.TVTensor):  # these are unwrapped before
+        assert type(_gathered(image if shape else image[None], pairs)) is type(expected)
+    assert type(pickle.loads(pickle.dumps(out.detach()))) is type(out.detach())
+
+
+def test_a_missed_p_mixes_no_types_in_a_stream():
+    swap = SaliencySwap(hot_quarter, p=0.5)
+    torch.manual_seed(0)
+    stream = [swap(of_class(Meta, scene(seed=i))) for i in range(12)]
+    assert {type(image) for image in stream} == {Meta}
+    assert len({torch.equal(pixels(image), scene(seed=i)) for i, image in enumerate(stream)}) == 2, "p missed, p hit"
+
+
+@pytest.mark.parametrize("p", [0.0, 1.0])
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        (torch.Tensor, tv_tensors.Image),
+        (tv_tensors.Image, tv_tensors.Image),
+        (OwnImage, OwnImage),
+        (Meta, Meta),
+        (Tagged, Tagged),
+        (torch.nn.Parameter, tv_tensors.Image),
+    ],
+)
+def test_views_are_of_one_type(kind, expected, p):
+    first, second, flipped = SwapViews(SaliencySwap(hot_quarter, p=p), lambda x: x.flip(-1))(
+        of_class(kind, torch.rand(3, 20, 22))
+    )
+    assert type(first) is type(second) is expected
+    assert type(flipped) is (expected if kind is not OwnImage else tv_tensors.Image), "a flip of tv_tensors is a plain tensor"
+    assert first.data_ptr() != second.data_ptr()
+
+
 VIEWS = [PIL.Image.new("RGB", (40, 30), colour) for colour in ("red", "blue")]
 
 
@@ -202,6 +282,13 @@ def test_several_views_of_one_sample_are_taken_without_a_word(sample):
     SaliencySwap(p=0.0)({"image": VIEWS, "label": [0, 1]})  # nothing is swapped, so nothing is wrong
 
 
+def test_the_way_out_of_16_bits_in_signed_integers_loses_no_value():
+    with pytest.raises(TypeError, match=r"image.view\(torch.uint16\)"):
+        SaliencySwap()(SIXTEEN.to(torch.int16))
+    assert torch.equal(SIXTEEN.to(torch.int16).view(torch.uint16).to(torch.int64), SIXTEEN)
+    assert SaliencySwap()(SIXTEEN.to(torch.int16).view(torch.uint16)).dtype == torch.uint16
+
+
 @BOTH
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")  # torch's own, of these kinds of tensors
 def test_quantized_and_nested_tensors_are_refused_with_a_way_out(transform):
@@ -222,6 +309,7 @@ def test_an_image_with_the_negative_bit_is_an_image(transform):
 IMAGE = torch.rand(3, 8, 8)
 BOXES = tv_tensors.BoundingBoxes([[0, 0, 2, 2]], format="XYXY", canvas_size=(8, 8))
 POINTS = tv_tensors.KeyPoints([[1.0, 2.0]], canvas_size=(8, 8))
+SIXTEEN = torch.arange(0, 64000, 1000).reshape(1, 8, 8).repeat(3, 1, 1)  # a 16-bit image, as integers
 UNEQUAL = {"a": tv_tensors.Image(IMAGE), "b": tv_tensors.Image(torch.rand(3, 8, 9))}
 SHAPE = r"`image` must have shape \[C, H, W\] or \[N, C, H, W\], got "
 DTYPE = r"`image` must be uint8, uint16 or floating point, got "
@@ -243,7 +331,23 @@ SAMPLES = [
     (torch.full((3, 8, 8), torch.nan), ValueError, r"`image` must have finite pixels, got values from nan"),
     (torch.full((3, 8, 8), 255.0), ValueError, r"must lie in \[0, 1\], got values from 255 to 255; .*divide 0..255 by 255"),
     (torch.zeros(3, 8, 8, dtype=torch.int64), TypeError, DTYPE + r"torch.int64; values 0..255 fit image.to\(torch.uint8\)"),
-    (torch.zeros(3, 8, 8, dtype=torch.bool), TypeError, DTYPE + "torch.bool"),
+    (torch.zeros(3, 8, 8, dtype=torch.bool), TypeError, DTYPE + r"torch.bool; use image.float\(\)"),
+    (SIXTEEN.to(torch.int32), TypeError, DTYPE + r"torch.int32; values 0..65535 fit image.to\(torch.uint16\)$"),
+    (SIXTEEN.to(torch.int64) * 2, TypeError, DTYPE + r"torch.int64; scale its values from 0 to 126000 to floating point in"),
+    (
+        SIXTEEN.to(torch.int16),
+        TypeError,
+        DTYPE + r"torch.int16; .*, if 16 bits were read as signed, use image.view\(torch.uint16\)",
+    ),
+    (SIXTEEN.to(torch.int16) // 2, TypeError, DTYPE + "torch.int16; scale its values from -"),
+    ((torch.tensor(3), IMAGE), ValueError, SHAPE + r"\[\]; the first plain tensor of a sample is its image: put the image"),
+    ({"y": torch.tensor([0, 1]), "x": IMAGE[None]}, ValueError, SHAPE + r"\[2\]; the first plain tensor of a sample is its"),
+    (torch.rand(40, 33), ValueError, SHAPE + r"\[40, 33\]; a gray image is image\[None\]"),
+    (
+        tv_tensors.Image(torch.rand(2, 40, 33)),
+        ValueError,
+        r"got 2 in .*; of gray and alpha, the gray is image\[..., :1, :, :\]",
+    ),
     (PIL.Image.new("F", (8, 8)), TypeError, MODE + r"'F'; make it 'I;16' or a float tensor in \[0, 1\]"),
     (PIL.Image.new("I", (8, 8)), TypeError, MODE + "'I'; make it 'I;16'"),
     (PIL.Image.new("1", (8, 8)), TypeError, MODE + r"'1'; use image.convert\('L'\)"),
@@ -254,6 +358,9 @@ SAMPLES = [
     ),
     ((IMAGE, np.zeros((8, 8))), TypeError, r"`image` must be a PIL image or a tensor, got numpy.ndarray"),
     ({"label": 3}, TypeError, r"`sample` must hold an image .* got int"),
+    (UserDict(image=IMAGE), TypeError, r"must hold its images in a dict, a list or a tuple, got UserDict; pass dict\(sample\)"),
+    ((IMAGE, UserDict(boxes=BOXES)), TypeError, "must hold its images in a dict, a list or a tuple, got UserDict"),
+    (UserDict(label=3), TypeError, r"`sample` must hold an image .* got UserDict; pass dict\(sample\)"),
     (
         UNEQUAL,
         ValueError,
@@ -335,7 +442,40 @@ def test_bad_arguments_are_refused_at_construction(arguments, kind, sentence):
         (
             lambda: SwapViews.collate([(pil("L"), pil("L"))]),
             TypeError,
-            r"`batch` must hold views as tensors, got Image; put v2.ToImage\(\)",
+            r"`batch` must hold views as image tensors, got Image; put v2.ToImage\(\)",
+        ),
+        (
+            lambda: SwapViews.collate([{"image": (IMAGE, IMAGE), "label": 1}]),
+            TypeError,
+            r'`batch` must hold tuples of views, or \(views, target\), got dict; pass \[sample\["image"\] for sample in',
+        ),
+        (
+            lambda: SwapViews.collate([(IMAGE, IMAGE), None]),
+            TypeError,
+            "must hold tuples of views, .* got NoneType; leave such samples out",
+        ),
+        (lambda: SwapViews.collate([IMAGE, IMAGE]), TypeError, "must hold tuples of views, .* got Tensor$"),
+        (lambda: SwapViews.collate([(IMAGE, {"x": IMAGE})]), TypeError, "must hold views as image tensors, got dict$"),
+        (lambda: SwapViews.collate([()]), ValueError, r"with one number of views, got \[0\]"),
+        (
+            lambda: SwapViews.collate([SwapViews(SaliencySwap(return_mask=True))(torch.rand(3, 32, 32))]),
+            TypeError,
+            "must hold views as image tensors, got a view with its mask; SwapViews takes transforms without `return_mask`",
+        ),
+        (
+            lambda: SwapViews.collate([((IMAGE, tv_tensors.Mask(IMAGE[:1])), 1)]),
+            TypeError,
+            "must hold views as image tensors, got a view with its mask",
+        ),
+        (
+            lambda: SwapViews.collate([(IMAGE, IMAGE[:, :7])]),
+            ValueError,
+            r"views of one shape and dtype, got \[3, 7, 8\] of torch.float32, \[3, 8, 8\] of torch.float32; resize",
+        ),
+        (
+            lambda: SwapViews.collate([(IMAGE, (IMAGE * 255).to(torch.uint8))]),
+            ValueError,
+            r"views of one shape and dtype, got \[3, 8, 8\] of torch.float32, \[3, 8, 8\] of torch.uint8",
         ),
     ],
 )

@@ -18,6 +18,7 @@ import torch
 from detecting import SMALL, TRAINED, fit, run
 from detector import compare_command as compare
 from detector import evaluate_command as evaluate
+from detector import grid_tables
 from detector.options import explanation
 from PIL import Image
 from sklearn.metrics import average_precision_score, roc_auc_score
@@ -89,6 +90,18 @@ def test_mistakes(copied: Path, toy: Path) -> None:
     assert run("evaluate", copied, toy, options="--categories flange") == 0
 
 
+def test_test_images_are_as_large_as_those_of_fit_and_a_run_lies_outside_of_them(
+    copied: Path, toy: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(toy / "flange", tmp_path / "flange"))
+    Image.new("RGB", (48, 31)).save(folder / "test/good/000.png")
+    with pytest.raises(SystemExit, match=r"000\.png \(its sides must be 32 px or more, got 48 x 31\); repair or remove them"):
+        run("evaluate", copied, folder)
+    copied.rename(folder / "test/good/run")
+    with pytest.raises(SystemExit, match="`out` must lie outside of the images, got"):
+        run("evaluate", folder / "test/good/run", folder)
+
+
 def test_pixel_metrics() -> None:
     masks = torch.zeros(3, 20, 30, dtype=torch.uint8)
     masks[0, 2:6, 2:6] = masks[0, 10:12, 10:25] = masks[1, 5:9, 20:22] = 1
@@ -146,6 +159,19 @@ def test_a_grid_compares_in_pairs_goes_on_and_keeps_what_did_not_fail(
     with pytest.raises(SystemExit, match=r"2 fits failed\ncutpaste --features .*, flange, seed 0: `module:factory` must"):
         grid("cutpaste", "cutpaste --features no_such_module:net")
     assert len(json.loads((tmp_path / "results.json").read_text())) == 2
+    other = (tmp_path / "cutpaste/flange-seed1/result.json").read_bytes()
+    for damage in (b"", b"[1, 2]", b'{"mean": {}}', b"\x93NUMPY", b"[" * 100_000, b"null", other):
+        note.write_bytes(damage)
+        with pytest.raises(SystemExit, match=r"1 fits failed\ncutpaste, flange, seed 0: .*result\.json', which is damaged \("):
+            grid("cutpaste")
+    assert [cell["seed"] for cell in json.loads((tmp_path / "results.json").read_text())] == [1]  # the others are kept
+    if hasattr(os, "mkfifo"):
+        note.unlink()
+        os.mkfifo(note)
+        with pytest.raises(SystemExit, match=r"which is damaged \(it must be a regular file, got a pipe or a device\)"):
+            grid("cutpaste")
+    with pytest.raises(SystemExit, match=r"error: `out` must lie outside of the images, got"):
+        run("compare", toy, "--out", toy / "flange/train/good", options=f"{SMALL} --against none --conditions none")
 
 
 def test_a_grid_cell_is_what_fit_and_evaluate_say(toy: Path, tmp_path: Path) -> None:
@@ -169,7 +195,7 @@ def test_a_grid_cell_is_what_fit_and_evaluate_say(toy: Path, tmp_path: Path) -> 
         ("--conditions 'none \"'", "`conditions` must be names of negatives and options, got 'none \"': No closing quotation"),
         ("--jobs 0", "`jobs` must be 1 or more, got 0"),
         ("--seeds 1 1", r"`seeds` must be 0 or more, and differ, got \[1, 1\]"),
-        ("--categories ../x", r"error: `categories` must be among .*, got \.\./x"),
+        ("--categories ../x", r"error: `--categories` must be among .*, got \.\./x"),
     ],
 )
 def test_mistakes_in_a_grid(toy: Path, tmp_path: Path, option: str, sentence: str) -> None:
@@ -182,11 +208,11 @@ def test_differences_are_paired_and_their_interval_is_students() -> None:
     cells: dict[Any, Any] = {key: {"fused": {"ap": value}} for key, value in scores.items()}
     cells["b", "x", 1] = {"fused": {"ap": None}}
     one, other = ("a", "fused"), ("b", "fused")
-    assert compare.paired(cells, one, other, "ap", "x") == pytest.approx([0.4])
-    assert compare.paired(cells, one, other, "ap", None) == pytest.approx([0.3])  # where both have every category
+    assert grid_tables.paired(cells, one, other, "ap", "x") == pytest.approx([0.4])
+    assert grid_tables.paired(cells, one, other, "ap", None) == pytest.approx([0.3])  # where both have every category
     half = 4.302653 * np.sqrt(7 / 9)
-    assert compare.interval([1.0, 2.0, 4.0]) == pytest.approx((7 / 3, 7 / 3 - half, 7 / 3 + half))
-    assert np.isnan(compare.interval([1.0])[1:]).all() and np.isnan(compare.interval([])[0])
+    assert grid_tables.interval([1.0, 2.0, 4.0]) == pytest.approx((7 / 3, 7 / 3 - half, 7 / 3 + half))
+    assert np.isnan(grid_tables.interval([1.0])[1:]).all() and np.isnan(grid_tables.interval([])[0])
 
 
 def killed(seconds: float) -> float:

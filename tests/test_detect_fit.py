@@ -247,7 +247,7 @@ def test_two_processes_train_like_one(toy: Path, tmp_path: Path) -> None:
         ("--steps 2 --strategy foo", "error: `accelerator`, `devices`, `strategy` and `precision` must fit this machine: "),
         ("--features toy:no", "error: `module:factory` must .* got 'toy:no': .* no attribute 'no'"),
         ("--features resnet1", "error: `features` 'resnet1' could not be loaded .*; without a download there are tiny"),
-        ("--category lid", "error: `categories` must be among flange, got lid"),
+        ("--category lid", "error: `--category` must be among flange, got lid"),
     ],
 )
 def test_mistakes_end_with_one_sentence(toy: Path, tmp_path: Path, option: str, sentence: str) -> None:

@@ -75,7 +75,9 @@ def test_what_cannot_be_read_is_named_and_gets_an_empty_score(
     shutil.copytree(toy / "flange/test/good", folder)
     (folder / "broken.png").write_bytes(b"no picture")
     Image.new("RGB", (4000, 1)).save(folder / "line.png")
-    (folder / ".hidden.png").write_bytes(b"")
+    for name in (".hidden.png", "__MACOSX/good.png", ".ipynb_checkpoints/good.png"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(b"")
     (folder / "notes.txt").write_text("no image")
     assert run("score", fitted, folder, "--out", tmp_path / "out", options="--no-progress --sort") == 1
     found = rows(tmp_path / "out")[1:]
@@ -122,6 +124,69 @@ def test_names_of_every_kind(fitted: Path, toy: Path, tmp_path: Path) -> None:
     assert len(list((out / "heatmaps").iterdir())) == len(names)
 
 
+def test_a_name_that_a_spreadsheet_would_compute_is_written_as_a_path(fitted: Path, toy: Path, tmp_path: Path) -> None:
+    source = next((toy / "flange/test/good").iterdir())
+    folder = tmp_path / "names"
+    folder.mkdir()
+    names = ["=1+1.png", "+1.png", "-1.png", "@SUM(A1).png", "\t=1.png", "\uff1d1.png", "a=1.png"]
+    for name in names:
+        shutil.copyfile(source, folder / name)
+    (folder / "=broken.png").write_bytes(b"")
+    assert run("score", fitted, folder, "--out", tmp_path / "out", options="--no-progress --heat-maps none") == 1
+    found = [row[0] for row in rows(tmp_path / "out")[1:]]
+    assert sorted(found) == sorted(["a=1.png", *(f"./{name}" for name in [*names[:-1], "=broken.png"])])
+    assert all((folder / name).is_file() for name in found)
+
+
+def test_links_are_followed_within_the_folder_alone_and_each_folder_once(fitted: Path, toy: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(toy / "flange/test/good", tmp_path / "real"))
+    names = sorted(path.name for path in folder.iterdir())
+    for name in ("__MACOSX", ".ipynb_checkpoints"):
+        shutil.copytree(toy / "flange/test/dent", folder / name)
+    (folder / "b").mkdir()
+    (folder / "b/0.png").symlink_to(folder / names[0])
+    (folder / "a").symlink_to(folder / "b")
+    (folder / "b/up").symlink_to(folder)
+    (tmp_path / "linked").symlink_to(folder)
+    for named in (folder, tmp_path / "linked"):
+        assert run("score", fitted, named, "--out", tmp_path / "out", options="--no-progress --heat-maps none") == 0
+        assert [row[0] for row in rows(tmp_path / "out")[1:]] == [*names, "b/0.png"]
+    (tmp_path / "c.png").symlink_to(folder / names[0])
+    assert run("score", fitted, tmp_path / "c.png", "--out", tmp_path / "out", options="--no-progress") == 0  # the user's word
+    for name, target in (("out.png", toy / "flange/test/dent"), ("z", toy), ("z.png", toy / "flange/test/dent/000.png")):
+        (folder / name).symlink_to(target)
+        with pytest.raises(
+            SystemExit, match=r"error: `images` must be folders that hold their images themselves, got .* outside"
+        ):
+            run("score", fitted, folder, "--out", tmp_path / "new")
+        (folder / name).unlink()
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")
+def test_pipes_are_named_and_never_waited_for_nor_links_written_through(
+    fitted: Path, toy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, out, mine = Path(shutil.copytree(toy / "flange/test/good", tmp_path / "new")), tmp_path / "out", tmp_path / "mine"
+    os.mkfifo(folder / "pipe.png")
+    (folder / "lost.png").symlink_to(folder / "nowhere.png")
+    out.mkdir()
+    mine.mkdir()
+    (mine / "letter.txt").write_text("mine")
+    os.mkfifo(out / "scores.csv")
+    os.mkfifo(out / "scores.part")
+    (out / "summary.png").symlink_to(mine / "letter.txt")
+    (out / "heatmaps").symlink_to(mine)
+    assert run("score", fitted, folder, "--out", out, options="--no-progress") == 1
+    assert {row[0] for row in rows(out)[1:] if not row[1]} == {"pipe.png", "lost.png"} and len(rows(out)) == 7
+    assert "pipe.png (it must be a regular file, got a pipe or a device)" in capsys.readouterr().err
+    assert [path.name for path in mine.iterdir()] == ["letter.txt"] and (mine / "letter.txt").read_text() == "mine"
+    (folder / "pipe.png").unlink()
+    with pytest.raises(SystemExit, match=r"`out` must lie outside of the images, got .*, which holds '.*summary\.png'"):
+        run("score", fitted, out / "summary.png", "--out", out)
+    assert (out / "summary.png").is_file()
+
+
 def test_several_are_told_apart_by_the_names_of_their_folders(fitted: Path, toy: Path, tmp_path: Path) -> None:
     good, dent = toy / "flange/test/good", toy / "flange/test/dent"
     assert run("score", fitted, good, dent, "--out", tmp_path / "out", options="--no-progress --heat-maps none") == 0
@@ -156,6 +221,9 @@ def test_where_it_refuses_to_read_or_write(fitted: Path, toy: Path, tmp_path: Pa
     assert "`features` must be those of the run, 'tiny'" in sentence(folder, tmp_path / "out", "--features os:getcwd")
     assert "a file could not be read or written:" in sentence(folder, tmp_path / "file/out")
     assert "`false_alarms` must be between 0 and 1, got 2" in sentence(folder, tmp_path / "out", "--false-alarms 2")
+    for masks in (toy / "flange", toy, toy / "flange/ground_truth", toy / "flange/ground_truth/dent"):
+        assert "error: `images` must not be masks, got" in (told := sentence(masks, tmp_path / "out"))
+        assert told.endswith("with ground_truth; name the folder test")
     with pytest.raises(SystemExit, match=r"`run` must be a folder that `detect.py fit` has finished, got"):
         run("score", tmp_path / "empty", folder, "--out", tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -15,6 +15,8 @@ import varied_swap
 from images import scene, sorted_pixels
 from torch import nn
 
+from cutswap_transforms import LayerCAMExtractor, SaliencySwap
+
 NAMES = ("none", "random-swap", "object-swap", "saliency-swap", "cutpaste", "scar", "3way-cutpaste", "3way-saliency")
 SWAPS = ("random-swap", "object-swap", "saliency-swap")
 
@@ -71,6 +73,18 @@ def test_controls_swap_as_often_as_the_guided_swap_at_the_same_sizes_in_other_pl
         assert len({tuple(pair[1:5]) for pair in pairs}) == 3
         sizes.append(pairs[0][5:7] == pairs[1][5:7])
     assert np.mean(sizes) > 0.8  # the same numbers are drawn; now and then no candidate fits and the patch is halved
+
+
+def test_an_image_and_its_mirror_image_have_mirrored_maps_both_ways() -> None:
+    tiny = LayerCAMExtractor()
+    both, images = augment.BothWays(tiny), torch.stack([scene(40, 64), scene(40, 64).flip(-2)])
+    for seen, mirrored, plain in zip(*map(both.native_maps, (images, images.flip(-1))), tiny.native_maps(images), strict=True):
+        torch.testing.assert_close(seen, mirrored.flip(-1), rtol=1e-4, atol=1e-9)
+        assert seen.shape == plain.shape and not torch.allclose(seen, plain, rtol=0.01)
+    assert (
+        both.fingerprint != tiny.fingerprint and augment.BothWays(LayerCAMExtractor(target=3)).fingerprint != both.fingerprint
+    )
+    assert SaliencySwap(both)(images[0]).shape == (3, 40, 64)
 
 
 def test_otsu_finds_the_object_on_either_ground_with_the_threshold_of_a_search() -> None:

@@ -11,6 +11,7 @@ import composites
 import numpy as np
 import pytest
 import torch
+import train_backbone
 from images import scene
 from PIL import Image
 
@@ -114,3 +115,10 @@ def test_a_backbone_is_trained_measured_and_loads_and_its_teacher_needs_feature_
     assert measured.stdout.count("| tiny |") == 3 and measured.stdout.count("| big |") == 2
     refused = run("train_backbone.py", tmp_path, "--data photographs --out other --teacher own:blind", status=1)
     assert "`--teacher` must have a method stages(images) that returns feature maps, got Linear" in refused.stderr
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")
+def test_a_pipe_is_no_photograph(tmp_path: Path) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.jpg")
+    os.mkfifo(tmp_path / "b.jpg")
+    assert train_backbone.list_photographs([tmp_path]) == [(tmp_path / "a.jpg", f"{tmp_path.name}/a.jpg")]

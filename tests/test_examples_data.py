@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,7 @@ def test_mvtec_layout_and_a_folder_of_categories(mvtec: Path) -> None:
     (mvtec.parent / "readme").mkdir()
     assert [len(c.train) for c in data.read_categories(mvtec.parent)] == [2, 2]
     assert len(data.read_categories(mvtec.parent, ["lid"])) == 1
-    with pytest.raises(data.DataError, match="`categories` must be among cap, lid, got screw"):
+    with pytest.raises(data.DataError, match="`--categories` must be among cap, lid, got screw"):
         data.read_categories(mvtec.parent, ["cap", "screw"])
 
 
@@ -112,10 +113,63 @@ def test_digest_tells_data_apart_wherever_they_lie(mvtec: Path, tmp_path: Path) 
         lambda: save(moved / "train/good/2.png"),
         lambda: save(moved / "train/good/2.png", noise(30, 40)),
         lambda: save(moved / "ground_truth/dust/1_mask.png", DEFECT),
+        lambda: replaced(moved / "train/good/1.jpg"),
+        lambda: replaced(moved / "test/good/0.png"),
+        lambda: replaced(moved / "ground_truth/dust/1_mask.png"),
     ):
         change()
         found.append(data.read_categories(moved)[0].digest())
-    assert len(set(found)) == 5
+    assert len(set(found)) == 8
+    shutil.copytree(moved, tmp_path / "copy/cap")
+    for path in (tmp_path / "copy").rglob("*.*"):
+        os.utime(path, (0, 0))  # when it was written is nothing
+    assert data.read_categories(tmp_path / "copy/cap")[0].digest() == found[-1]
+
+
+def replaced(path: Path) -> None:
+    """Another content of the same size, at the same time."""
+    before, content = path.stat(), bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")
+def test_a_pipe_is_never_opened(mvtec: Path, tmp_path: Path) -> None:
+    """It would be read for ever."""
+    os.mkfifo(mvtec / "ground_truth/crack/1_mask.png")
+    with pytest.raises(data.DataError, match=r"must hold images as regular files, got 1_mask\.png in"):
+        data.read_categories(mvtec)
+    folder = visa(tmp_path / "visa", "candle,test,anomaly,candle/pipe.png,candle/pipe.png\n")
+    os.mkfifo(folder / "candle/pipe.png")
+    (candle,) = data.read_categories(folder)
+    assert candle.digest() == candle.digest()
+    with pytest.raises(data.DataError, match=r"pipe\.png \(it must be a regular file, got a pipe or a device\)"):
+        data.decode(candle.test, 8)
+    with pytest.raises(data.DataError, match=r"masks .*pipe\.png \(it must be a regular file, got a pipe or a device\)"):
+        data.decode_masks(candle.test, 8)
+    device = data.Sample(Path("/dev/zero"), "crack", mvtec)
+    with pytest.raises(data.DataError, match="got a pipe or a device"):
+        data.decode([device], 8)
+    with pytest.raises(data.DataError, match="got a folder"):
+        data.decode_masks([device], 8)
+    (folder / "1cls.csv").unlink()
+    os.mkfifo(folder / "1cls.csv")
+    with pytest.raises(data.DataError, match="must hold train/good"):
+        data.read_categories(folder)
+
+
+@pytest.mark.parametrize("name", [".ipynb_checkpoints", "__MACOSX", ".Trash-0", "@eaDir"])
+def test_folders_of_the_system_are_no_data(mvtec: Path, name: str) -> None:
+    before = data.read_categories(mvtec)
+    for folder in ("", "train", "train/good", "test", "test/crack", "ground_truth"):
+        save(mvtec / folder / name / "0-checkpoint.png")
+        (mvtec / folder / name / "._0.png").write_bytes(b"a shadow")
+    assert data.read_categories(mvtec) == before
+    shutil.copytree(mvtec, mvtec.parent / name / "cap")
+    save(mvtec.parent / name / "train/good/0.png")
+    assert data.read_categories(mvtec.parent) == before
+    assert data.read_normal(mvtec / "train").train == before[0].train
 
 
 @pytest.mark.parametrize(
@@ -183,14 +237,31 @@ def test_a_table_names_files_below_its_folder_alone(tmp_path: Path, column: str,
         data.read_categories(visa(folder, f"candle,test,anomaly,{files}\n"))
 
 
-def test_a_table_may_name_a_folder_that_is_a_link(tmp_path: Path) -> None:
-    """A big data set lies on another disk, and its user links whole categories."""
+def test_the_folder_that_is_named_may_be_a_link_what_it_holds_may_not_lead_out(mvtec: Path, tmp_path: Path) -> None:
+    """The same in all layouts: a big data set lies on another disk, and its user links to the whole of it."""
     visa(tmp_path / "disk", "")
+    (tmp_path / "linked").symlink_to(tmp_path / "disk")
+    (candle,) = data.read_categories(tmp_path / "linked")
+    assert [s.path for s in candle.train] == [tmp_path / "linked/candle/train.png"]
     (tmp_path / "visa").mkdir()
     (tmp_path / "visa/candle").symlink_to(tmp_path / "disk/candle")
     shutil.copy(tmp_path / "disk/1cls.csv", tmp_path / "visa")
-    (candle,) = data.read_categories(tmp_path / "visa")
-    assert [s.path for s in candle.train] == [tmp_path / "visa/candle/train.png"]
+    (tmp_path / "all").mkdir()
+    (tmp_path / "all/cap").symlink_to(mvtec)
+    save(tmp_path / "disk/tiles/MT_Free/Imgs/0.jpg")
+    (tmp_path / "tiles").mkdir()
+    (tmp_path / "tiles/MT_Free").symlink_to(tmp_path / "disk/tiles/MT_Free")
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "parts/good").symlink_to(mvtec / "train/good")
+    (tmp_path / "table").mkdir()
+    (tmp_path / "table/1cls.csv").symlink_to(tmp_path / "disk/1cls.csv")
+    (tmp_path / "table/candle").mkdir()
+    for folder, inner in (("visa", ""), ("all", "cap"), ("tiles", ""), ("parts", "good"), ("table", "")):
+        for read in (data.read_normal, *([data.read_categories] if folder != "parts" else [])):
+            with pytest.raises(data.DataError, match=r"`data` must hold its images .* name the folder that holds it"):
+                read(tmp_path / folder)
+        if inner:
+            assert len(data.read_normal(tmp_path / folder / inner).train) == 2
 
 
 @pytest.mark.parametrize(
@@ -252,15 +323,15 @@ def _only(category: Path, folder: Path) -> Path:
     return folder
 
 
-def test_links_within_a_data_folder_are_followed(mvtec: Path, tmp_path: Path) -> None:
+def test_links_within_a_data_folder_are_followed(tmp_path: Path) -> None:
     folder = tmp_path / "all"
     save(folder / "lid/train/good/0.png")
     save(folder / "lid/test/good/0.png")
-    (folder / "cap").symlink_to(mvtec)
+    (folder / "cap").symlink_to(folder / "lid")
     (folder / "lid/train/good/1.png").symlink_to("../../test/good/0.png")
     save(folder / "shared/2.png")
     (folder / "lid/train/good/2.png").symlink_to(folder / "shared/2.png")
-    assert [(c.name, len(c.train)) for c in data.read_categories(folder)] == [("cap", 2), ("lid", 3)]
+    assert [(c.name, len(c.train)) for c in data.read_categories(folder)] == [("cap", 3), ("lid", 3)]
     with pytest.raises(data.DataError, match="must hold its images and masks itself"):
         data.read_categories(folder / "lid")  # what was named does not hold them
 
@@ -286,7 +357,7 @@ def test_parts_and_tiles_hold_their_files_themselves(tmp_path: Path) -> None:
 def test_categories_are_asked_for_by_their_names_alone(mvtec: Path, name: str) -> None:
     (mvtec.parent / "x").symlink_to(mvtec)
     for folder in (mvtec, mvtec.parent, visa(mvtec.parent / "visa", "")):
-        with pytest.raises(data.DataError, match="`categories` must be among "):
+        with pytest.raises(data.DataError, match="`--categories` must be among "):
             data.read_categories(folder, [name])
 
 
@@ -357,11 +428,122 @@ def test_masks_are_binary_whatever_they_were(tmp_path: Path) -> None:
         np.testing.assert_array_equal(found.numpy(), enlarged, err_msg=name)
 
 
+def square() -> Image.Image:
+    """64 px, of which 100 mark a defect."""
+    return Image.fromarray(np.pad(np.full((10, 10), 255, np.uint8), ((20, 34), (30, 24))))
+
+
+@pytest.mark.parametrize("first", [0, 255])
+def test_palette_masks_count_by_their_colors(tmp_path: Path, first: int) -> None:
+    marked = np.asarray(square()) > 0
+    index = np.where(marked == (first > 0), 0, 1).astype(np.uint8)  # index 0 has the color `first`
+    picture = Image.fromarray(index)
+    picture.putpalette([first] * 3 + [255 - first, 0, 0])
+    assert picture.mode == "P"
+    for suffix in ("png", "bmp", "tif", "png"):
+        np.testing.assert_array_equal(data.read_mask(save(tmp_path / f"m.{suffix}", picture), 64).numpy(), marked)
+    save(tmp_path / "m.png", square().quantize(2))
+    np.testing.assert_array_equal(data.read_mask(tmp_path / "m.png", 64).numpy(), marked)
+
+
+LOSSY = [("jpg", {}), ("jpg", {"quality": 20}), ("webp", {}), ("tif", {"compression": "jpeg"})]
+
+
+@pytest.mark.parametrize(("suffix", "options"), LOSSY)
+@pytest.mark.parametrize("color", [(255, 255, 255), (255, 0, 0)])
+def test_lossy_masks_do_not_grow(tmp_path: Path, suffix: str, options: dict[str, Any], color: tuple[int, int, int]) -> None:
+    picture = Image.composite(Image.new("RGB", (64, 64), color), Image.new("RGB", (64, 64)), square())
+    picture.save(tmp_path / f"m.{suffix}", **options)
+    found = data.read_mask(tmp_path / f"m.{suffix}", 64)
+    grown = 1.1 if color[1] else 1.7  # the color itself is stored at half of the resolution
+    assert 100 / grown < found.sum() < 100 * grown
+
+
+@pytest.mark.parametrize(
+    ("mode", "suffix"), [("L", "png"), ("I;16", "png"), ("F", "tif"), ("I", "tif"), ("L", "webp"), ("1", "png")]
+)
+def test_label_maps_count_from_one_in_lossless_files(tmp_path: Path, mode: str, suffix: str) -> None:
+    labels = (np.asarray(square()) > 0).astype({"I;16": "u2", "F": "f4", "I": "i4"}.get(mode, "u1"))
+    picture = Image.fromarray(labels * 255).convert("1") if mode == "1" else Image.fromarray(labels)
+    picture.save(tmp_path / f"m.{suffix}", **({"lossless": True} if suffix == "webp" else {}))
+    assert data.read_mask(tmp_path / f"m.{suffix}", 64).sum() == 100
+
+
+def test_black_of_print_is_no_defect(tmp_path: Path) -> None:
+    assert data.read_mask(save(tmp_path / "m.tif", square().convert("RGB").convert("CMYK")), 64).sum() == 100
+
+
+def test_masks_that_look_wrong_are_named(tmp_path: Path) -> None:
+    good = save(tmp_path / "photo.png", noise(64, 64))
+    inverted = save(tmp_path / "inverted.png", Image.eval(square(), lambda v: 255 - v))
+    wide = save(tmp_path / "wide.png", square().resize((128, 64)))
+    small = save(tmp_path / "small.png", square().resize((21, 21)))
+    with pytest.warns(UserWarning) as told:
+        masks = data.decode_masks([data.Sample(good, "dent", mask) for mask in (inverted, wide, small)], 64)
+    assert masks.shape == (3, 64, 64)
+    assert [str(w.message) for w in told] == [
+        f"masks to look at: {inverted} marks 98% of its image as a defect: it may be inverted; "
+        f"{wide} of 128 x 64 px is of another aspect than its image of 64 x 64 px"
+    ]
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+@pytest.mark.parametrize("orientation", [1, 3, 5, 6, 7, 8])
+def test_a_mask_is_turned_with_its_photograph(tmp_path: Path, orientation: int, suffix: str) -> None:
+    stored, exif = np.zeros((40, 80), np.uint8), Image.Exif()
+    stored[4:12, 10:40] = 255
+    exif[0x0112] = orientation
+    Image.fromarray(stored).save(tmp_path / f"photo.{suffix}", exif=exif.tobytes())
+    Image.fromarray(stored).save(tmp_path / "own.png", exif=exif.tobytes())  # says itself how it is turned
+    Image.fromarray(stored).save(tmp_path / "raw.png")  # drawn on the photograph as it is stored
+    upright = (data.read_image(tmp_path / f"photo.{suffix}", 40)[0] > 127).to(torch.uint8)
+    Image.fromarray(upright.numpy() * 255).resize((40, 80) if orientation > 4 else (80, 40), 0).save(tmp_path / "seen.png")
+    for name in ("own", "seen", *(["raw"] if orientation != 3 else [])):
+        (mask,) = data.decode_masks([data.Sample(tmp_path / f"photo.{suffix}", "dent", tmp_path / f"{name}.png")], 40)
+        assert (mask != upright).float().mean() < 0.03, name
+
+
+@pytest.mark.parametrize("values", ["u2", "u1"])
+def test_deep_photographs_stand_upright_too(tmp_path: Path, values: str) -> None:
+    picture, exif = (np.arange(256).reshape(16, 16) * (257 if values == "u2" else 1)).astype(values), Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(picture).save(tmp_path / "turned.png", exif=exif)
+    found = data.read_image(tmp_path / "turned.png", 16)[0].numpy()
+    np.testing.assert_array_equal(found, np.rot90(np.arange(256).reshape(16, 16), -1))
+
+
+def test_values_that_white_cannot_be_guessed_for_are_refused(tmp_path: Path) -> None:
+    sample = data.Sample(save(tmp_path / "wide.tif", np.linspace(0, 1e6, 256).reshape(16, 16).astype(np.int32)))
+    with pytest.raises(data.DataError, match=r"deep greys up to 1e\+06: pass --white"):
+        data.decode([sample], 16)
+    images, _ = data.decode([sample], 16, white=1e6)
+    assert images.min() == 0 and images.max() == 255
+
+
+def test_what_surprises_is_a_warning(tmp_path: Path) -> None:
+    clear = data.Sample(save(tmp_path / "clear.png", np.full((16, 16, 4), 100, np.uint8)))
+    with pytest.warns(UserWarning, match="transparency is laid on white"):
+        data.decode([clear], 16)
+    deep = data.Sample(save(tmp_path / "deep.png", np.arange(256, dtype=np.uint16).reshape(16, 16) * 257))
+    with pytest.warns(UserWarning, match="values below 0 or above --white are clipped"):
+        images, _ = data.decode([deep], 16, white=6553.5)
+    assert images[0, 0, 0, :3].tolist() == [0, 10, 20]
+
+
+@pytest.mark.parametrize("name", ["image", "mask"])
+def test_a_pipe_is_never_opened_by_the_readers(tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    read = data.read_image if name == "image" else data.read_mask
+    with pytest.raises(ValueError, match="not a regular file"):
+        read(tmp_path / "pipe.png", 16)
+
+
 def test_masks_of_any_size_one_for_every_defect(mvtec: Path) -> None:
     with pytest.raises(data.DataError, match=r"a mask for every defect to score pixels, got 1 without, first '.*crack/1\.png'"):
         data.decode_masks(data.read_categories(mvtec)[0].test, 8)
     save(mvtec / "ground_truth/crack/1_mask.png", np.full((50, 60), 7, np.uint8))
-    masks = data.decode_masks(data.read_categories(mvtec)[0].test, 6)
+    with pytest.warns(UserWarning, match=r"1_mask\.png marks 100% .*; .*1_mask\.png of 60 x 50 px is of another aspect"):
+        masks = data.decode_masks(data.read_categories(mvtec)[0].test, 6)
     assert masks.shape == (3, 6, 6)
     assert 0 < masks[0].sum() < 36 and masks[1].min() == 1 and masks[2].max() == 0
 

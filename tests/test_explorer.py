@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 import struct
+import time
 import zlib
 from concurrent.futures import Executor, Future
 from dataclasses import astuple, fields, replace
@@ -18,8 +20,9 @@ import torchvision.models
 from explorer import images, settings, views, visitor
 from explorer.images import Photo, RefusedImage, check_photo, opened, plain_name, sample
 from explorer.settings import RANDOM, Settings
+from explorer.uploads import STALE, Uploads
 from explorer.views import update
-from explorer.visitor import SAMPLES, Visitor, Visitors
+from explorer.visitor import KEPT_FILES, SAMPLES, Visitor, Visitors
 from explorer.words import SCALES, advise, share_with_room
 from PIL import Image
 
@@ -42,8 +45,11 @@ def picture(mode: str = "RGB", size: tuple[int, int] = (70, 50), seed: int = 0) 
     y, x = np.mgrid[: size[1], : size[0]]
     disc = (y - size[1] / 2) ** 2 + (x - size[0] / 2) ** 2 < (min(size) / 3) ** 2
     grey = np.where(disc, 150, 40)[..., None] + rng.integers(0, 60, (size[1], size[0], 3))
-    if mode == "I;16":
-        return Image.fromarray((grey[..., 0] * 257).astype(np.uint16))
+    if mode.startswith("I;16"):
+        return Image.frombytes(mode, size, (grey[..., 0] * 257).astype(">u2" if mode == "I;16B" else "<u2").tobytes())
+    if mode.startswith("clear "):
+        made = Image.fromarray(np.dstack([grey, 255 * disc]).astype(np.uint8))
+        return made.quantize(30) if mode == "clear P" else made.convert(mode.split()[1])
     return Image.fromarray(grey.astype(np.uint8)).convert(mode)
 
 
@@ -124,6 +130,12 @@ def test_the_lines_that_are_shown_make_the_very_pixels_that_can_be_downloaded(
         ("I;16", "PNG"),
         ("I;16", "TIFF"),
         ("RGB", "WEBP"),
+        ("I;16B", "TIFF"),
+        ("I;16", "PPM"),
+        ("clear RGBA", "PNG"),
+        ("clear LA", "PNG"),
+        ("clear P", "PNG"),
+        ("clear RGBA", "WEBP"),
     ],
 )
 def test_the_lines_hold_for_every_kind_of_file(mode: str, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,7 +146,7 @@ def test_the_lines_hold_for_every_kind_of_file(mode: str, kind: str, tmp_path: P
     view = update(visitor, name, values(size="128"))
     negative, _ = run(view.code, tmp_path, monkeypatch)
     shown = fetched(visitor, view.words, "negative.png")
-    assert shown.mode == negative.mode == ("I;16" if mode == "I;16" else "RGB") and min(shown.size) == 128
+    assert shown.mode == negative.mode == ("I;16" if mode.startswith("I;16") else "RGB") and min(shown.size) == 128
     np.testing.assert_array_equal(np.asarray(shown), np.asarray(negative))
 
 
@@ -267,6 +279,32 @@ def test_the_deterministic_half_is_made_once(monkeypatch: pytest.MonkeyPatch) ->
     assert len(calls) == 4 and seen[0] == seen[1] == seen[2] and len(set(seen)) == 4
 
 
+def address_works(visitor: Visitor, html: str | None) -> bool:
+    """Whether each picture and download that the HTML names can be fetched."""
+    found = re.findall(r'"files/([\w-]+)/([\w.]+)"', html or "")
+    return bool(found) and all(visitor.file(token, name) for token, name in found)
+
+
+def test_what_is_shown_can_be_fetched_as_long_as_it_is_shown() -> None:
+    visitor = guest(("a.png", content(picture())))
+    first = update(visitor, "a.png", values())
+    for seed in range(1, 20):
+        view = update(visitor, "a.png", values(seed=seed))
+        assert view.found == first.found
+        assert all(address_works(visitor, html) for html in (view.drawn, view.words, view.found))
+    assert not address_works(visitor, first.drawn)  # which is kept for six updates
+
+
+def test_updates_that_fail_leave_what_is_shown_in_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    visitor = guest(("a.png", content(picture())))
+    view = update(visitor, "a.png", values())
+    monkeypatch.setattr(views, "advise", lambda *_: 1 / 0)
+    for grid in range(10, 20):
+        assert "ZeroDivisionError" in update(visitor, "a.png", values(grid=grid)).message
+    assert all(address_works(visitor, html) for html in (view.drawn, view.words, view.found))
+    assert len(visitor._files) == KEPT_FILES
+
+
 def test_words_tell_object_from_surface_and_suggest_a_size_where_too_few_patches_have_room() -> None:
     found = found_steps(picture(size=(128, 128)), SaliencySwap(), 64)
     every, small = torch.ones(4, 24, 24, dtype=torch.bool), torch.zeros(4, 24, 24, dtype=torch.bool)
@@ -309,12 +347,15 @@ def test_room_is_the_share_of_patches_that_keep_the_size_they_were_drawn_with() 
 def test_what_may_surprise_is_said() -> None:
     black, dark = Image.new("RGB", (60, 60)), Image.fromarray((np.arange(4800).reshape(60, 80) % 4000).astype(np.uint16))
     visitor = guest(
-        *[(n, content(i)) for n, i in (("black", black), ("dark", dark), ("clear", picture("RGBA")), ("plain", picture()))]
+        *[
+            (n, content(i))
+            for n, i in (("black", black), ("dark", dark), ("clear", picture("clear RGBA")), ("plain", picture("RGBA")))
+        ]
     )
     views_of = {name: update(visitor, name, values()) for name in visitor.photos}
     assert "They are equal pixel by pixel, so this negative is the image itself." in (views_of["black"].words or "")
     assert "The brightest of the 16-bit pixels is 3999 of 65535." in views_of["dark"].message
-    assert "The transparency of the file is dropped" in views_of["clear"].message
+    assert "The transparency is laid on white." in views_of["clear"].message
     assert views_of["plain"].message == "" and "equal pixel" not in (views_of["plain"].words or "")
     assert "In the image of 358 x 256 pixels, seed 0 swaps patches " in (views_of["plain"].words or "")
 
@@ -398,12 +439,65 @@ def test_twenty_megapixels_work_at_a_size_and_are_refused_as_they_are() -> None:
         opened(Photo("x", content(Image.new("L", (30000, 9)))), "512")
 
 
-def test_a_file_that_asks_to_be_turned_is_shown_as_data_loaders_see_it() -> None:
+def turned(image: Image.Image, kind: str, orientation: int) -> bytes:
+    """A file that asks for the image to be turned."""
     exif = Image.Exif()
-    exif[0x0112] = 6
-    visitor = guest(("a.jpg", content(picture(), "JPEG", exif=exif)))
-    assert opened(visitor.photos["a.jpg"], "as it is").image.size == (70, 50)
-    assert "asks for a rotation (EXIF), which is ignored here" in update(visitor, "a.jpg", values()).message
+    exif[0x0112] = orientation
+    return content(image, kind, exif=exif)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize(
+    ("mode", "kind"), [("L", "JPEG"), ("I;16", "PNG"), ("I;16B", "TIFF"), ("L", "TIFF"), ("clear RGBA", "PNG")]
+)
+def test_a_photograph_is_upright_as_in_the_commands(
+    mode: str, kind: str, orientation: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = turned(picture(mode), kind, orientation)
+    (tmp_path / "a.file").write_bytes(data)
+    visitor = guest(("a.file", data))
+    view = update(visitor, "a.file", values(size="as it is"))
+    assert ("transparency is laid on white" in view.message) == (mode == "clear RGBA")
+    shown = opened(visitor.photos["a.file"], "as it is").image
+    stored = picture(mode).convert("I" if mode.startswith("I") else "RGBA")
+    expected = upright(np.asarray(stored), orientation)
+    if mode.startswith("I;16"):
+        np.testing.assert_array_equal(np.asarray(shown), expected)
+    else:
+        expected = np.where(expected[..., 3:] > 0, expected[..., :3], 255).astype(int)
+        assert np.abs(np.asarray(shown) - expected).mean() < (8 if kind == "JPEG" else 1e-9)
+    negative, _ = run(view.code, tmp_path, monkeypatch)
+    np.testing.assert_array_equal(np.asarray(fetched(visitor, view.words, "negative.png")), np.asarray(negative))
+
+
+def upright(stored: np.ndarray[Any, Any], orientation: int) -> np.ndarray[Any, Any]:
+    """By the table of EXIF, which says where row 0 and column 0 of the stored pixels belong."""
+    if orientation >= 5:
+        stored = stored.swapaxes(0, 1)
+    rows, columns = {2: (1, -1), 3: (-1, -1), 4: (-1, 1), 6: (1, -1), 7: (-1, -1), 8: (-1, 1)}.get(orientation, (1, 1))
+    return stored[::rows, ::columns]
+
+
+def test_sixteen_bits_look_the_same_in_either_order_of_bytes() -> None:
+    shown = [
+        np.asarray(opened(Photo("x", content(picture(mode), kind)), "as it is").image)
+        for mode, kind in (("I;16", "PNG"), ("I;16", "TIFF"), ("I;16B", "TIFF"), ("I;16", "PPM"))
+    ]
+    assert shown[0].max() == 209 * 257 and all(np.array_equal(shown[0], other) for other in shown[1:])
+
+
+def test_sixteen_bits_of_colour_are_scaled_and_told_when_they_are_dark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import cv2
+
+    values_of_12_bits = (np.asarray(picture()).astype(np.uint16) * 257) >> 4
+    cases = {"bright.png": values_of_12_bits << 4, "dark.png": values_of_12_bits >> 1}
+    for name, values_of_case in cases.items():
+        cv2.imwrite(str(tmp_path / name), values_of_case)
+        visitor = guest((name, (tmp_path / name).read_bytes()))
+        view = update(visitor, name, values())
+        assert ("If white is lower, scale the values first." in view.message) == (name == "dark.png")
+        negative, _ = run(view.code, tmp_path, monkeypatch)
+        np.testing.assert_array_equal(np.asarray(fetched(visitor, view.words, "negative.png")), np.asarray(negative))
 
 
 @pytest.mark.parametrize(
@@ -467,3 +561,55 @@ def test_what_is_kept_has_bounds() -> None:
 def test_check_photo_reads_the_header_alone() -> None:
     check_photo(Photo("x", png_header(9, 9)))  # its data is missing, which is told when it is shown
     assert astuple(Photo("x", b"1")) == ("x", b"1", "", "")
+
+
+# ---- the folder of uploads ----------------------------------------------------------------------------------------------
+
+
+def uploaded(folder: Path, name: str, age: float) -> Path:
+    """A complete upload whose folder has not changed for `age` seconds."""
+    place = folder / f"{hash(name):064x}"[-64:].replace("-", "0")
+    place.mkdir()
+    (place / name).write_bytes(b"1" * 10_000)
+    at = time.time() - age
+    os.utime(place, (at, at))
+    return place / name
+
+
+def test_uploads_are_found_by_absolute_paths_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "uploads"
+    folder.mkdir()
+    uploads, path = Uploads(str(folder)), uploaded(folder, "a.png", 0)
+    (tmp_path / "secret.png").write_bytes(b"1")
+    (path.with_name("link.png")).symlink_to(tmp_path / "secret.png")
+    os.mkfifo(path.with_name("pipe.png"))
+    assert uploads.find(str(path)) == path.resolve() and uploads.size() > 10_000
+    monkeypatch.chdir(folder)
+    relative = path.relative_to(folder)
+    for other in (
+        str(relative),
+        f"http://x/../../{relative}",
+        path,
+        None,
+        "",
+        "\0",
+        "/" + "x" * 5000,
+        str(path.parent),
+        str(folder),
+    ):
+        assert uploads.find(other) is None, other
+    for name in ("link.png", "pipe.png", "../../secret.png", "other.png"):
+        assert uploads.find(f"{path.parent}/{name}") is None, name
+
+
+def test_only_what_nobody_took_for_long_and_what_broke_off_is_swept(tmp_path: Path) -> None:
+    uploads = Uploads(str(tmp_path))
+    old, fresh = uploaded(tmp_path, "old.png", STALE + 5), uploaded(tmp_path, "fresh.png", STALE - 20)
+    os.utime(fresh, (0, 0))  # it arrived slowly: the time at which it was complete counts
+    half, other = tmp_path / "tmpabc", tmp_path / "fontlist.json"
+    for path in (half, other):
+        path.write_bytes(b"1")
+    uploads.sweep(unfinished=False)
+    assert not old.parent.exists() and fresh.exists() and half.exists() and other.exists()
+    uploads.sweep(unfinished=True)
+    assert fresh.exists() and not half.exists() and other.exists()

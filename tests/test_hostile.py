@@ -174,7 +174,7 @@ def test_a_hundred_kills_in_the_middle_of_writes(tmp_path):
         told = len(cache)  # a last pair may have been stored and not told
         cache.close()
     cache = RegionCache(folder)
-    assert told > 200 and all(cache.get(entry_of(i)[0]) == entry_of(i)[1] for i in range(told))
+    assert told >= 200 and all(cache.get(entry_of(i)[0]) == entry_of(i)[1] for i in range(told))
 
 
 @pytest.mark.parametrize("trials", [5, pytest.param(300, marks=[pytest.mark.slow, pytest.mark.timeout(1200)])])

@@ -18,6 +18,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torchvision.datasets import ImageFolder
+from torchvision.transforms import v2
 
 from cutswap_transforms import LayerCAMExtractor, SaliencySwap
 from cutswap_transforms import __main__ as cli
@@ -315,6 +316,59 @@ def test_no_path_is_too_strange(
     assert "weights`" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("out", ["contact_sheet.png", "{folder}/sheet.png", "{folder}/new/sheet.png", "../link/sheet.png"])
+@pytest.mark.parametrize("given", [".", "a.png", "../link"])
+def test_the_sheet_does_not_become_one_of_the_images(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], given: str, out: str
+) -> None:
+    (folder.parent / "link").symlink_to(folder)
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(preview, "images_per_second", lambda images, swap: 7.0)
+    before, out = sorted(folder.rglob("*")), out.format(folder=folder)
+    for more in ([], ["--out", out]):
+        if given == "a.png" and "new" in out and more:
+            continue  # a folder beside the one image is no folder of images
+        assert run(Path(given), *more) == 2
+        told = capsys.readouterr().err
+        assert "error: `--out` must lie apart from the images, got " in told and "among them; name another folder" in told
+    assert sorted(folder.rglob("*")) == before
+    assert run(Path(given), "--out", "../sheet.png") == 0
+
+
+@pytest.mark.usefixtures("unmeasured")
+def test_preview_says_how_many_of_the_images_it_draws(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for limit, sentence in (("2", ["2 of 3 images, spread evenly over them; more with --limit"]), ("3", [])):
+        assert run(folder, "--limit", limit, "--out", str(folder.parent / "sheet.png")) == 0
+        assert capsys.readouterr().out.splitlines()[1:-1] == sentence
+
+
+@pytest.mark.usefixtures("unmeasured")
+def test_preview_names_the_images_that_no_swap_changes(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Image.new("RGB", (50, 40), (7, 8, 9)).save(folder / "flat.png")
+    assert run(folder, "--out", str(folder.parent / "sheet.png")) == 0
+    told = capsys.readouterr().err.splitlines()
+    assert told == [f"unchanged: 1 negatives equal their image, whose patches have the same pixels: {folder / 'flat.png'}"]
+    (folder / "flat.png").unlink()
+    assert run(folder, "--out", str(folder.parent / "sheet.png")) == 0 and not capsys.readouterr().err
+
+
+def test_pipes_and_devices_are_refused_at_once(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("pipe.png", "weights.npz", "weights.pth"):
+        os.mkfifo(folder.parent / name)
+    (folder.parent / "zero.png").symlink_to("/dev/zero")
+    for name in ("pipe.png", "zero.png"):
+        path = folder.parent / name
+        assert run(path) == 2
+        assert f"error: `images` must be files or folders that exist, got {path}" in capsys.readouterr().err
+        assert run(folder, "--out", str(path)) == 2
+        assert f"error: `--out` must be a path that can be written, with an image suffix, got {path}" in capsys.readouterr().err
+        assert files.load_image(path, (32,)) is None and len(files.ImageFiles([path], (32,))[0]) == 0
+        assert capsys.readouterr().err == f"skipped {path}: not a readable image (OSError)\n" * 2
+    for model, name in (("tiny", "weights.npz"), ("resnet18", "weights.pth")):
+        assert run(folder, "--model", model, "--weights", str(folder.parent / name)) == 2
+        assert "error: `weights` must be a file that can be read, got" in capsys.readouterr().err
+
+
 def test_names_that_are_no_text_are_shown(folder: Path) -> None:
     image = folder / os.fsdecode(b"\xff.png")
     picture().save(image)
@@ -386,7 +440,71 @@ def test_the_images_found_are_those_of_torchvisions_image_folder(tmp_path: Path)
     (root / "good" / "notes.txt").write_text("no image")
     expected = sorted(Path(path) for path, _ in ImageFolder(str(root)).samples)
     assert len(expected) == 13
-    assert files.find_images([root]) == expected
+    assert files.find_images([root]) == [path for path in expected if ".e" not in path.parts]
+
+
+def test_what_notebooks_and_archives_leave_behind_is_named_and_passed_over(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tmp_path / ".cache" / "parts"  # what is named may lie in a hidden folder
+    strange = ("._a.png", ".ipynb_checkpoints/a-checkpoint.png", "good/.hidden/b.png", "__MACOSX/good/b.png", "@eaDir/c.png")
+    for name in ("a.png", "good/b.png", *strange):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        picture().save(root / name)
+    (root / ".DS_Store").write_text("no image")
+    assert files.find_images([root]) == [root / "a.png", root / "good/b.png"]
+    told = sorted(line.split(":")[0] for line in capsys.readouterr().err.splitlines())
+    first = ["._a.png", ".ipynb_checkpoints", "@eaDir", "__MACOSX", "good/.hidden"]
+    assert told == sorted(f"skipped {root / name}" for name in first)
+    assert files.find_images([root / ".ipynb_checkpoints"]) == [root / ".ipynb_checkpoints/a-checkpoint.png"]
+
+
+LAYOUTS = {
+    "mvtec": ("train/good/0.png", "test/good/1.png", "test/dent/2.png", "ground_truth/dent/2_mask.png"),
+    "btad": ("train/ok/0.png", "test/ok/1.png", "test/ko/2.png", "ground_truth/ko/2.png"),
+    "visa": ("Data/Images/Normal/0.JPG", "Data/Images/Anomaly/1.JPG", "Data/Masks/Anomaly/1.png"),
+    "tiles": ("MT_Free/Imgs/0.jpg", "MT_Free/Imgs/0.png", "MT_Crack/Imgs/1.jpg", "MT_Crack/Imgs/1.png"),
+    "folder": ("good/0.png", "bad/1.png", "mask/1.png"),
+    "export": ("normal/0.png", "swap/1.png", "mask/1.png"),
+}
+MEANT = ("train/good", "train/ok", "Data/Images/Normal", "MT_Free/Imgs/*.jpg", "good", "normal")
+
+
+def layout(folder: Path, names: tuple[str, ...]) -> Path:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        picture().save(folder / name)
+    return folder
+
+
+@pytest.mark.parametrize(("names", "meant"), list(zip(LAYOUTS.values(), MEANT, strict=True)), ids=LAYOUTS)
+def test_a_data_set_given_for_its_normal_images_is_refused_by_every_command(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], names: tuple[str, ...], meant: str
+) -> None:
+    part = layout(tmp_path / "sets" / "part", names)
+    others = {part / Path(name).parent for name in names if "ood" not in name and "Normal" not in name}
+    others = {folder for folder in others if folder.name not in ("ok", "normal")}
+    (tmp_path / "link").symlink_to(part)
+    for given in (part, part.parent, tmp_path / "link", *others):
+        for command in (
+            ["preview", given, "--out", tmp_path / "sheet.png"],
+            ["precompute", given, "--size", "32", "--cache", tmp_path / "c"],
+            ["export", given, tmp_path / "out", "--size", "32", "--count", "1"],
+        ):
+            assert cli.main(list(map(str, command))) == 2
+            told = capsys.readouterr().err
+            assert f"error: `images` must be normal images alone, got {tmp_path}" in told and told.endswith(f"/{meant}\n")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "sets"]
+    assert len(files.find_images(list(part.glob(meant)))) == 1
+
+
+def test_folders_of_good_parts_are_taken(tmp_path: Path) -> None:
+    part = layout(tmp_path / "part", LAYOUTS["mvtec"])
+    for given in ("train", "train/good", "test/good"):
+        assert len(files.find_images([part / given])) == 1
+    assert len(files.find_images([part / "test/dent/2.png"])) == 1  # who names a file means it
+    plain = layout(tmp_path / "plain", ("good/0.png", "left/1.png", "test/2.png"))
+    assert len(files.find_images([plain])) == 3
 
 
 def test_links_in_a_circle_come_to_an_end(tmp_path: Path) -> None:
@@ -437,6 +555,73 @@ def test_images_are_loaded_upright_as_rgb(tmp_path: Path) -> None:
     picture(0, 32, 64).save(tmp_path / "turned.jpg", exif=exif)
     turned = files.load_image(tmp_path / "turned.jpg", (64,))
     assert turned is not None and turned.size == (64, 128)
+
+
+@pytest.mark.parametrize("size", [(31,), (200,), (37, 53)])
+def test_images_are_resized_as_training_resizes_them(tmp_path: Path, size: Any) -> None:
+    picture(0, 120, 83).save(tmp_path / "a.png")
+    expected = np.asarray(v2.Resize(size)(picture(0, 120, 83)))
+    for image in (files.load_image(tmp_path / "a.png", size), files.ImageFiles([tmp_path / "a.png"], size)[0]):
+        np.testing.assert_array_equal(np.asarray(image), expected)
+
+
+@pytest.mark.usefixtures("unmeasured")
+def test_sizes_are_printed_as_width_x_height(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = ["--cell", "64", "--out", str(folder.parent / "sheet.png")]
+    assert cli.main(["preview", str(folder), "--size", "32", "40", *out]) == 0
+    assert "40 x 32 px (width x height)" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("unmeasured")
+def test_a_truncated_file_is_one_sentence(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("a.png", "b.JPG"):
+        (folder / name).write_bytes((folder / name).read_bytes()[:600])
+    assert run(folder, "--out", str(folder.parent / "sheet.png")) == 0
+    assert capsys.readouterr().err.splitlines() == [
+        f"skipped {folder / name}: not a readable image (OSError: the file is truncated)" for name in ("a.png", "b.JPG")
+    ]
+
+
+@pytest.mark.usefixtures("unmeasured")
+def test_preview_shows_what_export_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 8
+    (tmp_path / "in").mkdir()
+    values = np.linspace(0, 4095, 60 * 90).reshape(60, 90).astype(np.uint16)
+    Image.fromarray(values).save(tmp_path / "in" / "deep.png", exif=exif)
+    shown: list[Any] = []
+    monkeypatch.setattr(preview, "contact_sheet", lambda images, *_, **__: shown.extend(images) or picture())
+    options = ["--size", "40", "--white", "4095"]
+    assert cli.main(["preview", str(tmp_path / "in"), *options, "--out", str(tmp_path / "s.png")]) == 0
+    assert (
+        cli.main(["export", str(tmp_path / "in"), str(tmp_path / "out"), *options, "--count", "1", "--num-workers", "0"]) == 0
+    )
+    (written,) = (tmp_path / "out" / "normal").iterdir()
+    assert shown[0].size == (40, 60)
+    np.testing.assert_array_equal(np.asarray(shown[0]), np.asarray(Image.open(written)))
+
+
+def test_precompute_reads_as_image_folder_and_warns_where_that_clips(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "in" / "good"
+    folder.mkdir(parents=True)
+    ramp = np.linspace(0, 65535, 40 * 40).reshape(40, 40)
+    Image.fromarray(ramp.astype(np.uint16)).save(folder / "deep.png")
+    Image.fromarray((ramp / 65535).astype(np.float32)).save(folder / "float.tif")
+    Image.fromarray((ramp // 257).astype(np.int32)).save(folder / "few.tif")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    picture(0, 40, 60).save(folder / "turned.jpg", exif=exif)
+    arguments = ["precompute", str(tmp_path / "in"), "--size", "32", "--cache", str(tmp_path / "cache")]
+    assert cli.main(arguments) == 0
+    told = capsys.readouterr().err
+    assert told.count("warning: ") == 1 and "(2 of 4 images, first " in told and "ImageFolder's loader" in told
+    found = ImageFolder(str(tmp_path / "in"), transform=v2.Resize(32))
+    swap = SaliencySwap(cache=tmp_path / "cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(swap._finder, "fill", Mock(side_effect=AssertionError("computed again")))
+        assert swap.precompute(found) == 0
 
 
 FAULTS = (IndexError, struct.error, KeyError, NotImplementedError, MemoryError, RuntimeError, AttributeError, SystemError)
@@ -496,6 +681,29 @@ def test_the_rate_is_that_of_images_no_cache_has_seen(folder: Path, monkeypatch:
     monkeypatch.setattr(preview.time, "perf_counter", lambda: next(clock) / 100)
     seen: list[Any] = []
     assert preview.images_per_second([picture(0), picture(1)], seen.append, 0.5) == pytest.approx(100, rel=0.05)
+
+
+def test_the_rate_is_the_median_of_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, threads = 0.0, set[int]()
+
+    def busy(image: Any) -> None:
+        nonlocal now
+        threads.add(torch.get_num_threads())
+        now += 0.25 if len(calls) % 3 == 0 else 0.01  # now and then something else runs
+        calls.append(image)
+
+    calls: list[Any] = []
+    monkeypatch.setattr(preview.time, "perf_counter", lambda: now)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        assert preview.images_per_second([picture()], busy, 5) == pytest.approx(100)  # type: ignore[arg-type]
+        assert threads == {1} and torch.get_num_threads() == 2
+        with pytest.raises(ZeroDivisionError):
+            preview.images_per_second([picture()], lambda image: 1 / 0, 5)  # type: ignore[arg-type]
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_a_swap_previews_itself_and_an_extractor_its_maps() -> None:

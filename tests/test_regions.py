@@ -23,6 +23,7 @@ from cutswap_transforms.regions.cells import guide, make_cells, salient_regions,
 from cutswap_transforms.regions.choose import REGIONS, salient_points
 from cutswap_transforms.regions.clustering import label_cells, resolve_clustering
 from cutswap_transforms.regions.libraries import OpenCVKMeans, SklearnKMeans
+from cutswap_transforms.saliency.maps import squashed
 
 NAN, INF = float("nan"), float("inf")
 
@@ -267,6 +268,20 @@ def test_points_are_checked():
         KMeans()(torch.zeros(5, 1, dtype=torch.complex64))
 
 
+@pytest.mark.parametrize("kind", K_MEANS.values())
+@pytest.mark.parametrize(("low", "high"), [(-3.0, 0.5), (-0.01, 1.0), (0.0, 255.0), (-2.0, -1.0)])
+def test_saliency_of_another_range_is_refused(kind, low, high):
+    points = points_of(40, 4)
+    points[:, 0] = torch.linspace(low, high, 40)
+    sentence = r"`points` must have saliency in \[0, 1\] in the first column, got values from .* to .*; scale it by"
+    for refused in (points, torch.stack((points_of(40, 4), points)), points[:, :1].double()):
+        with pytest.raises(ValueError, match=sentence):
+            kind()(refused)
+    points[:, 0] = (points[:, 0] - low) / (high - low)
+    points[0, 0], points[1, 0], points[2] = NAN, INF, torch.tensor([-5.0, NAN, 0, 0])  # noise has no saliency
+    assert kind()(points)[:3].tolist() == [-1, -1, -1]
+
+
 def test_a_kmeans_shows_its_arguments_and_each_choice_has_its_own_fingerprint():
     assert repr(KMeans(5)) == "KMeans(n_clusters=5, saliency_weight=0.5, color=True, n_iter=10)"
     assert KMeans(5) == KMeans(5) != SklearnKMeans(5)
@@ -478,6 +493,18 @@ def test_a_span_beyond_float32_is_no_hole():
 
 def test_all_noise_is_the_whole_image():
     assert salient_regions([torch.rand(1, 5, 5)], scene()[None], lambda p: torch.full((len(p),), -1), 8).all()
+
+
+@pytest.mark.parametrize("axis", [-1, -2])
+@pytest.mark.parametrize("size", [(255, 255), (37, 53), (64, 129)])
+def test_nothing_but_the_net_tells_left_from_right(axis, size):
+    images = torch.stack([scene(*size), scene(*size).roll(7, -1)])
+    for side in (24, 128):
+        assert torch.equal(squashed(images.flip(axis), side), squashed(images, side).flip(axis))
+    generator = torch.Generator().manual_seed(0)
+    maps = [torch.rand(2, side, side, generator=generator) ** 3 for side in (32, 16, 7, 4)]
+    found = salient_regions(maps, images, KMeans())
+    assert torch.equal(salient_regions([m.flip(axis) for m in maps], images.flip(axis), KMeans()), found.flip(axis))
 
 
 def test_regions_follow_the_object_and_not_the_blob():

@@ -450,7 +450,10 @@ def no_maps(images):
         (lambda images: [torch.rand(3, 4)], r"\[\(3, 4\)\]"),
         (lambda images: torch.rand(2, 3, 4, 4), r"\[\(2, 4, 4\), \(2, 4, 4\), \(2, 4, 4\)\]"),
         (lambda images: [], r"\[\]"),
-        (lambda images: None, "NoneType"),
+        (lambda images: None, "NoneType; a classifier is wrapped as LayerCAMExtractor"),
+        (lambda images: np.ones((1, 2, 8, 8)), r"numpy.ndarray of shape \(1, 2, 8, 8\); torch.from_numpy\(array\) makes"),
+        (lambda images: [torch.rand(1, 8, 8), np.ones((1, 8, 8))], r"\[.*numpy.ndarray of shape \(1, 8, 8\)\]; torch.from_n"),
+        (lambda images: torch.rand(1, 8, 8), r"\(1, 8, 8\); maps\[:, None\] is one level of maps \[N, h, w\]"),
     ],
 )
 def test_a_saliency_source_of_wrong_shape_is_named(saliency, got):

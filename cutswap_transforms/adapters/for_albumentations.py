@@ -2,38 +2,92 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import albumentations as A
 import numpy as np
 import torch
 
+from .._images import refusal
+from .._random import own_seed
+from ..regions.store import RegionCache
 from ..swap import patch_mask, swap_patches
 from ..transform import SaliencySwap
+
+_REFUSED = {
+    "bboxes": "BoundingBoxes",
+    "keypoints": "KeyPoints",
+    **dict.fromkeys(("volume", "volumes", "mask3d", "masks3d"), "Video"),
+}
+_PLAIN = ("levels", "scale", "ratio", "p", "grid", "return_mask", "normalized")
 
 
 class AlbumentationsSwap(A.DualTransform):
     """`SaliencySwap` for albumentations: images [H, W, C] are swapped, masks [H, W] or [H, W, C] get 1 in the swapped area.
 
-    The random numbers come from the generator of the transform, so `Compose(..., seed=0)` fixes them.
+    The random numbers come from the generator of the transform, so `Compose(..., seed=0)` fixes them. All images of a call
+    (`image`, `images`, additional targets) get the same pairs, and the first guides. `A.save` and `A.load` hold the swap
+    where it is made of names and numbers; others can be pickled.
 
     Args:
-        swap: by default `SaliencySwap()`; the probability is `p` here, not that of the swap.
+        swap: by default `SaliencySwap()`, or its arguments as a dict; the probability is `p` here, not that of the swap.
         p: probability of a swap.
+
+    Raises:
+        TypeError: bounding boxes, key points or volumes; images or masks that are no arrays.
+        ValueError: images or masks of unequal size; as `SaliencySwap`.
     """
 
     _targets = (A.core.type_definitions.Targets.IMAGE, A.core.type_definitions.Targets.MASK)
 
-    def __init__(self, swap: SaliencySwap | None = None, p: float = 1.0) -> None:
+    def __init__(self, swap: SaliencySwap | Mapping[str, Any] | None = None, p: float = 1.0) -> None:
         super().__init__(p=p)
-        self.swap = swap or SaliencySwap()
+        self.swap = SaliencySwap(**swap) if isinstance(swap, Mapping) else swap or SaliencySwap()
 
-    def _pairs(self, data: Any, generator: Any) -> Any:
-        image = _planes(data["image"])
-        self.swap.check_inputs([image])
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int(generator.integers(2**63)))
-            return self.swap.make_params([image])["pairs"]
+    @property
+    def targets(self) -> dict[str, Any]:
+        """AlbumentationsX leaves `images` and `masks` out, which would then pass as they are."""
+        return {**super().targets, "images": self.apply_to_images, "masks": self.apply_to_masks}
+
+    # Checked before the probability is drawn, so that what is refused is refused always.
+    if hasattr(A.DualTransform, "apply_in_invocation"):  # AlbumentationsX, which does not call what it composes
+
+        def apply_in_invocation(self, *args: Any, **kwargs: Any) -> Any:
+            self._checked(kwargs)
+            return super().apply_in_invocation(*args, **kwargs)
+    else:
+
+        def __call__(self, *args: Any, **kwargs: Any) -> Any:
+            self._checked(kwargs)
+            return super().__call__(*args, **kwargs)
+
+    def _checked(self, data: Mapping[str, Any]) -> torch.Tensor:
+        """The first image of a call; everything in it is checked."""
+        images: list[Any] = []
+        masks: list[Any] = []
+        for name, value in data.items():
+            target = self._additional_targets.get(name, name)
+            if target in _REFUSED and value is not None:
+                raise refusal(_REFUSED[target])
+            for kind, found in (("image", images), ("mask", masks)):
+                if target in (kind, f"{kind}s") and value is not None:
+                    parts = [value] if target == kind else list(value)
+                    for part in parts:
+                        _check_array(name, part)
+                    found += parts
+        sizes = {part.shape[:2] for part in (*images, *masks)}
+        if len(sizes) > 1:
+            raise ValueError(f"`image`, `images` and masks must be of one size, got (H, W) {sorted(sizes)}")
+        planes = [_planes(image) for image in images[:1]]
+        self.swap.check_inputs(planes)
+        return planes[0]
+
+    def _pairs(self, data: Mapping[str, Any], generator: Any) -> list[Any]:
+        image = self._checked(data)
+        with own_seed(int(generator.integers(2**63))):
+            pairs: list[Any] = self.swap.make_params([image])["pairs"].tolist()  # so that a replay can be written as JSON
+        return pairs
 
     if hasattr(A.DualTransform, "sample_parameters"):  # AlbumentationsX, which refuses the other name
 
@@ -47,23 +101,70 @@ class AlbumentationsSwap(A.DualTransform):
             return {"pairs": self._pairs(data, self.random_generator)}
 
     def apply(self, img: Any, pairs: Any, **params: Any) -> Any:
-        return _pixels(swap_patches(_planes(img), pairs), img)
+        return _pixels(swap_patches(_planes(img), torch.tensor(pairs)), img)
+
+    def apply_to_images(self, images: Any, pairs: Any, **params: Any) -> Any:
+        return _like(images, [self.apply(image, pairs) for image in images])
 
     def apply_to_mask(self, mask: Any, pairs: Any, **params: Any) -> Any:
-        area = patch_mask(pairs, mask.shape[:2])[0, 0].numpy().astype(bool)
+        area = patch_mask(torch.tensor(pairs), mask.shape[:2])[0, 0].numpy().astype(bool)
         found = mask.copy()
         found[area] = 1
         return found
 
+    def apply_to_masks(self, masks: Any, pairs: Any, **params: Any) -> Any:
+        return _like(masks, [self.apply_to_mask(mask, pairs) for mask in masks])
+
     def get_transform_init_args_names(self) -> tuple[str, ...]:
         return ("swap",)
 
+    def to_dict_private(self) -> dict[str, Any]:
+        return {**super().to_dict_private(), "swap": _arguments(self.swap)}
 
-def _planes(image: Any) -> Any:
+    def get_dict_with_id(self) -> dict[str, Any]:
+        """For replays in this process, which can hold a swap that no file can."""
+        try:
+            found: dict[str, Any] = super().get_dict_with_id()
+        except TypeError:
+            found = {**super().to_dict_private(), "id": id(self)}
+        return found
+
+
+def _check_array(name: str, part: Any) -> None:
+    if not isinstance(part, np.ndarray):
+        raise TypeError(
+            f"`{name}` must be a numpy.ndarray [H, W] or [H, W, C], got {type(part).__name__}; SaliencySwap itself takes PIL "
+            "images and tensors"
+        )
+    if part.ndim not in (2, 3):
+        raise ValueError(f"`{name}` must have shape [H, W] or [H, W, C], got {list(part.shape)}")
+
+
+def _planes(image: Any) -> torch.Tensor:
     """[H, W] or [H, W, C] of NumPy -> tensor [C, H, W]."""
-    array = np.ascontiguousarray(image)  # a flipped view has negative strides, which torch does not know
+    array = np.require(image, requirements=("C", "W"))  # torch knows no negative strides and warns of read-only arrays
     return torch.from_numpy(array if array.ndim == 3 else array[..., None]).movedim(-1, 0)
 
 
 def _pixels(image: Any, like: Any) -> Any:
     return image.movedim(0, -1).contiguous().numpy().reshape(like.shape)
+
+
+def _like(before: Any, after: list[Any]) -> Any:
+    """A stack where there was one, else a list."""
+    return np.stack(after) if isinstance(before, np.ndarray) and after else after
+
+
+def _arguments(swap: SaliencySwap) -> dict[str, Any]:
+    """What makes an equal swap, of plain data."""
+    cache = str(swap.cache.folder) if isinstance(swap.cache, RegionCache) else swap.cache
+    found = {**swap._given, "cache": cache, **{name: getattr(swap, name) for name in _PLAIN}}
+    objects = [name for name in swap._given if not isinstance(found[name], str)]
+    if type(swap) is not SaliencySwap or objects:
+        got = ", ".join(f"{name}={found[name]!r}" for name in objects) or f"a {type(swap).__name__}"
+        raise TypeError(f"`swap` must be a SaliencySwap of names and numbers to be written to a file, got {got}; pickle it")
+    return {name: _listed(value) for name, value in found.items()}
+
+
+def _listed(value: Any) -> Any:
+    return [_listed(x) for x in value] if isinstance(value, (tuple, list)) else value

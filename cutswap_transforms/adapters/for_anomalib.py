@@ -10,6 +10,7 @@ from typing import Any
 
 from lightning.pytorch import Callback
 
+from .._images import is_item
 from ..transform import SaliencySwap
 from ..views import swapped_fields
 
@@ -17,16 +18,23 @@ from ..views import swapped_fields
 class AnomalibSwap(Callback):
     """Make a share of each training batch negatives: `Engine(callbacks=[AnomalibSwap()])`.
 
-    `batch.image` is swapped, `batch.gt_mask` gets 1 in the swapped area and `batch.gt_label` becomes True where a swap was
-    made; they are made where they are absent. It is for models that learn from labels or masks. One-class models (PatchCore,
-    PaDiM and others that take every training image for normal) must not have it.
+    `batch.image` is swapped, and `batch.depth_map` with it; `batch.gt_mask` gets 1 in the swapped area and `batch.gt_label`
+    becomes True where a swap was made. Mask and label are made where they are absent. It is for models that learn from
+    labels or masks. One-class models (PatchCore, PaDiM and others that take every training image for normal) must not have
+    it.
 
     Args:
         swap: by default `SaliencySwap(p=0.5)`, so that half of the images stay normal.
+
+    Raises:
+        TypeError: a batch of videos, or one that is not anomalib's.
+        TypeError, ValueError: as `SaliencySwap`, also for a depth map, a mask or labels that do not fit the images.
     """
 
     def __init__(self, swap: SaliencySwap | None = None) -> None:
         self.swap = swap or SaliencySwap(p=0.5)
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        if not is_item(batch):
+            raise TypeError(f"`batch` must be an item or a batch of anomalib, such as ImageBatch, got {type(batch).__name__}")
         batch.update(**swapped_fields(self.swap, batch))

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import kornia.augmentation as K
+import torch
 from torch import Tensor
+from torchvision import tv_tensors
 
-from ..swap import patch_mask, swap_patches
+from .._images import refusal
 from ..transform import SaliencySwap
 
 
@@ -15,29 +17,51 @@ class KorniaSwap(K.IntensityAugmentationBase2D):
     """`SaliencySwap` for kornia: images [N, C, H, W] are swapped, masks [N, 1, H, W] get 1 in the swapped area.
 
     The pairs are drawn when the image is seen and kept in the parameters, so replay by `params=` repeats the very swap. The
-    probability is that of the swap, `SaliencySwap(p=...)`.
+    probability is that of the swap, `SaliencySwap(p=...)`. The frames of a `VideoSequential` need `same_on_frame=False`.
 
     Args:
         swap: by default `SaliencySwap()`.
+        same_on_batch: the first image of a batch guides, and all get its pairs.
+        keepdim: a single image [C, H, W] comes back without the dimension of the batch.
+
+    Raises:
+        TypeError: boxes, key points, or a video whose frames would share one pair.
+        TypeError, ValueError: as `SaliencySwap`.
     """
 
-    def __init__(self, swap: SaliencySwap | None = None) -> None:
-        super().__init__(p=1.0)
+    def __init__(self, swap: SaliencySwap | None = None, same_on_batch: bool = False, keepdim: bool = False) -> None:
+        super().__init__(p=1.0, same_on_batch=same_on_batch, keepdim=keepdim)
         self.swap = swap or SaliencySwap()
 
-    def generate_parameters(self, batch_shape: tuple[int, ...]) -> dict[str, Any]:
-        return {"pairs": []}  # kornia copies the dict for every input, not what is in it
+    @torch.compiler.disable  # type: ignore[untyped-decorator]  # as SaliencySwap.forward
+    def forward(self, input: Tensor, params: dict[str, Any] | None = None, **kwargs: Any) -> Tensor:
+        self.swap.check_inputs([input])
+        images = self.transform_tensor(input)
+        params = self.forward_parameters(images.shape) if params is None else params
+        if "pairs" not in params:  # in the dict itself: kornia copies it for every other input
+            params.update(self._drawn(images, params))
+        return super().forward(input, params=params, **kwargs)  # type: ignore[no-any-return]
+
+    def _drawn(self, images: Tensor, params: dict[str, Any]) -> dict[str, Tensor]:
+        if "video_batch_size" in params and int(params["forward_input_shape"][0]) != len(images):
+            raise TypeError(f"{refusal('Video')}, or use VideoSequential(..., same_on_frame=False)")
+        pairs = self.swap.make_params([images[:1] if self.same_on_batch else images])["pairs"]
+        size = torch.tensor([images.shape[-2:]], dtype=torch.int64, device="cpu")  # a row, as all parameters have one
+        return {"pairs": pairs.expand(len(images), -1, -1), "size": size}
 
     def apply_transform(
         self, input: Tensor, params: dict[str, Any], flags: dict[str, Any], transform: Tensor | None = None
     ) -> Tensor:
-        if not params["pairs"]:
-            self.swap.check_inputs([input])
-            params["pairs"].append(self.swap.make_params([input])["pairs"])
-        return swap_patches(input, params["pairs"][0])
+        found: Tensor = self.swap.transform(input, {"pairs": params["pairs"], "size": tuple(params["size"][0].tolist())})
+        return found
 
     def apply_transform_mask(
         self, input: Tensor, params: dict[str, Any], flags: dict[str, Any], transform: Tensor | None = None
     ) -> Tensor:
-        size = (int(input.shape[-2]), int(input.shape[-1]))
-        return input.masked_fill(patch_mask(params["pairs"][0], size).to(input.device).bool(), 1)
+        return self.apply_transform(tv_tensors.Mask(input), params, flags).as_subclass(Tensor)
+
+    def transform_boxes(self, input: Any, *args: Any, **kwargs: Any) -> Any:
+        raise refusal("BoundingBoxes")
+
+    def transform_keypoints(self, input: Any, *args: Any, **kwargs: Any) -> Any:
+        raise refusal("KeyPoints")

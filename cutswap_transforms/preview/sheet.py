@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, TypeVar
 from PIL import Image, ImageDraw
 from torch import Tensor
 
+from .._arguments import checked_int
 from .._images import image_size
 from .panels import GAP, PAGE, clusters, font
 from .steps import drawn_steps, found_steps
@@ -84,11 +85,7 @@ def spread(items: Sequence[Item], limit: int) -> list[Item]:
     """
     if not hasattr(items, "__len__") or (isinstance(items, Tensor) and items.ndim != 4):
         raise TypeError(f"`images` must be a sequence of images or a batch, got one {type(items).__name__}; pass [image]")
-    if not isinstance(limit, int):
-        raise TypeError(f"`rows` must be an int, got {limit!r}")
-    if limit < 1:
-        raise ValueError(f"`rows` must be at least 1, got {limit}")
-    count = min(limit, len(items))
+    count = min(checked_int("rows", limit, 1), len(items))
     return [items[i * len(items) // count] for i in range(count)]
 
 
@@ -108,12 +105,12 @@ def _row(image: Any, swap: Any, name: str, cell: int) -> tuple[Row, list[tuple[s
         drawn.negative,
         drawn.mask,
     ]
-    levels = [(f"level {i}", f"{h} x {w} map") for i, (h, w) in enumerate(found.sizes)]
+    levels = [(f"level {i}", f"{w} x {h} map") for i, (h, w) in enumerate(found.sizes)]
     chosen = (f"{swap.grid} x {swap.grid} cells", "orange: salient region"), ("patch pair", "A and B change places")
     headings = [("original", ""), *levels, *chosen, ("negative", ""), ("mask", "")]
-    swaps = ", ".join(f"{p.height} x {p.width} on level {p.level}" for p in drawn.pairs) or "nothing"
+    swaps = ", ".join(f"{p.width} x {p.height} on level {p.level}" for p in drawn.pairs) or "nothing"
     height, width = image_size(image)
-    return Row(panels, name, f"image {height} x {width}, swapped {swaps}"), headings
+    return Row(panels, name, f"image {width} x {height}, swapped {swaps}"), headings
 
 
 # ---------------------------------------- the page

@@ -13,9 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .._arguments import check_tensor, checked_int
 from ..saliency.maps import squashed
 from .choose import checked_region, salient_points
-from .clustering import label_cells
+from .clustering import label_cells, resolve_clustering
 from .kmeans import as_dtype
 from .roi import cells_inside
 
@@ -139,14 +140,23 @@ def salient_regions(
         bool [N, L, G, G], each with at least one true cell.
 
     Raises:
-        ValueError: another `region`, or (on the CPU) a roi without a cell.
+        TypeError: an argument of a wrong kind.
+        ValueError: shapes that do not fit, `grid` below 1, another `region`, or (on the CPU) a roi without a cell.
 
     >>> image = torch.zeros(1, 3, 4, 4, dtype=torch.uint8)
     >>> salient_regions([torch.tensor([[[0.0, 3.0]]])], image, lambda points: points[:, 0] > 0.5, grid=2).tolist()
     [[[[False, True], [False, True]]]]
     """
+    check_tensor("images", images, "[N, 3, H, W]", 4)
+    if not isinstance(maps, (list, tuple)) or not maps:
+        raise TypeError(f"`maps` must be a list of one or more tensors [N, h, w], got {maps!r}")
+    for m in maps:
+        check_tensor("maps", m, f"[{len(images)}, h, w]", 3)
+    grid = checked_int("grid", grid, 1)
+    if roi is not None:
+        check_tensor("roi", roi, f"[{len(images)} or 1, H, W]", 3)
     inside = None if roi is None else cells_inside(roi, grid)
-    regions: Tensor = guide(maps, images, clustering, grid, checked_region(region), inside).regions
+    regions: Tensor = guide(maps, images, resolve_clustering(clustering), grid, checked_region(region), inside).regions
     return regions
 
 

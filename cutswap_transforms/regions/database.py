@@ -16,6 +16,7 @@ import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 APPLICATION = 0x43555453  # "CUTS", in the header of the file: another program's database is left alone
 SCHEMA = 1
@@ -91,12 +92,12 @@ class File:
     def _connect(self) -> sqlite3.Connection:
         if self._seen is not None and not os.path.exists(self.path):
             raise FileNotFoundError("it was removed while it was in use")
-        self._check_permission()
+        self._check_files()
         self._mode = "mode=rwc" if self.writable else _LOG if self._has_log() else _SETTLED
         self._seen = self._state()
         if self.writable:
             self._disconnect_readers()
-        uri = f"{self.path.as_uri()}?{self._mode}"
+        uri = f"{file_uri(self.path)}?{self._mode}"
         connection = sqlite3.connect(uri, uri=True, timeout=_TIMEOUT, check_same_thread=False)
         self._connection = connection
         _files.add(self)
@@ -108,13 +109,16 @@ class File:
         self._seen = self._seen or self._state()
         return connection
 
-    def _check_permission(self) -> None:
+    def _check_files(self) -> None:
         if self.writable:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             if not os.access(self.folder, os.W_OK) or (os.path.exists(self.path) and not os.access(self.path, os.W_OK)):
                 raise PermissionError(f"no permission to write in {self.folder}")
         elif not os.path.exists(self.path):  # unlike Path.exists, it is also False where we may not look
             raise FileNotFoundError(f"no such file: {self.path}")
+        for path in (f"{self.path}{end}" for end in ("", "-wal", "-shm", "-journal")):
+            if os.path.exists(path) and not os.path.isfile(path):  # a pipe would keep SQLite, and our lock, for ever
+                raise ValueError(f"{path} is not a regular file")
 
     def _disconnect_readers(self) -> None:
         """Within a process SQLite opens the index of a log once: a writer would share that of a reader, and could not write."""
@@ -137,6 +141,22 @@ class File:
         if self._mode != _SETTLED:
             return found.st_dev, found.st_ino
         return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, self._has_log()
+
+
+def file_uri(path: str | os.PathLike[str]) -> str:
+    """An absolute path, of POSIX or Windows, as the `file:` address that SQLite opens.
+
+    SQLite refuses an authority, so the server of a network path stays a part of the path, unlike in `Path.as_uri`. Of a path
+    that begins with `\\\\?\\`, which Windows takes letter by letter, SQLite needs the backslashes.
+
+    >>> file_uri("/a b/c#1"), file_uri("C:\\\\data"), file_uri("\\\\\\\\server\\\\share")
+    ('file:///a%20b/c%231', 'file:///C:/data', 'file:////server/share')
+    """
+    name = os.fspath(path)
+    if not name.startswith(("/", "\\\\?\\")):
+        name = name.replace("\\", "/")
+    # Letters that are no text, as Linux allows in names, become the bytes that they stand for.
+    return f"file://{'' if name.startswith('/') else '/'}{quote(name.encode('utf-8', 'surrogateescape'), safe='/:')}"
 
 
 _lock = threading.RLock()  # re-entrant: a signal handler may fork, and a collected cache may be closed, in the middle

@@ -17,7 +17,7 @@ import PIL.Image
 import torch
 from torch import Tensor
 
-from .._arguments import MeanStd, checked_grid
+from .._arguments import GRIDS, MeanStd, checked_int
 from .._images import eight_bits, pil_array, pil_order
 from ..saliency.layer_cam import LayerCAMExtractor
 from ..saliency.source import native_maps, own_fingerprint, resolve_saliency
@@ -44,7 +44,7 @@ class RegionFinder:
 
     def __init__(self, saliency: Any, clustering: Any, grid: int, region: str, cache: Any, normalized: MeanStd | None) -> None:
         self.saliency, self.clustering = resolve_saliency(saliency), resolve_clustering(clustering)
-        self.grid, self.normalized = checked_grid(grid), normalized
+        self.grid, self.normalized = checked_int("grid", grid, *GRIDS), normalized
         # `KMeans(union=False)`, deprecated, keeps its meaning for one version.
         self.region = "top" if getattr(self.clustering, "top_alone", False) else checked_region(region)
         self.cache = _resolved_cache(cache)

@@ -14,6 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .._arguments import checked_bool, checked_int, checked_number
+
+FAR = 1e300  # beyond float32 squared, but no inf: some processors' matrix products warn of inf * 0 in lanes that nobody reads
+OVERSHOOT = 1e-3  # rounding and resampling leave [0, 1] by less; the start counts it as 0 or 1
+
 _UNION = (
     "`union` of KMeans is deprecated and will go: the region is chosen for every backend alike by "
     'SaliencySwap(region="salient"), the default, which was union=True, or region="top", which was union=False'
@@ -54,18 +59,13 @@ class KMeans:
     union: InitVar[bool | None] = None
 
     def __post_init__(self, union: bool | None) -> None:
-        for name in ("n_clusters", "n_iter"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool):
-                raise TypeError(f"`{name}` must be an int, got {value!r}")
-            if value < 1:
-                raise ValueError(f"`{name}` must be at least 1, got {value}")
-        if not isinstance(self.color, bool):
-            raise TypeError(f"`color` must be True or False, got {self.color!r}")
-        if not isinstance(self.saliency_weight, (int, float)) or isinstance(self.saliency_weight, bool):
-            raise TypeError(f"`saliency_weight` must be a number, got {self.saliency_weight!r}")
-        if not 0 < self.saliency_weight < float("inf"):
-            raise ValueError(f"`saliency_weight` must be positive and finite, got {self.saliency_weight}")
+        settled: dict[str, Any] = {name: checked_int(name, getattr(self, name), 1) for name in ("n_clusters", "n_iter")}
+        settled["color"] = checked_bool("color", self.color)
+        weight = settled["saliency_weight"] = checked_number("saliency_weight", self.saliency_weight)
+        if not 0 < weight < float("inf"):
+            raise ValueError(f"`saliency_weight` must be positive and finite, got {self.saliency_weight!r}")
+        for name, value in settled.items():  # numbers of NumPy would show in the fingerprint
+            object.__setattr__(self, name, value)
         if union is not None:
             warnings.warn(_UNION, DeprecationWarning, stacklevel=3)
             object.__setattr__(self, "top_alone", not union)
@@ -76,14 +76,14 @@ class KMeans:
         return f"{self!r} v5"
 
     def __call__(self, points: Tensor) -> Tensor:
-        """Label points [P, D] or, M sets at once, [M, P, D].
+        """Label points [P, D] or, M sets at once, [M, P, D]. The first column is saliency in [0, 1].
 
         Returns:
             int64 [P] or [M, P] on the device of the points: 0 to n_clusters - 1; -1 for a point that is not finite.
 
         Raises:
             TypeError: `points` is not a tensor of real numbers.
-            ValueError: another rank, or no column.
+            ValueError: another rank, no column, or (on the CPU) saliency of another range.
         """
         rows = _checked_points(points)
         labels = self.label(rows.numpy() if rows.device.type == "cpu" else rows)
@@ -115,15 +115,23 @@ def _checked_points(points: Tensor) -> Tensor:
     if points.ndim not in (2, 3) or points.shape[-1] == 0:
         raise ValueError(f"`points` must be [P, D] or [M, P, D] with D at least 1, got shape {tuple(points.shape)}")
     rows = points.detach().to(torch.float32)
+    if rows.device.type == "cpu":
+        _check_saliency(rows[..., 0][rows.isfinite().all(-1)])
     return rows if rows.ndim == 3 else rows[None]
+
+
+def _check_saliency(values: Tensor) -> None:
+    low, high = (float(v) for v in values.aminmax()) if len(values) else (0.0, 1.0)
+    if low < -OVERSHOOT or high > 1 + OVERSHOOT:
+        raise ValueError(
+            f"`points` must have saliency in [0, 1] in the first column, got values from {low:.4g} to {high:.4g}; "
+            "scale it by (x - x.min()) / (x.max() - x.min())"
+        )
 
 
 def as_dtype(x: Any, kind: str) -> Any:
     """An array of NumPy or torch with the dtype of that name."""
     return x.to(getattr(torch, kind)) if isinstance(x, Tensor) else x.astype(kind, copy=False)
-
-
-FAR = 1e300  # beyond float32 squared, but no inf: some processors' matrix products warn of inf * 0 in lanes that nobody reads
 
 
 def lloyd(xp: Any, x: Any, labels: Any, n_clusters: int, n_iter: int) -> Any:

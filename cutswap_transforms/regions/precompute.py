@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
+import inspect
+import itertools
 import logging
 import os
 import time
+import types
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Sized
 from typing import Any, TypeVar, cast
 
 import numpy as np
@@ -27,6 +31,8 @@ T = TypeVar("T")
 _log = logging.getLogger("cutswap_transforms")
 _LOG_EVERY = 10.0  # seconds
 _WAITING = 4  # batches of images of unequal size
+_MOST_HELD, _MOST_ITEMS = 10_000, 64  # objects of a data set that are looked at, and of each container
+_PLAIN = (str, bytes, int, float, type(None), type, types.ModuleType, torch.Tensor, np.ndarray)
 
 Keyed = tuple[bytes, npt.NDArray[np.uint8], Any]  # the key of an image, the image [H, W, 3], its cells of interest or None
 
@@ -76,6 +82,35 @@ def precompute(
     for group in waiting.values():
         done += flush(group)
     return done
+
+
+def holds(root: object, wanted: Callable[[Any], bool], beyond: type) -> bool:
+    """Whether a wanted object is reached from `root` by attributes, containers, closures and partials, not past `beyond`."""
+    waiting, seen = [root], dict[int, object]()  # the objects too: the id of one that is gone may be given again
+    while waiting and len(seen) < _MOST_HELD:
+        one = waiting.pop()
+        if id(one) in seen or isinstance(one, (*_PLAIN, beyond)):
+            continue
+        if wanted(one):
+            return True
+        seen[id(one)] = one
+        waiting += _held(one)
+    return False
+
+
+def _held(one: Any) -> list[object]:
+    if isinstance(one, dict):
+        return list(itertools.islice(one.values(), _MOST_ITEMS))
+    if isinstance(one, (list, tuple, set, frozenset)):
+        return list(itertools.islice(one, _MOST_ITEMS))
+    if isinstance(one, functools.partial):
+        return [one.func, one.args, one.keywords]
+    if isinstance(one, types.MethodType):
+        return [one.__self__, one.__func__]
+    if isinstance(one, types.FunctionType):
+        named = inspect.getclosurevars(one)
+        return [one.__defaults__, one.__kwdefaults__, *named.nonlocals.values(), *named.globals.values()]
+    return list(getattr(one, "__dict__", {}).values())
 
 
 def _check_stored(store: Memory | RegionCache, done: int) -> None:

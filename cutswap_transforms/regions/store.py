@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from .._arguments import checked_bool
 from .database import FAULTS, File, is_damage, seal, verified, way_out
 from .entry import PREFIX
 from .memory import Memory
@@ -58,7 +59,7 @@ class RegionCache:
     def __init__(self, folder: str | os.PathLike[str], *, read_only: bool = False) -> None:
         if not isinstance(folder, (str, os.PathLike)):
             raise TypeError(f"`folder` must be a path, got {type(folder).__name__}")
-        self.folder, self.read_only = Path(folder).expanduser().absolute(), bool(read_only)
+        self.folder, self.read_only = Path(folder).expanduser().absolute(), checked_bool("read_only", read_only)
         self._reset()
 
     def _reset(self) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from .._arguments import check_int, checked_mean_std
+from .._arguments import checked_int, checked_mean_std
 from .._images import check_sample, eight_bits, net_input
 from . import tiny
 from .checks import check_not_vmapped
@@ -110,9 +110,9 @@ class LayerCAMExtractor(v2.Transform):
         precision: str = "fp32",
     ) -> None:
         super().__init__()
-        check_int("target", target, 0)
-        check_int("input_size", input_size, 32)
-        if precision not in PRECISIONS:
+        target = target if target is None else checked_int("target", target, 0, kind="an int or None")
+        input_size = input_size if input_size is None else checked_int("input_size", input_size, 32, kind="an int or None")
+        if not isinstance(precision, str) or precision not in PRECISIONS:
             raise ValueError(f'`precision` must be "fp32" or "bf16", got {precision!r}')
         self._mean_std = _resolved_mean_std(mean_std)
         self._net, self.input_size = _resolve_net(model, weights, layers, target, input_size, PRECISIONS[precision])
@@ -186,8 +186,7 @@ class LayerCAMExtractor(v2.Transform):
         maps, photo = self.native_maps(x), picture(x[0])
         if level is None:
             return heat_maps(photo, maps)
-        if not isinstance(level, int):
-            raise TypeError(f"`level` must be an int or None, got {level!r}")
+        level = checked_int("level", level, kind="an int or None")
         if not -len(maps) <= level < len(maps):
             raise ValueError(f"`level` must lie in [{-len(maps)}, {len(maps) - 1}] for {len(maps)} levels, got {level}")
         return heat_map(photo, maps[level])

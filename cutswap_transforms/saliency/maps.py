@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .._arguments import check_tensor
+
 
 def layer_cam(activations: Tensor, gradients: Tensor) -> Tensor:
     """LayerCAM of one layer: `relu(sum_k relu(dS/dA_k) * A_k)` (Jiang et al., IEEE TIP 2021, equations 5 and 6).
@@ -18,13 +20,16 @@ def layer_cam(activations: Tensor, gradients: Tensor) -> Tensor:
         Saliency maps [N, h, w], >= 0, not normalised.
 
     Raises:
+        TypeError: no tensors.
         ValueError: shapes that differ or are not [N, K, h, w].
 
     >>> a, g = torch.tensor([2.0, 3.0]).reshape(1, 2, 1, 1), torch.tensor([-1.0, 0.5]).reshape(1, 2, 1, 1)
     >>> layer_cam(a, g)
     tensor([[[1.5000]]])
     """
-    if activations.shape != gradients.shape or activations.ndim != 4:
+    check_tensor("activations", activations, "[N, K, h, w]", 4)
+    check_tensor("gradients", gradients, "[N, K, h, w]", 4)
+    if activations.shape != gradients.shape:
         raise ValueError(
             "`activations` and `gradients` must have one shape [N, K, h, w], "
             f"got {list(activations.shape)} and {list(gradients.shape)}"
@@ -37,10 +42,15 @@ def normalize_maps(maps: Tensor) -> Tensor:
 
     No epsilon is added, so the scale of a map does not matter. Non-finite values become NaN.
 
+    Raises:
+        TypeError: `maps` is no tensor.
+        ValueError: fewer than two dimensions.
+
     >>> normalize_maps(torch.tensor([[[1.0, 3.0], [2.0, float("nan")]]]))
     tensor([[[0.0000, 1.0000],
              [0.5000,    nan]]])
     """
+    check_tensor("maps", maps, "[..., h, w]", max(2, getattr(maps, "ndim", 2)))
     maps = maps.float()
     finite = maps.isfinite()
     low = maps.masked_fill(~finite, torch.inf).amin((-2, -1), keepdim=True)

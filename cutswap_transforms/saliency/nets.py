@@ -6,8 +6,7 @@ import copy
 import hashlib
 import http.client
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 from weakref import WeakValueDictionary
@@ -19,6 +18,7 @@ from torch._subclasses.fake_tensor import is_fake
 from torch.nn.parameter import is_lazy
 from torch.nn.utils.parametrize import is_parametrized, type_before_parametrizations
 
+from .._random import own_seed
 from .checks import check_layers, check_target, near
 from .fold import fold_batch_norms
 from .modes import autograd_allowed, construction
@@ -215,13 +215,13 @@ def _load(model: str, weights: Any) -> nn.Module:
     if weights is None or isinstance(weights, Path):
         # Their default initialisation warns that it will change and takes seconds.
         extra = {"init_weights": False} if model in ("googlenet", "inception_v3") else {}
-        with _own_seed():
+        with own_seed(0):
             module: nn.Module = torchvision.models.get_model(model, weights=None, **extra)
         if weights is not None:
             _load_state(module, weights, model)
         return module
     try:
-        with _own_seed():  # torchvision draws random weights before it loads these
+        with own_seed(0):  # torchvision draws random weights before it loads these
             return cast(nn.Module, torchvision.models.get_model(model, weights=weights, progress=False))
     except (OSError, http.client.HTTPException) as error:
         folder = Path(torch.hub.get_dir()) / "checkpoints"
@@ -246,14 +246,3 @@ def _load_state(module: nn.Module, path: Path, model: str) -> None:
 def _shortened(error: Exception) -> str:
     text = " ".join(str(error).split())
     return text if len(text) <= REASON else f"{text[:REASON]}..."
-
-
-@contextmanager
-def _own_seed() -> Iterator[None]:
-    """Random initialisation from seed 0; the caller's generator does not move."""
-    state = torch.get_rng_state()
-    torch.default_generator.manual_seed(0)
-    try:
-        yield
-    finally:
-        torch.set_rng_state(state)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -72,10 +73,11 @@ def native_maps(source: SaliencySource, images: Tensor) -> list[Tensor]:
     maps, n = cast(Any, source.native_maps(shown)), len(images)
     listed = isinstance(maps, (list, tuple))
     if not listed or not maps or not all(_is_map(m, n) for m in maps):
-        shapes = [_shape(m) for m in maps] if listed else _shape(maps)
+        wrong = next((m for m in maps if not _is_map(m, n)), None) if listed else maps
+        shapes = f"[{', '.join(map(_shape, maps))}]" if listed else _shape(maps)
         raise ValueError(
             f"`saliency` must return a tensor [N, L, h, w] or a list of tensors [N, h, w] for N = {n} images, "
-            f"got {shapes}; a classifier is wrapped as LayerCAMExtractor(model)"
+            f"got {shapes}; {_way_out(wrong, n)}"
         )
     if len(maps) > MOST_LEVELS:
         raise ValueError(f"`saliency` must return at most {MOST_LEVELS} maps per image, got {len(maps)}")
@@ -86,5 +88,16 @@ def _is_map(found: Any, n: int) -> bool:
     return isinstance(found, Tensor) and found.ndim == 3 and found.shape[0] == n and found[0].numel() > 0
 
 
-def _shape(found: Any) -> Any:
-    return tuple(found.shape) if hasattr(found, "shape") else type(found).__name__
+def _shape(found: Any) -> str:
+    if isinstance(found, Tensor):
+        return str(tuple(found.shape))
+    kind = f"{type(found).__module__}.{type(found).__name__}".removeprefix("builtins.")
+    return f"{kind} of shape {tuple(found.shape)}" if hasattr(found, "shape") else kind
+
+
+def _way_out(found: Any, n: int) -> str:
+    if isinstance(found, np.ndarray):
+        return "torch.from_numpy(array) makes a tensor of it"
+    if isinstance(found, Tensor) and found.ndim == 3 and len(found) == n:
+        return "maps[:, None] is one level of maps [N, h, w]"
+    return "a classifier is wrapped as LayerCAMExtractor(model)"

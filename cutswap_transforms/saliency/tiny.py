@@ -172,7 +172,7 @@ def read_weights(weights: str) -> FileWeights:
     path = Path(weights).expanduser()
     if path.suffix != ".npz":
         raise ValueError(f'`weights` of "tiny" must be "DEFAULT", None or the path of its state_dict as .npz, got {weights!r}')
-    if not path.exists():
+    if not path.is_file():  # a pipe would be read for ever
         raise FileNotFoundError(f"`weights` must be a file that can be read, got {str(path)!r}")
     try:
         arrays = _read_arrays(path)

@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 import argparse
+import math
+import sys
 import textwrap
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from .. import LayerCAMExtractor, SaliencySwap
-from .files import UserError, suffixes
+from .decode import decoded
+from .files import ImageFiles, UserError, suffixes
 
 STATUS = "exit status: 0 done; 1 work was lost on the way; 2 the request could not be met; 130 stopped by Ctrl-C"
 LARGEST_SIZE = 8192  # a square of it has as many pixels as an image may have
+
+
+class HelpWithDefaults(argparse.ArgumentDefaultsHelpFormatter):
+    """Help that names the default of an argument that has one, as one would type it."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        text = action.help if action.default is None else super()._get_help_string(action)
+        several = isinstance(action.default, tuple)
+        return text.replace("%(default)s", " ".join(map(str, action.default))) if text and several else text
 
 
 def add_guidance(parser: argparse.ArgumentParser) -> None:
@@ -46,6 +60,22 @@ def add_size(parser: argparse.ArgumentParser, low: int, default: tuple[int, ...]
     )
 
 
+def add_white(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(white=None)  # not as the option's default, which --help would print
+    parser.add_argument(
+        "--white",
+        type=positive,
+        metavar="VALUE",
+        default=argparse.SUPPRESS,
+        help="what is white in 16-bit and float images, such as 4095 for cameras of 12 bits (default: 65535, 1 for floats)",
+    )
+
+
+def image_files(args: argparse.Namespace, files: Sequence[Path]) -> ImageFiles:
+    """The images as `add_size` and `add_white` describe them."""
+    return ImageFiles(files, args.size, partial(decoded, white=args.white))
+
+
 class _OneOrTwo(argparse.Action):
     def __call__(self, parser: Any, namespace: Any, values: Any, option: Any = None) -> None:
         if len(values) > 2:
@@ -54,7 +84,8 @@ class _OneOrTwo(argparse.Action):
 
 
 def size_text(size: tuple[int, ...]) -> str:
-    return f"shorter side {size[0]} px" if len(size) == 1 else f"{size[0]} x {size[1]} px"
+    """Sizes are printed as every viewer prints them, width x height, whatever the order of the options."""
+    return f"shorter side {size[0]} px" if len(size) == 1 else f"{size[1]} x {size[0]} px (width x height)"
 
 
 def make_swap(args: argparse.Namespace, **arguments: Any) -> SaliencySwap:
@@ -95,11 +126,31 @@ def whole(low: int, high: int) -> Any:
     return number
 
 
+def positive(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"must be a finite number above 0, got {text[:40]!r}")
+    return value
+
+
 def _levels(text: str) -> str | tuple[int, ...]:
     try:
         return tuple(map(int, text.split(",")))
     except ValueError:
         return text
+
+
+def tell_unchanged(names: Sequence[str]) -> None:
+    """A negative that equals its image has a mask all the same: whoever trains on it should know."""
+    if names:
+        listed = ", ".join(names[:3]) + " ..." * (len(names) > 3)
+        print(
+            f"unchanged: {len(names)} negatives equal their image, whose patches have the same pixels: {listed}",
+            file=sys.stderr,
+        )
 
 
 def one_line(error: BaseException) -> str:

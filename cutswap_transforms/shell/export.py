@@ -5,7 +5,7 @@ Requirements:
 - the result depends on the images, the settings and the seed alone: every negative has a seed of its own, so neither the
   number of processes nor an interruption changes it;
 - a run that was stopped goes on: a negative counts when its line is in `pairs.jsonl`, which is written after its pictures;
-- the images are read, never written: OUT must not hold any of them.
+- the images are read, never written: OUT must not hold any of them, links resolved.
 """
 
 from __future__ import annotations
@@ -24,14 +24,28 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2 import functional as tvf
 
 from .. import SaliencySwap
+from .._random import own_seed
 from ..draw import PatchPair
 from ..regions.precompute import progress
 from ..transform import empty_mask
-from .arguments import STATUS, add_guidance, add_images, add_scale, add_size, make_swap, one_line, whole
+from .arguments import (
+    STATUS,
+    HelpWithDefaults,
+    add_guidance,
+    add_images,
+    add_scale,
+    add_size,
+    add_white,
+    image_files,
+    make_swap,
+    one_line,
+    tell_unchanged,
+    whole,
+)
 from .files import ImageFiles, UserError, find_images
+from .resume import FOLDERS, PairLines, open_out, write_whole
 
-FOLDERS = ("normal", "swap", "mask")
-SETTINGS = ("size", "seed", "model", "weights", "clustering", "levels", "scale")
+SETTINGS = ("size", "white", "seed", "model", "weights", "clustering", "levels", "scale")
 
 
 def add(commands: Any) -> None:
@@ -42,12 +56,13 @@ def add(commands: Any) -> None:
         "abnormal_dir and mask_dir, and OUT/pairs.jsonl: one line per negative with its image, levels and boxes. The images "
         "are taken in turn. Can be stopped and started again; the result does not depend on the number of workers.",
         epilog=STATUS,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=HelpWithDefaults,
     )
     add_images(parser)
     parser.add_argument("out", type=Path, help="the folder to write, new or of the same settings")
     parser.add_argument("--count", type=whole(1, 10**7), required=True, help="number of negatives")
     add_size(parser, 2)
+    add_white(parser)
     parser.add_argument("--seed", type=whole(0, 2**32 - 1), default=0, help="of the random swaps")
     parser.add_argument("--num-workers", type=whole(0, 1024), default=os.cpu_count() or 1, help="processes")
     add_scale(parser)
@@ -58,76 +73,76 @@ def add(commands: Any) -> None:
 def run(args: argparse.Namespace) -> None:
     """Write what is missing; print how many negatives there are."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")  # the progress where tqdm is not installed
-    _check_apart(args.images, args.out)
-    images = ImageFiles(find_images(args.images), args.size)
+    images = image_files(args, find_images(args.images))
+    _check_apart(args.images, images.files, args.out)
     swap = make_swap(args, scale=tuple(args.scale))
-    done = _begin(args, images.files)
-    before = len(done)
+    with open_out(args.out, _settings(args, images.files, swap)) as stream:
+        _export(Negatives(images, swap, args.out, args.seed), PairLines(stream), args)
+
+
+def _export(work: Negatives, lines: PairLines, args: argparse.Namespace) -> None:
     try:
-        _write(Negatives(images, swap, args.out, args.seed), done, args)
+        lines.load(args.out, work.line, work.pictures)
+        before = len(lines.done)
+        _write(work, lines, args)
+        lines.settle()
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(_kept(args.out, done)) from None
+        raise KeyboardInterrupt(_kept(args.out, lines)) from None
     except (MemoryError, OSError, RuntimeError) as error:
-        raise UserError(f"{one_line(error)}; {_kept(args.out, done)}", 1) from None
-    if not done:
-        raise UserError(f"none of the {len(images)} images tried could be read")
-    print(f"{args.out}: {len(done)} negatives, {len(done) - before} of them new")
+        raise UserError(f"{one_line(error)}; {_kept(args.out, lines)}", 1) from None
+    finally:
+        work.images.tell()
+    if not lines.done:
+        raise UserError(f"none of the {len(work.images)} images tried could be read")
+    print(f"{args.out}: {len(lines.done)} negatives, {len(lines.done) - before} of them new")
+    tell_unchanged(lines.unchanged)
 
 
-def _kept(out: Path, done: set[int]) -> str:
-    return f"{len(done)} negatives are in {out}, the same command goes on from there"
+def _kept(out: Path, lines: PairLines) -> str:
+    return f"{len(lines.done)} negatives are in {out}, the same command goes on from there"
 
 
-def _check_apart(paths: list[Path], out: Path) -> None:
-    for path in paths:
-        given, target = os.path.realpath(path), os.path.realpath(out)
-        if os.path.commonpath((given, target)) in (given, target):
-            raise UserError(f"`OUT` must lie apart from the images, got {out} beside {path}; name another folder")
-
-
-def _write(work: Negatives, done: set[int], args: argparse.Namespace) -> None:
-    """The first numbers whose images can be read: rounds, because it shows on the way which cannot. Adds to `done`."""
-    upto, bad, count = args.count, set[int](), len(work.images)
-    with open(args.out / "pairs.jsonl", "a", encoding="utf-8") as lines:
-        while len(done) < args.count and len(bad) < count:
-            work.numbers = [i for i in range(upto) if i not in done and i % count not in bad]
-            loader = DataLoader(work, batch_size=None, num_workers=min(args.num_workers, len(work)))
-            for found in progress(([line] for line in loader), len(work), "negatives") if work.numbers else ():
-                if found[0]:
-                    lines.write(found[0] + "\n")
-                    lines.flush()
-                    done.add(json.loads(found[0])["number"])
-            bad = set((work.images.outcomes == 2).nonzero().flatten().tolist())
-            upto += args.count - len(done)
-
-
-def _begin(args: argparse.Namespace, files: list[Path]) -> set[int]:
-    """Make the folders; the numbers of the negatives that are there."""
-    listed = hashlib.blake2b(b"\n".join(map(os.fsencode, files)), digest_size=8).hexdigest()
-    settings = json.dumps({name: getattr(args, name) for name in SETTINGS} | {"images": listed}, default=str)
-    note = args.out / "settings.json"
+def _check_apart(paths: list[Path], found: list[Path], out: Path) -> None:
+    """Neither lies in the other, links resolved: of folders that are searched, of every image, and of what is written."""
     try:
-        for name in FOLDERS:
-            (args.out / name).mkdir(parents=True, exist_ok=True)
-        if note.exists() and note.read_text(encoding="utf-8") != settings:
-            raise UserError(
-                f"`OUT` must be new or of the same settings and images, got {args.out} of {note.read_text(encoding='utf-8')}"
-            )
-        note.write_text(settings, encoding="utf-8")
-        return _done(args.out / "pairs.jsonl")
-    except OSError as error:
-        raise UserError(f"`OUT` must be a folder that can be written, got {args.out} ({error})") from None
+        targets = {Path(os.path.realpath(path)) for path in (out, *(out / name for name in FOLDERS))}
+    except ValueError as error:  # a NUL byte
+        raise UserError(f"`OUT` must be a folder that can be written, got {str(out)!r} ({error})") from None
+    above = {folder for target in targets for folder in (target, *target.parents)}
+    searched = {path.parent for path in found} - {path.parent for path in paths if not path.is_dir()}
+    beside = [path for path in (*paths, *searched) if Path(os.path.realpath(path)) in above]
+    inside = [path for path in (*paths, *found) if targets & set(Path(os.path.realpath(path)).parents)]
+    if beside or inside:
+        raise UserError(f"`OUT` must lie apart from the images, got {out} beside {(beside + inside)[0]}; name another folder")
 
 
-def _done(path: Path) -> set[int]:
-    """What the lines tell; a last one that was cut off in the middle is taken away."""
-    if not path.exists():
-        return set()
-    content = path.read_bytes()
-    lines = content[: content.rfind(b"\n") + 1]
-    if len(lines) < len(content):
-        path.write_bytes(lines)
-    return {json.loads(line)["number"] for line in lines.splitlines()}
+def _settings(args: argparse.Namespace, files: list[Path], swap: SaliencySwap) -> dict[str, Any]:
+    """What the results depend on: the arguments, what the regions depend on, and the images."""
+    listed = hashlib.blake2b(repr([_stamp(path) for path in files]).encode(), digest_size=8).hexdigest()
+    regions = swap._finder.settings.hex()[:16]  # the contents of weights, too
+    return {name: getattr(args, name) for name in SETTINGS} | {"regions": regions, "images": listed}
+
+
+def _stamp(path: Path) -> tuple[bytes, int, int]:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return os.fsencode(path), 0, 0
+    return os.fsencode(path), found.st_size, found.st_mtime_ns
+
+
+def _write(work: Negatives, lines: PairLines, args: argparse.Namespace) -> None:
+    """The first numbers whose images can be read: rounds, because it shows on the way which cannot."""
+    upto, bad, count = args.count, set[int](), len(work.images)
+    while len(lines.done) < args.count and len(bad) < count:
+        work.numbers = [i for i in range(upto) if i not in lines.done and i % count not in bad]
+        own = torch.Generator()  # the loader would draw a seed from the global generator
+        loader = DataLoader(work, batch_size=None, num_workers=min(args.num_workers, len(work)), generator=own)
+        for found in progress(([line] for line in loader), len(work), "negatives") if work.numbers else ():
+            if found[0]:
+                lines.add(found[0])
+        bad = set((work.images.outcomes == 2).nonzero().flatten().tolist())
+        upto += args.count - len(lines.done)
 
 
 class Negatives(Dataset[str]):
@@ -140,24 +155,34 @@ class Negatives(Dataset[str]):
     def __len__(self) -> int:
         return len(self.numbers)
 
+    def line(self, number: int) -> dict[str, str]:
+        """The names that the line of a negative holds."""
+        which = number % len(self.images)
+        return {"file": f"{number:06d}_{self._part(which)}.png", "image": str(self.images.files[which])}
+
+    def pictures(self, number: int) -> dict[str, str]:
+        """The names of what is written with a negative, by folder; with the first of an image the image itself."""
+        which, file = number % len(self.images), self.line(number)["file"]
+        normal = {"normal": f"{which:06d}_{self._part(which)}.png"} if number == which else {}
+        return {**normal, "swap": file, "mask": file}
+
+    def _part(self, which: int) -> str:
+        return os.fsencode(self.images.files[which].stem)[:160].decode("utf-8", "ignore")  # a name has 255 bytes at most
+
     def __getitem__(self, index: int) -> str:
         number = self.numbers[index]
-        which = number % len(self.images)
-        image = self.images[which]
+        image = self.images[number % len(self.images)]
         if not isinstance(image, Image.Image):
             return ""
-        torch.manual_seed(_seed_of(self.seed, number))
-        params = self.swap.make_params([image])
-        part = os.fsencode(self.images.files[which].stem)[:160].decode("utf-8", "ignore")  # a name has 255 bytes at most
-        stem = f"{which:06d}_{part}"
-        name = f"{number:06d}_{part}.png"
-        mask = self.swap.transform(empty_mask(image), params)
-        if number == which:
-            _save(image, self.out / "normal" / f"{stem}.png")
-        _save(self.swap.transform(image, params), self.out / "swap" / name)
-        _save(tvf.to_pil_image(mask * 255), self.out / "mask" / name)
+        with own_seed(_seed_of(self.seed, number)):
+            params = self.swap.make_params([image])
+        negative, mask = self.swap.transform(image, params), self.swap.transform(empty_mask(image), params)
+        made = {"normal": image, "swap": negative, "mask": tvf.to_pil_image(mask * 255)}
+        for folder, name in self.pictures(number).items():
+            _save(made[folder], self.out / folder / name)
         pairs = [PatchPair(*row)._asdict() for row in params["pairs"][0].tolist() if row[5]]
-        return json.dumps({"number": number, "file": name, "image": str(self.images.files[which]), "pairs": pairs})
+        changed = negative.tobytes() != image.tobytes()
+        return json.dumps({"number": number, **self.line(number), "pairs": pairs, "changed": changed})
 
 
 def _seed_of(seed: int, number: int) -> int:
@@ -165,7 +190,4 @@ def _seed_of(seed: int, number: int) -> int:
 
 
 def _save(image: Image.Image, path: Path) -> None:
-    """All of the file or nothing: a killed run leaves a draft, which the next one writes over."""
-    draft = path.with_name(f".{path.name}.draft")
-    image.save(draft, "PNG")
-    os.replace(draft, path)
+    write_whole(path, lambda draft: image.save(draft, "PNG"))

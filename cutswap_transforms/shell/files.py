@@ -1,4 +1,4 @@
-"""Images on disk, for the command line: found in folders, read as RGB, refused in one sentence."""
+"""Images on disk, for the command line: found in folders, read and resized, refused or remarked on in one sentence."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.datasets.folder import IMG_EXTENSIONS, has_file_allowed_extension
 from torchvision.transforms import v2
+
+from .decode import Decoded, Note, decoded, opened
+from .layouts import FOREIGN, normal_below, normal_beside
 
 Size = tuple[int] | tuple[int, int]  # the shorter side, or (H, W)
 LARGEST = 2**26  # pixels of an image once it is resized: a long and narrow one would grow without bound
@@ -33,10 +35,16 @@ def suffixes() -> str:
 
 
 def find_images(paths: Sequence[Path]) -> list[Path]:
-    """Files as they are named, folders searched in depth and sorted: what torchvision's `ImageFolder` finds in them."""
+    """Files as they are named, folders searched in depth and sorted: what torchvision's `ImageFolder` finds in them, without
+    hidden files and folders.
+
+    Raises:
+        UserError: nothing to be found, or a folder of a data set that holds defects and masks as well.
+    """
     found: list[Path] = []
     for path in paths:
         if os.path.isdir(path):
+            _check_normal(path, normal_beside(str(path)))
             found += sorted(map(Path, _images_below(str(path))))
         elif os.path.isfile(path):
             found.append(path)
@@ -45,6 +53,11 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
     if not found:
         raise UserError(f"no images found in {', '.join(map(str, paths))}: looked for {suffixes()}")
     return found
+
+
+def _check_normal(path: str | Path, normal: str | None) -> None:
+    if normal is not None:
+        raise UserError(f"`images` must be normal images alone, got {path} with defects or masks; name {normal}")
 
 
 def _images_below(root: str) -> Iterator[str]:
@@ -60,7 +73,13 @@ def _images_below(root: str) -> Iterator[str]:
         except OSError as error:
             _note_skipped(folder, f"the folder cannot be read ({type(error).__name__})")
             continue
-        for path in (os.path.join(folder, name) for name in names):
+        _check_normal(folder, normal_below(folder))
+        for name in names:
+            path = os.path.join(folder, name)
+            if name.startswith(".") or name in FOREIGN:
+                if os.path.isdir(path) or has_file_allowed_extension(path, IMG_EXTENSIONS):
+                    _note_skipped(path, "hidden, or not of the data set")
+                continue
             if os.path.isdir(path):
                 waiting.append((path, above | {real}))
             # A link to nowhere is kept, so that it is named when it is read; a pipe would be read for ever.
@@ -68,50 +87,41 @@ def _images_below(root: str) -> Iterator[str]:
                 yield path
 
 
-def load_image(path: Path, size: Size) -> Image.Image | None:
-    """RGB, upright, resized; None, and a note, if the file is no image or would become too large."""
-    image = _decoded(path, size, lambda file: _rgb(ImageOps.exif_transpose(file)))
-    return image and image.resize(_resized(image, size), Image.Resampling.LANCZOS)
+def _upright(file: Image.Image) -> Image.Image:
+    return decoded(file).image
 
 
-def _decoded(path: Path, size: Size, decode: Callable[[Image.Image], Image.Image]) -> Image.Image | None:
+def load_image(path: Path, size: Size, decode: Callable[[Image.Image], Image.Image] = _upright) -> Image.Image | None:
+    """RGB as training sees it after `v2.Resize(size)`; None, and a note, if the file is no image or would become too large."""
     try:
-        with Image.open(path) as file:
+        with opened(path) as file:
             image = decode(file)
         width, height = _resized(image, size)
         if width * height <= LARGEST:
-            return image
+            resized: Image.Image = v2.Resize(size)(image)
+            return resized
         reason = f"it would be resized to {width} x {height} pixels, and {LARGEST} are the most"
     except Exception as error:  # Pillow passes on whatever its decoders meet in a broken file
-        reason = f"not a readable image ({type(error).__name__})"
+        reason = _reason(error)
     _note_skipped(path, reason)
     return None
 
 
+def _reason(error: Exception) -> str:
+    cut = ": the file is truncated" if "truncated" in str(error).lower() else ""
+    return f"not a readable image ({type(error).__name__}{cut})"
+
+
 def _resized(image: Image.Image, size: Size) -> tuple[int, int]:
-    """Width and height once the image is resized."""
+    """Width and height once the image is resized, as `v2.Resize` rounds them."""
     if len(size) == 2:
         return size[1], size[0]
-    scale = size[0] / min(image.size)
-    return round(image.width * scale), round(image.height * scale)
+    shorter = min(image.size)
+    return int(size[0] * image.width / shorter), int(size[0] * image.height / shorter)
 
 
 def _note_skipped(path: str | Path, reason: str) -> None:
     print(f"skipped {path}: {reason}", file=sys.stderr)
-
-
-def _rgb(image: Image.Image) -> Image.Image:
-    """Any mode as RGB: 16 bits keep their high byte, wider numbers are stretched over their own range."""
-    if image.mode.startswith("I;16"):
-        return Image.fromarray((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)).convert("RGB")
-    if image.mode in ("I", "F"):
-        values = np.asarray(image, np.float64)
-        finite = values[np.isfinite(values)]
-        low, high = finite.min(), finite.max()
-        values = np.nan_to_num(values, nan=low, posinf=high, neginf=low)
-        scaled = (values - low) * (255 / (high - low) if high > low else 0)
-        return Image.fromarray(scaled.astype(np.uint8)).convert("RGB")
-    return image.convert("RGBA").convert("RGB") if image.mode == "P" else image.convert("RGB")
 
 
 class ImageFiles(Dataset[Any]):
@@ -119,17 +129,30 @@ class ImageFiles(Dataset[Any]):
 
     Attributes:
         outcomes: uint8 [len(files)], in memory that loader workers share: 0 not tried, 1 read, 2 skipped.
+        notes: bool [len(files), len(Note)], shared as well: what the decoder noted.
     """
 
-    def __init__(self, files: Sequence[Path], size: Size) -> None:
-        self.files, self.size, self.resize = list(files), size, v2.Resize(size)
+    def __init__(self, files: Sequence[Path], size: Size, decode: Callable[[Image.Image], Decoded] = decoded) -> None:
+        self.files, self.size, self.decode = list(files), size, decode
         self.outcomes = torch.zeros(len(self.files), dtype=torch.uint8).share_memory_()  # type: ignore[no-untyped-call]
+        self.notes = torch.zeros(len(self.files), len(Note), dtype=torch.bool).share_memory_()  # type: ignore[no-untyped-call]
 
     def __len__(self) -> int:
         return len(self.files)
 
     def __getitem__(self, index: int) -> Image.Image | Tensor:
-        image = _decoded(self.files[index], self.size, lambda file: file.convert("RGB"))
+        def noted(file: Image.Image) -> Image.Image:
+            found = self.decode(file)
+            self.notes[index] = torch.tensor([note in found.notes for note in Note])
+            return found.image
+
+        image = load_image(self.files[index], self.size, noted)
         self.outcomes[index] = 2 if image is None else 1
-        resized: Image.Image | Tensor = torch.zeros(0, 3, 2, 2) if image is None else self.resize(image)
-        return resized
+        return torch.zeros(0, 3, 2, 2) if image is None else image
+
+    def tell(self) -> None:
+        """Print every note once, with the number of images that it is about and the first of them."""
+        for note, which in zip(Note, self.notes.T, strict=True):
+            if which.any():
+                first = self.files[int(which.nonzero()[0])]
+                print(f"warning: {note.value} ({int(which.sum())} of {len(self)} images, first {first})", file=sys.stderr)

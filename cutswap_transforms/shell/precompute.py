@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from .. import SaliencySwap
-from .arguments import STATUS, add_guidance, add_images, add_size, check_device, make_swap, one_line, whole
+from .arguments import STATUS, HelpWithDefaults, add_guidance, add_images, add_size, check_device, make_swap, one_line, whole
+from .decode import as_image_folder
 from .files import ImageFiles, UserError, find_images
 
 
@@ -22,7 +23,7 @@ def add(commands: Any) -> None:
         "images of a folder, as torchvision's ImageFolder reads them. Can be stopped and started again; under torchrun "
         "each process takes its share.",
         epilog=STATUS,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=HelpWithDefaults,
     )
     add_images(parser)
     add_size(parser, 2)
@@ -37,11 +38,14 @@ def add(commands: Any) -> None:
 def run(args: argparse.Namespace) -> None:
     """Fill the cache; print how many images were computed and kept."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")  # the progress where tqdm is not installed
-    images = ImageFiles(find_images(args.images), args.size)
+    images = ImageFiles(find_images(args.images), args.size, as_image_folder)
     check_device(args.device)
     swap = make_swap(args, cache=args.cache)
     begin = time.perf_counter()
-    count = _fill(swap, images, args)
+    try:
+        count = _fill(swap, images, args)
+    finally:
+        images.tell()
     skipped = int((images.outcomes == 2).sum())
     if skipped and not (images.outcomes == 1).any():
         raise UserError(f"none of the {skipped} images tried could be read")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import io
+import itertools
 import os
+import statistics
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,9 +16,24 @@ import torch
 from PIL import Image
 
 from .. import SaliencySwap
+from .._random import own_seed
 from ..preview.sheet import contact_sheet, spread
-from .arguments import STATUS, add_guidance, add_images, add_scale, add_size, make_swap, one_line, size_text, whole
-from .files import UserError, find_images, load_image
+from .arguments import (
+    STATUS,
+    HelpWithDefaults,
+    add_guidance,
+    add_images,
+    add_scale,
+    add_size,
+    add_white,
+    image_files,
+    make_swap,
+    one_line,
+    size_text,
+    tell_unchanged,
+    whole,
+)
+from .files import UserError, find_images
 
 LARGEST_COLUMN = 2**24  # pixels of one column of the sheet, which has about nine
 
@@ -28,11 +45,12 @@ def add(commands: Any) -> None:
         description="Draws one row per image: original, a saliency map per level, clusters, the patch pair, the "
         "negative and its mask. Prints the sheet's path and how many images per second were augmented.",
         epilog=STATUS,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=HelpWithDefaults,
     )
     add_images(parser)
     parser.add_argument("--out", "--output", type=Path, default=Path("contact_sheet.png"), help="the picture to write")
     add_size(parser, 32, (256,))
+    add_white(parser)
     parser.add_argument("--limit", type=whole(1, 1000), default=8, help="rows at most, spread evenly over the images found")
     parser.add_argument("--seed", type=whole(-(2**63), 2**64 - 1), default=0, help="of the random swaps")
     parser.add_argument("--cell", type=whole(64, 2048), default=192, help="longer side of the pictures on the sheet")
@@ -45,29 +63,39 @@ def run(args: argparse.Namespace) -> None:
     """Write the sheet; print its path and the throughput."""
     found = find_images(args.images)
     _check_sheet(args, found)
+    swap = make_swap(args, scale=tuple(args.scale))
+    _check_apart(args, found)
     shown = spread(found, args.limit)
-    loaded = [(path, image) for path in shown if (image := load_image(path, args.size)) is not None]
+    images = image_files(args, shown)
+    loaded = [(path, image) for i, path in enumerate(shown) if isinstance(image := images[i], Image.Image)]
+    images.tell()
     if not loaded:
         raise UserError(f"none of the {len(shown)} images tried could be read")
-    swap = make_swap(args, scale=tuple(args.scale))
-    torch.manual_seed(args.seed)
-    images = [image for _, image in loaded]
+    pictures = [image for _, image in loaded]
     caption = (
         f"model={args.model}, weights={args.weights}, clustering={args.clustering}, levels={args.levels}, "
         f"scale={tuple(args.scale)}, seed={args.seed}; {size_text(args.size)}"
     )
-    _save(contact_sheet(images, swap, names=[path.name for path, _ in loaded], caption=caption, cell=args.cell), args.out)
+    with own_seed(args.seed):
+        sheet = contact_sheet(pictures, swap, names=[path.name for path, _ in loaded], caption=caption, cell=args.cell)
+    _save(sheet, args.out)
     print(args.out)
+    if len(shown) < len(found):
+        print(f"{len(shown)} of {len(found)} images, spread evenly over them; more with --limit")
+    tell_unchanged(_unchanged(loaded, swap, args.seed))
     try:
-        rate = images_per_second(images, make_swap(args, scale=tuple(args.scale), cache=None))
+        with own_seed(args.seed):
+            rate = images_per_second(pictures, make_swap(args, scale=tuple(args.scale), cache=None))
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"{args.out} is written, the images per second are not measured") from None
-    print(f"{rate:.0f} images per second (one at a time, {torch.get_num_threads()} threads, no cache, {size_text(args.size)})")
+    print(f"{rate:.0f} images per second (one at a time, 1 thread, no cache, {size_text(args.size)})")
 
 
 def _check_sheet(args: argparse.Namespace, found: Sequence[Path]) -> None:
     """What would be noticed only after the work, or never."""
     _format(args.out)
+    if "\0" in str(args.out) or (os.path.exists(args.out) and not os.path.isfile(args.out)):  # a pipe waits for its reader
+        raise UserError(f"`--out` must be a path that can be written, with an image suffix, got {args.out}")
     if os.path.exists(args.out) and any(os.path.exists(path) and os.path.samefile(path, args.out) for path in found):
         raise UserError(f"`--out` must not be one of the images, which it would overwrite, got {args.out}; name another file")
     rows = min(args.limit, len(found))
@@ -76,6 +104,21 @@ def _check_sheet(args: argparse.Namespace, found: Sequence[Path]) -> None:
             f"`--limit` and `--cell` must make a sheet of at most {LARGEST_COLUMN} pixels in a column, got {rows} rows of "
             f"{args.cell} x {args.cell}; lower one of them"
         )
+
+
+def _check_apart(args: argparse.Namespace, found: Sequence[Path]) -> None:
+    """The sheet would be one of the images the next time that their folder is read."""
+    folder = Path(os.path.realpath(args.out.parent))
+    searched = {Path(os.path.realpath(path)) for path in args.images if path.is_dir()}
+    holding = {Path(os.path.realpath(path)) for path in {path.parent for path in found}}
+    if folder in holding or searched & {folder, *folder.parents}:
+        raise UserError(f"`--out` must lie apart from the images, got {args.out} among them; name another folder")
+
+
+def _unchanged(loaded: Sequence[tuple[Path, Image.Image]], swap: SaliencySwap, seed: int) -> list[str]:
+    """The images whose negatives on the sheet equal them: the same draws again."""
+    with own_seed(seed):
+        return [str(path) for path, image in loaded if swap(image).tobytes() == image.tobytes()]
 
 
 def _format(out: Path) -> str:
@@ -99,10 +142,18 @@ def _save(sheet: Image.Image, out: Path) -> None:
 
 
 def images_per_second(images: Sequence[Image.Image], swap: SaliencySwap, seconds: float = 1.0) -> float:
-    """Augmented images per second over about `seconds`, decoded beforehand, one image per call."""
-    swap(images[0])  # warm-up
-    begin, done = time.perf_counter(), 0
-    while time.perf_counter() - begin < seconds:
-        swap(images[done % len(images)])
-        done += 1
-    return done / (time.perf_counter() - begin)
+    """Augmented images per second of one thread, decoded beforehand, one image per call: the median over about `seconds`.
+
+    More threads make it swing with whatever else runs; so would a mean.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        swap(images[0])  # warm-up
+        times = [time.perf_counter()]
+        while times[-1] - times[0] < seconds:
+            swap(images[(len(times) - 1) % len(images)])
+            times.append(time.perf_counter())
+    finally:
+        torch.set_num_threads(threads)
+    return 1 / statistics.median(after - before for before, after in itertools.pairwise(times))

@@ -1,14 +1,13 @@
-"""`compare`: a grid of conditions x categories x seeds, fitted and measured; differences in pairs.
+"""`compare`: a grid of conditions x categories x seeds, fitted and measured; `grid_tables` has what comes out.
 
 A condition is the name of the negatives, with options of `fit` for it alone where wanted; options that this command does
 not know itself go to all conditions. What is finished is kept: the same command goes on where it was stopped, and more
-conditions or seeds can be added. Differences are paired: same category and seed, so the same split, draws and first weights.
+conditions or seeds can be added.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import multiprocessing
 import os
@@ -16,7 +15,7 @@ import platform
 import re
 import shlex
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
@@ -27,27 +26,25 @@ import numpy as np
 import torch
 from augment import OtsuObject
 from data import Category, DataError, add_arguments, categories_from, decode, decode_masks
-from matplotlib.figure import Figure
-from scipy.stats import t as student_t
+from data_files import check_outside
 from torch import Tensor
 from varied_swap import describe_swaps
 
 from cutswap_transforms import SaliencySwap
+from cutswap_transforms._random import own_seed
 
-from .evaluate_command import METRICS, image_auroc, metrics
+from .evaluate_command import image_auroc, metrics
 from .fit_command import SMALLEST, read
 from .fitting import fit
+from .folders import CHECKPOINT, read_json, resume, write
+from .grid_tables import READINGS, Cell, Key, is_cell, write_report
 from .model import PART, Detector
-from .options import add_fit, explanation, negatives_of, resume, settle, write
+from .options import add_fit, explanation, negatives_of, settle
 from .pictures import save_sheet
-from .tables import markdown, mean_and_deviation, percent, unique
+from .tables import percent
 from .tuning import own_randomness
 
 CONDITIONS = ("none", "random-swap", "object-swap", "cutpaste", "scar", "saliency-swap")
-READINGS = ("mean", "fused")  # of one detector: equal weights, and its own
-
-Cell = dict[str, Any]  # what one fit leaves: readings, singles, seconds, settings
-Key = tuple[str, str, int]  # condition, category, seed
 Task = tuple[argparse.Namespace, Category, Path]
 
 
@@ -73,7 +70,9 @@ def run_compare(args: argparse.Namespace) -> int:
     if min(args.seeds) < 0 or len(set(args.seeds)) < len(args.seeds):
         raise DataError(f"`seeds` must be 0 or more, and differ, got {args.seeds}")
     settings = {condition: settings_of(condition, args) for condition in args.conditions}
-    tasks = tasks_of(args, settings, categories_from(args))
+    categories = categories_from(args)
+    check_outside(args.out, [sample.path for category in categories for sample in category.samples])
+    tasks = tasks_of(args, settings, categories)
     cells, failures = run_grid(tasks, args.jobs)
     if cells:
         command = shlex.join(["detect.py", *args.command_line])
@@ -174,8 +173,8 @@ def run_task(task: Task) -> Cell:
     args, category, folder = task
     settings = resume(args, category, folder, ["result.json"])
     note = folder / "result.json"
-    if note.exists():
-        return json.loads(note.read_text(encoding="utf-8"))
+    if os.path.lexists(note):
+        return finished(note, settings)
     began = time.perf_counter()
     images, _ = read(args, category)
     negatives = negatives_of(args)  # before the seed is set: a net of the user's may draw its weights
@@ -187,8 +186,20 @@ def run_task(task: Task) -> Cell:
         with own_randomness(0, args.seed):
             cell |= describe_swaps(negatives[0], images, OtsuObject())
     write(note, cell)
-    (folder / "checkpoint.ckpt").unlink(missing_ok=True)  # a grid of them would fill the disk
+    (folder / CHECKPOINT).unlink(missing_ok=True)  # a grid of them would fill the disk
     return cell
+
+
+def finished(note: Path, settings: dict[str, Any]) -> Cell:
+    try:
+        cell = read_json(note)
+        if not is_cell(cell) or cell["settings"] != settings:
+            raise ValueError("it is not the result of this fit")
+        return cell
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"`out` must be new or hold whole results, got {str(note)!r}, which is damaged ({error}): remove it to fit again"
+        ) from error
 
 
 @torch.inference_mode()
@@ -212,116 +223,7 @@ def at_full_size(heat: Tensor, size: int) -> Tensor:
     return torch.nn.functional.interpolate(heat[:, None], (size, size), mode="bilinear")[:, 0]
 
 
-# ---- what comes out --------------------------------------------------------------------------------------------------
-
-
-def interval(differences: Sequence[float], level: float = 0.95) -> tuple[float, float, float]:
-    """Mean and the interval of Student's t around it; without an interval (NaN) for less than two."""
-    values = np.asarray(differences, float)
-    if len(values) < 2:
-        return (float(values.mean()) if len(values) else float("nan")), float("nan"), float("nan")
-    half = float(student_t.ppf((1 + level) / 2, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5)
-    return float(values.mean()), float(values.mean()) - half, float(values.mean()) + half
-
-
-def value_of(cell: Cell | None, reading: str, metric: str) -> float | None:
-    return None if cell is None else cell[reading][metric]
-
-
-def paired(
-    cells: dict[Key, Cell], one: tuple[str, str], other: tuple[str, str], metric: str, category: str | None
-) -> list[float]:
-    """Differences by seed of (condition, reading); over all categories (None), of their mean, for seeds that have them all."""
-    names = unique(key[1] for key in cells) if category is None else [category]
-    found = []
-    for seed in unique(key[2] for key in cells):
-        pairs = [[value_of(cells.get((c, name, seed)), r, metric) for c, r in (one, other)] for name in names]
-        if all(None not in pair for pair in pairs):
-            found.append(float(np.mean([a - b for a, b in pairs])))  # type: ignore[operator]
-    return found
-
-
-def write_report(out: Path, cells: dict[Key, Cell], against: str, note: str) -> str:
-    conditions, categories = unique(k[0] for k in cells), unique(k[1] for k in cells)
-    rows = [(c, r) for c in conditions for r in READINGS]
-    text = f"{note}\n\nIn percent: mean over seeds, standard deviation, number of seeds.\n"
-    for metric, title in METRICS.items():
-        head = ["condition", "maps", *categories]
-        text += f"\n{title}\n\n" + markdown(head, [[*row, *_means(cells, row, metric, categories)] for row in rows])
-    text += "\nBest single map, image AUROC\n\n"
-    text += markdown(
-        ["condition", *categories], [[c, *(_best_single(cells, c, name) for name in categories)] for c in conditions]
-    )
-    scopes = {name: name for name in categories} | ({"all": None} if len(categories) > 1 else {})
-    differences = {}
-    for metric in ("image_auroc", "ap"):
-        part = {
-            f"{c}, {r}": {s: interval(paired(cells, (c, r), (against, "fused"), metric, n)) for s, n in scopes.items()}
-            for c, r in rows
-            if (c, r) != (against, "fused")
-        }
-        text += f"\nPoints of {METRICS[metric]} above {against}, fused, paired by seed: mean and 95 % interval\n\n"
-        text += markdown(["condition", *scopes], [[c, *map(_points, row.values())] for c, row in part.items()])
-        differences[METRICS[metric]] = part
-    draw_differences(differences["image AUROC"], f"{against}, fused", out / "differences.png")
-    text += swap_table(cells, conditions)
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "table.md").write_text(text, encoding="utf-8")
-    write(out / "results.json", [{"condition": key[0], **cell} for key, cell in cells.items()])
-    return text
-
-
-def _means(cells: dict[Key, Cell], row: tuple[str, str], metric: str, categories: Sequence[str]) -> Iterator[str]:
-    for category in categories:
-        values = [cell[row[1]][metric] for key, cell in cells.items() if key[:2] == (row[0], category)]
-        mean, deviation = mean_and_deviation(values)
-        yield f"{percent(mean)} ± {'-' if deviation is None else percent(deviation)} ({len(values)})"
-
-
-def _best_single(cells: dict[Key, Cell], condition: str, category: str) -> str:
-    """The map that is best in the mean over seeds: chosen on the test set, so for scale only."""
-    found = [cell["single"] for key, cell in cells.items() if key[:2] == (condition, category)]
-    means = {name: mean_and_deviation([s[name] for s in found])[0] for name in (found[0] if found else {})}
-    known = {name: mean for name, mean in means.items() if mean is not None}
-    if not known:
-        return "-"
-    best = max(known, key=lambda name: known[name])
-    return f"{percent(known[best])} ({best})"
-
-
-def swap_table(cells: dict[Key, Cell], conditions: Iterable[str]) -> str:
-    seen = {c: [cell for key, cell in cells.items() if key[0] == c and "faint" in cell] for c in conditions}
-    rows = []
-    for c, found in seen.items():
-        if found:
-            on_object, faint, change = (float(np.mean([cell[k] for cell in found])) for k in ("on_object", "faint", "change"))
-            rows.append([c, percent(on_object), percent(faint), f"{change:.1f}"])
-    if not rows:
-        return ""
-    title = "Share of the patches on Otsu's object, of swaps that change less than 2 of 255 levels, and the mean change"
-    return f"\n{title}\n\n" + markdown(["condition", "on the object", "faint", "change"], rows)
-
-
-def _points(found: tuple[float, float, float]) -> str:
-    mean, low, high = (100 * x for x in found)
-    return "-" if np.isnan(mean) else f"{mean:+.1f}" if np.isnan(low) else f"{mean:+.1f} ({low:+.1f} to {high:+.1f})"
-
-
-def draw_differences(rows: dict[str, dict[str, tuple[float, float, float]]], against: str, path: Path) -> None:
-    if not rows:
-        return
-    scopes = list(next(iter(rows.values())))
-    figure = Figure(figsize=(3 + 3 * len(scopes), 1 + 0.4 * len(rows)), layout="constrained")
-    for axis, scope in zip(figure.subplots(1, len(scopes), sharey=True, squeeze=False)[0], scopes, strict=True):
-        for i, row in enumerate(rows.values()):
-            mean, low, high = (100 * x for x in row[scope])
-            axis.plot([low, high], [i, i], color="tab:blue")
-            axis.plot([mean], [i], "o", color="tab:blue")
-        axis.axvline(0, color="grey", linewidth=0.8)
-        axis.set(title=scope, xlabel=f"image AUROC, points above\n{against}", yticks=range(len(rows)), yticklabels=list(rows))
-        axis.set_ylim(len(rows) - 0.5, -0.5)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=100)
+# ---- what comes out ---------------------------------------------------------------------------------------------------
 
 
 def draw_strips(out: Path, settings: dict[str, argparse.Namespace], tasks: dict[Key, Task], columns: int = 8) -> None:
@@ -331,8 +233,8 @@ def draw_strips(out: Path, settings: dict[str, argparse.Namespace], tasks: dict[
         images, _ = decode(category.train[:columns], own.size, own.skip_unreadable, own.white)
         rows = [("normal", list(images))]
         for condition, args in settings.items():
-            torch.manual_seed(0)
-            rows += [(condition, [negative(x) for x in images]) for negative in negatives_of(args)]
+            with own_seed(0):
+                rows += [(condition, [negative(x) for x in images]) for negative in negatives_of(args)]
         save_sheet(rows, out / f"negatives-{category.name}.png")
 
 

@@ -9,13 +9,16 @@ from typing import Any
 
 import numpy as np
 from data import Category, DataError, Sample, categories_from, decode, decode_masks
+from data_files import check_outside
 from pyaupro import PerRegionOverlap, auc_compute
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 from torchmetrics.functional.classification import binary_auroc, binary_average_precision
 
+from .fit_command import SMALLEST
+from .folders import write
 from .model import Detector
-from .options import check_rate, check_white, write
+from .options import check_rate, check_white
 from .pictures import draw_histograms, heat_picture, save_gallery
 from .score_command import verdict
 from .tables import markdown, percent
@@ -32,10 +35,11 @@ def run_evaluate(args: argparse.Namespace) -> int:
     if len(categories) > 1:
         raise DataError(f"`data` must hold one category, got {', '.join(c.name for c in categories)}: see --categories")
     (category,) = categories
-    white = args.white if args.white is not None else detector.about.get("white")
-    images, samples = decode(category.test, detector.size, args.skip_unreadable, white)
-    scores, heat = detector(images)
     out = args.run if args.run.is_dir() else args.run.parent
+    check_outside(out, [sample.path for sample in category.samples])
+    white = args.white if args.white is not None else detector.about.get("white")
+    images, samples = decode(category.test, detector.size, args.skip_unreadable, white, SMALLEST)
+    scores, heat = detector(images)
     result = metrics(scores, heat, samples, masks_of(samples, detector.size))
     rows = rows_of(detector, category, samples, scores, args.false_alarms)
     print(markdown(["category", *METRICS.values()], [[category.name, *(percent(result[name]) for name in METRICS)]]))

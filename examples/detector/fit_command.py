@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import os
 import time
 from collections.abc import Sequence
 
 from augment import Negative
 from data import Category, DataError, Sample, data_folder, decode, read_normal
+from data_files import check_outside
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from .fitting import fit, found_negatives, made_of, rate_sentence, split
+from .folders import fresh, resume
 from .model import FILE, Detector
-from .options import check_rate, negatives_of, resume, settle
+from .options import check_rate, negatives_of, settle
 from .pictures import heat_picture, save_gallery, save_sheet
 from .tables import markdown
 
@@ -25,9 +28,10 @@ def run_fit(args: argparse.Namespace) -> int:
     settle(args)
     check_rate(args)
     category = read_normal(data_folder(args), args.categories)
-    check_outside(args, category)
+    check_outside(args.out, [sample.path for sample in category.train])
     settings = resume(args, category, args.out, [FILE])
-    if (args.out / FILE).exists():
+    if os.path.lexists(args.out / FILE):
+        check_whole(args)
         print(f"already fitted: {args.out / FILE}")
         return 0
     images, samples = read(args, category)
@@ -46,11 +50,11 @@ def read(args: argparse.Namespace, category: Category) -> tuple[Tensor, list[Sam
     return images, samples
 
 
-def check_outside(args: argparse.Namespace, category: Category) -> None:
-    out = args.out.resolve()
-    for folder in {sample.path.parent.resolve() for sample in category.train}:
-        if folder in (out, *out.parents):
-            raise DataError(f"`out` must lie outside of the images, got {str(args.out)!r} in {str(folder)!r}")
+def check_whole(args: argparse.Namespace) -> None:
+    try:
+        Detector.load(args.out, args.features)
+    except DataError as error:
+        raise DataError(f"{error}; remove {str(args.out / FILE)!r} to fit it again") from error
 
 
 @rank_zero_only
@@ -63,10 +67,9 @@ def finish(
     began: float,
 ) -> None:
     """Everything that lies in RUN; the detector comes last, so that where it is all is."""
-    args.out.mkdir(parents=True, exist_ok=True)
     seconds = time.perf_counter() - began
     text = report(args, detector, images, samples, seconds) + found_text(args, detector, images, negatives)
-    (args.out / "report.md").write_text(text, encoding="utf-8")
+    fresh(args.out / "report.md").write_text(text, encoding="utf-8")
     save_negatives(args, detector, images, negatives)
     save_kept(args, detector, images, samples)
     detector.save(args.out / FILE)

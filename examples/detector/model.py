@@ -12,6 +12,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,6 +28,7 @@ from torchvision.transforms import v2
 
 from . import calibration
 from .densities import KINDS, Density
+from .folders import fresh
 from .fusion import CELL, on_one_grid
 from .networks import Features
 
@@ -141,7 +143,7 @@ class Detector(nn.Module):
         arrays = {name: _stored(x) for name, x in arrays.items()}
         header = {"spec": self.features.spec, "size": self.size, "kinds": self.kinds, "about": self.about}
         about = {"format": FORMAT, "version": VERSION, "detector": json.dumps(header), "digest": digest_of(arrays)}
-        draft = path.with_suffix(".part")
+        draft = fresh(path.with_suffix(".part"))
         draft.write_bytes(serialized(arrays, about))  # safetensors' own `save_file` keeps the file from other users
         os.replace(draft, path)
 
@@ -263,7 +265,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
         if digest_of(arrays) != about["digest"]:
             raise ValueError("its arrays are not those that were written")
-    except (SafetensorError, OSError, ValueError, KeyError) as error:
+    except (SafetensorError, OSError, ValueError, KeyError, RecursionError) as error:
         if isinstance(error, DataError):
             raise
         raise DataError(f"`run` must hold a whole detector, got {str(path)!r}, which cannot be read: {error}") from error
@@ -276,4 +278,7 @@ def _is_header(header: Any) -> bool:
     types = {"spec": str, "size": int, "kinds": list, "about": dict}
     if not isinstance(header, dict) or any(type(header.get(name)) is not kind for name, kind in types.items()):
         return False
-    return 32 <= header["size"] <= 4096 and bool(header["kinds"]) and all(kind in KINDS for kind in header["kinds"])
+    white = header["about"].get("white")
+    if white is not None and not (type(white) in (int, float) and 0 < white < math.inf):
+        return False
+    return 32 <= header["size"] <= 4096 and bool(header["kinds"]) and all(kind in list(KINDS) for kind in header["kinds"])

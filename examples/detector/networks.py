@@ -14,6 +14,7 @@ from augment import load_factory
 from data import DataError
 from torch import Tensor, nn
 
+from cutswap_transforms._random import own_seed
 from cutswap_transforms.saliency.fold import fold_batch_norms
 from cutswap_transforms.saliency.stages import Call, find_layers, forward_hooks, record_calls
 
@@ -42,7 +43,8 @@ class Features(nn.Module):
     def __init__(self, spec: str, size: int, weights: bool = True) -> None:
         super().__init__()
         self.spec, self.size = spec, size
-        self.net = make_net(spec, weights).eval()
+        with own_seed(0):  # weights are drawn before they are loaded
+            self.net = make_net(spec, weights).eval()
         plain = ":" in spec or spec == "efficientnet-lite0"  # these take images in [0, 1] as they are
         mean, std = ((0.0,) * 3, (1.0,) * 3) if plain else IMAGENET
         self.register_buffer("mean", torch.tensor(mean)[:, None, None], persistent=False)

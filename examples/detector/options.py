@@ -1,33 +1,24 @@
-"""What the commands of `detect.py` share: options, the data they name, folders that can be resumed, faults in one sentence."""
+"""What the commands of `detect.py` share: options, and faults in one sentence."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
 import errno
-import json
 import math
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures.process import BrokenProcessPool
-from pathlib import Path
 from typing import Any
 
 from augment import AUGMENTATIONS, Negative, make_negatives
-from data import Category, DataError
-from lightning.pytorch.utilities import rank_zero_only
+from data import DataError
 
 from cutswap_transforms import KMeans
 
 from .densities import KINDS
 from .tuning import LOGGERS, LOSSES
 
-# What a detector depends on; the other arguments only say where and how it is fitted.
-SETTINGS = (
-    *("features", "size", "white", "skip_unreadable", "seed", "steps", "batch", "lr", "weight_decay", "tune_from", "loss"),
-    *("precision", "densities", "fusion", "negatives", "saliency", "saliency_size", "levels", "grid", "clusters"),
-    *("saliency_weight", "color", "region", "scale", "rule", "feather", "jitter"),
-)
 # The paper's way: a classifier's pooled features and one Gaussian.
 PRESETS = {"paper": {"loss": "image", "densities": ["pooled"], "fusion": "mean", "steps": 300, "batch": 16, "size": 160}}
 DEFAULTS = {"loss": "both", "densities": ["place", "neighbours"], "fusion": "negatives", "steps": 0, "batch": 12, "size": 256}
@@ -36,7 +27,7 @@ DEFAULTS = {"loss": "both", "densities": ["place", "neighbours"], "fusion": "neg
 # What a user can mend: rights, places, names, room on the disk.
 UNWRITABLE = {
     *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOENT, errno.EEXIST, errno.ENOTDIR),
-    *(errno.EISDIR, errno.ENAMETOOLONG),
+    *(errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP),
 }
 
 
@@ -177,31 +168,7 @@ def negatives_of(args: argparse.Namespace) -> list[Negative]:
         raise DataError(str(error)) from error
 
 
-# ---- folders and faults ----------------------------------------------------------------------------------------------
-
-
-@rank_zero_only
-def write(path: Path, content: Any) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_suffix(".part")  # a file that exists is whole
-    draft.write_text(json.dumps(content, indent=1), encoding="utf-8")
-    draft.replace(path)
-
-
-def resume(args: argparse.Namespace, category: Category, folder: Path, results: Sequence[str]) -> dict[str, Any]:
-    """The settings of the run; what the folder holds of a run must be of the same settings and data."""
-    settings = json.loads(json.dumps({name: getattr(args, name) for name in SETTINGS} | {"data": category.digest()}))
-    note = folder / "settings.json"
-    kept = any((folder / name).exists() for name in (*results, "checkpoint.ckpt"))  # else it never began
-    try:
-        there = json.loads(note.read_text(encoding="utf-8")) if kept and note.exists() else settings
-        differing = [f"{k}: {there.get(k)} there, {v} now" for k, v in settings.items() if there.get(k) != v]
-    except (ValueError, AttributeError) as error:
-        raise DataError(f"`out` must be new or hold a run, got {str(note)!r}, which is damaged: remove the folder") from error
-    if differing:
-        raise DataError(f"`out` must be new or hold the same run, got {str(folder)!r} with {'; '.join(differing)}")
-    write(note, settings)
-    return settings
+# ---- faults ----------------------------------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager

@@ -14,6 +14,8 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from .folders import fresh
+
 LABEL = 96  # pixels that the names of a sheet's rows take
 GAP = 4
 FONT = ImageFont.load_default(size=13)
@@ -51,8 +53,7 @@ def save_sheet(rows: Sequence[tuple[str, Sequence[Tensor]]], path: Path) -> None
         draw.text((4, i * (h + GAP) + 2), name.replace(" ", "\n"), "black", font=FONT)
         for j, x in enumerate(images):
             sheet.paste(to_pil(x), (LABEL + j * (w + GAP), i * (h + GAP)))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    sheet.save(path)
+    sheet.save(fresh(path))
 
 
 def save_gallery(tiles: Sequence[tuple[str, Tensor]], path: Path, columns: int = 4) -> None:
@@ -68,8 +69,7 @@ def save_gallery(tiles: Sequence[tuple[str, Tensor]], path: Path, columns: int =
         sheet.paste(to_pil(x), (left, top))
         for k, line in enumerate(text.split("\n")):
             draw.text((left, top + h + 2 + 17 * k), shortened(draw, line, w), "black", font=FONT)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    sheet.save(path)
+    sheet.save(fresh(path))
 
 
 def shortened(draw: ImageDraw.ImageDraw, text: str, width: int) -> str:
@@ -101,4 +101,4 @@ def draw_histograms(groups: dict[str, Sequence[float]], limit: float, path: Path
     for which in (axis.xaxis.set_major_formatter, axis.xaxis.set_minor_formatter):
         which(FuncFormatter(lambda value, _: f"{value:.3g}"))
     axis.legend(fontsize="small")
-    figure.savefig(path, dpi=110)
+    figure.savefig(fresh(path), dpi=110)

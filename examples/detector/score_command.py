@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import os
 import shutil
 import sys
 import zlib
@@ -13,11 +14,13 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from data import SUFFIXES, DataError, Sample, attempt, read_image
+from data import Sample, attempt, read_image
+from data_files import SUFFIXES, DataError, images_below, regular
 from torch import Tensor
 from tqdm import tqdm
 
 from .fit_command import SMALLEST
+from .folders import fresh
 from .model import PART, Detector
 from .options import check_rate, check_white
 from .pictures import heat_picture, save_gallery, to_pil
@@ -25,6 +28,8 @@ from .pictures import heat_picture, save_gallery, to_pil
 COLUMNS = ("file", "score", "p_value", "verdict")
 OURS = ("scores.csv", "summary.png", "heatmaps")
 WORST = 16
+# A spreadsheet takes a cell that begins so for a formula and computes it; the last four are the wide forms.
+FORMULA = (*"=+-@\t\r\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 TOLD = 20  # files that could not be read are named on the screen
 
 
@@ -38,9 +43,10 @@ class Row:
     defective: bool = False
 
     def cells(self) -> list[str]:
+        file = f"./{self.file}" if self.file.startswith(FORMULA) else self.file  # the same path
         if self.score is None:
-            return [self.file, "", "", ""]
-        return [self.file, f"{self.score:.6g}", f"{self.p_value:.6g}", verdict(self.defective)]
+            return [file, "", "", ""]
+        return [file, f"{self.score:.6g}", f"{self.p_value:.6g}", verdict(self.defective)]
 
 
 def verdict(defective: bool) -> str:
@@ -88,17 +94,22 @@ def named_files(named: Sequence[Path], out: Path) -> list[tuple[str, Path]]:
     found: list[tuple[str, Path]] = []
     for path in named:
         if path.is_dir():
-            if out.resolve() == path.resolve() or path.resolve() in out.resolve().parents:
+            if is_within(out, path):
                 raise DataError(f"`out` must lie outside of the images, got {str(out)!r} in {str(path)!r}")
-            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file() and not hidden(p, path))
+            inside = images_below(path, "`images` must be folders that hold their images themselves")
             if not inside:
                 raise DataError(f"`images` must be images ({' '.join(SUFFIXES)}) or folders of them, got none in {str(path)!r}")
+            if any("ground_truth" in (*path.resolve().parts[-2:], *p.relative_to(path).parts) for p in inside):
+                raise DataError(f"`images` must not be masks, got {str(path)!r} with ground_truth; name the folder test")
             prefix = f"{path.resolve().name}/" if len(named) > 1 else ""
             found += [(prefix + p.relative_to(path).as_posix(), p) for p in inside]
         elif path.is_file():
             found.append((path.name, path))
         else:
             raise DataError(f"`images` must be images or folders of them, got {str(path)!r}, which is none")
+    ours = [str(path) for _, path in found if is_within(path, out)]
+    if ours:
+        raise DataError(f"`out` must lie outside of the images, got {str(out)!r}, which holds {ours[0]!r}")
     names = [name for name, _ in found]
     if len(set(names)) < len(names):
         again = next(name for name in names if names.count(name) > 1)
@@ -106,8 +117,10 @@ def named_files(named: Sequence[Path], out: Path) -> list[tuple[str, Path]]:
     return found
 
 
-def hidden(path: Path, root: Path) -> bool:
-    return any(part.startswith(".") for part in path.relative_to(root).parts)
+def is_within(path: Path, folder: Path) -> bool:
+    """The folder itself, or below it, links resolved."""
+    real = Path(os.path.realpath(path))
+    return Path(os.path.realpath(folder)) in (real, *real.parents)
 
 
 def prepare(out: Path) -> None:
@@ -120,11 +133,12 @@ def prepare(out: Path) -> None:
             f"`out` must be new, empty or of an earlier `score`, got {str(out)!r} with {', '.join(sorted(there)[:5])}"
         )
     out.mkdir(parents=True, exist_ok=True)
-    (out / "scores.part").touch()  # a folder that cannot be written is told before any work
-    for name in ("scores.csv", "summary.png"):
-        (out / name).unlink(missing_ok=True)
-    if (out / "heatmaps").exists():
-        shutil.rmtree(out / "heatmaps")
+    fresh(out / "scores.part").touch()  # a folder that cannot be written is told before any work
+    for path in (out / name for name in OURS):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            fresh(path)
 
 
 def scored(
@@ -135,7 +149,8 @@ def scored(
     white = args.white if args.white is not None else detector.about.get("white")
     for start in range(0, len(files), PART):
         part = files[start : start + PART]
-        read = attempt(lambda s: read_image(s.path, detector.size, white, SMALLEST), [Sample(path) for _, path in part])
+        samples = [Sample(path) for _, path in part]
+        read = attempt(lambda s: read_image(regular(s.path), detector.size, white, SMALLEST), samples)
         images = [image for image in read if isinstance(image, Tensor)]
         results = iter(results_of(detector, images, args.false_alarms))
         for (name, path), image in zip(part, read, strict=True):
@@ -168,7 +183,7 @@ def write_rows(path: Path, rows: Sequence[Row], by_score: bool) -> None:
     """In the order of the files or, the highest score first, of the scores; what could not be read comes last then."""
     if by_score:
         rows = sorted(rows, key=lambda row: (row.score is None, -(row.score or 0.0), row.file))
-    draft = path.with_suffix(".part")
+    draft = fresh(path.with_suffix(".part"))
     with draft.open("w", encoding="utf-8", errors="surrogateescape", newline="") as stream:  # names that are no UTF-8
         writer = csv.writer(stream)
         writer.writerow(COLUMNS)

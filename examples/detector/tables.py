@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -21,7 +22,12 @@ def mean_and_deviation(values: Sequence[float | None]) -> tuple[float | None, fl
 
 def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines) + "\n"
+    return "\n".join(f"| {' | '.join(map(_cell, line))} |" for line in lines) + "\n"
+
+
+def _cell(text: str) -> str:
+    """In one line; a bar that would end the cell is escaped, and a backslash, which would undo that."""
+    return re.sub(r"([\\|])", r"\\\1", " ".join(text.split()))
 
 
 def unique(items: Iterable[Any]) -> list[Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import pickle
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -24,14 +25,19 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
+from tqdm import tqdm
 
 from cutswap_transforms import SaliencySwap
+from cutswap_transforms._random import own_seed
 
+from .folders import CHECKPOINT, checkpoint_in, damaged_checkpoint
 from .networks import Features
 
 EPOCH = 50  # steps between checkpoints
 LOGGERS: dict[str, Any] = {"csv": CSVLogger, "tensorboard": TensorBoardLogger}
 LOSSES = ("both", "image", "cells")
+# What Lightning meets in a checkpoint that holds something else.
+FOREIGN = (AttributeError, EOFError, LookupError, RuntimeError, TypeError, ValueError, pickle.UnpicklingError)
 
 
 # ---- what is drawn ---------------------------------------------------------------------------------------------------
@@ -61,11 +67,9 @@ class Draws(Sampler[tuple[int, int]]):
             yield number, order[place]
 
 
-@contextlib.contextmanager
-def own_randomness(number: int, seed: int) -> Iterator[None]:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(number * 1_000_003 + seed)
-        yield
+def own_randomness(number: int, seed: int) -> contextlib.AbstractContextManager[None]:
+    """What is drawn inside, on the CPU, follows from both; no generator has moved afterwards."""
+    return own_seed(number * 1_000_003 + seed)
 
 
 class MaskedViews(Dataset[tuple[Tensor, Tensor]]):
@@ -135,8 +139,9 @@ class Tuning(L.LightningModule):
         super().__init__()
         self.args, self.seed, self.features = args, seed, features
         self.views = MaskedViews(images, negatives, seed)
-        torch.manual_seed(seed)
-        self.heads = Heads(features.widths)
+        self.began = False
+        with own_seed(seed):
+            self.heads = Heads(features.widths)
 
     def train_dataloader(self) -> DataLoader[Any]:
         """The loader of the steps up to the next checkpoint, for this process."""
@@ -146,9 +151,20 @@ class Tuning(L.LightningModule):
         draws = Draws(len(self.views), self.seed, steps, args.batch, trainer.global_rank, trainer.world_size)
         return DataLoader(self.views, args.batch // trainer.world_size, sampler=draws, num_workers=args.workers)
 
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        lacking = [name for name in ("loops", "optimizer_states", "lr_schedulers") if not checkpoint.get(name)]
+        if lacking:  # Lightning would begin these again without a word
+            raise ValueError(f"it lacks {', '.join(lacking)}")
+
+    def on_train_start(self) -> None:
+        self.began = True  # all that a checkpoint has is restored
+
     def on_train_batch_start(self, *_: Any) -> None:
         """Dropout follows from the step, so that an interruption changes nothing."""
-        torch.manual_seed((self.seed * 1_000_003 + self.global_step) * self.trainer.world_size + self.trainer.global_rank)
+        seed = (self.seed * 1_000_003 + self.global_step) * self.trainer.world_size + self.trainer.global_rank
+        torch.default_generator.manual_seed(seed)
+        if self.device.type != "cpu":
+            torch.get_device_module(self.device).manual_seed(seed)  # that of this process, no other's
 
     def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> Tensor:
         self.features.eval()  # statistics of batch norms that could not be folded are kept, too
@@ -174,7 +190,6 @@ def tune(
     args: argparse.Namespace, seed: int, features: Features, images: Tensor, negatives: Sequence[Negative], folder: Path
 ) -> None:
     """Train in place up to the last step, from the checkpoint in `folder` where there is one."""
-    L.seed_everything(seed, verbose=False)
     features.freeze_before(args.tune_from)
     module, trainer = Tuning(args, seed, features, images, negatives), make_trainer(args, folder)
     if args.batch % trainer.world_size:
@@ -183,12 +198,35 @@ def tune(
         for swap in negatives:
             if isinstance(swap, SaliencySwap):  # salient regions are known before the workers start
                 swap.precompute([(image,) for image in images])
-    checkpoint = folder / "checkpoint.ckpt"
+    checkpoint = checkpoint_in(folder)
     try:
-        with without_lightnings_advice():
-            trainer.fit(module, ckpt_path=checkpoint if checkpoint.exists() else None, weights_only=True)
+        with own_seed(seed), without_lightnings_advice():
+            trainer.fit(module, ckpt_path=checkpoint, weights_only=True)
     except SystemExit as error:  # how Lightning ends where it was interrupted
         raise KeyboardInterrupt from error
+    except FOREIGN as error:
+        if checkpoint is None or module.began or isinstance(error, torch.OutOfMemoryError):
+            raise
+        raise damaged_checkpoint(checkpoint, error) from error
+
+
+class StepBar(L.Callback):
+    """One bar over all steps: Lightning's own counts epochs, of which a training that ends by its steps has no number."""
+
+    def on_train_start(self, trainer: L.Trainer, *_: Any) -> None:
+        off = not trainer.is_global_zero
+        self.bar = tqdm(total=trainer.max_steps, initial=trainer.global_step, desc="tuning", unit="step", disable=off)
+
+    def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
+        self.bar.set_postfix({name: f"{float(x):.3f}" for name, x in trainer.progress_bar_metrics.items()}, refresh=False)
+        self.bar.update(trainer.global_step - self.bar.n)
+
+    def on_train_end(self, *_: Any) -> None:
+        self.bar.close()
+
+    def on_exception(self, *_: Any) -> None:
+        if hasattr(self, "bar"):
+            self.bar.close()
 
 
 def make_trainer(args: argparse.Namespace, folder: Path) -> L.Trainer:
@@ -203,7 +241,7 @@ def make_trainer(args: argparse.Namespace, folder: Path) -> L.Trainer:
 
 
 def _trainer(args: argparse.Namespace, folder: Path, logger: Any) -> L.Trainer:
-    keep = ModelCheckpoint(folder, "checkpoint", save_on_train_epoch_end=True, enable_version_counter=False)
+    keep = ModelCheckpoint(folder, Path(CHECKPOINT).stem, save_on_train_epoch_end=True, enable_version_counter=False)
     return L.Trainer(
         max_steps=args.steps,
         max_epochs=-1,
@@ -211,11 +249,11 @@ def _trainer(args: argparse.Namespace, folder: Path, logger: Any) -> L.Trainer:
         devices=args.devices,
         strategy=args.strategy,
         precision=args.precision,
-        callbacks=[keep],
+        callbacks=[keep, *([StepBar()] if args.progress else [])],
         logger=logger,
         reload_dataloaders_every_n_epochs=1,  # each epoch has its own steps
         use_distributed_sampler=False,  # Draws does it, so that two devices see what one would see
-        enable_progress_bar=args.progress,
+        enable_progress_bar=False,
         enable_model_summary=False,
         log_every_n_steps=min(10, args.steps),
     )
@@ -227,6 +265,7 @@ def without_lightnings_advice() -> Iterator[None]:
         # The images lie in memory and a view takes a millisecond, so few workers do.
         warnings.filterwarnings("ignore", "The 'train_dataloader' does not have many workers")
         warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
+        warnings.filterwarnings("ignore", "The dirpath has changed")  # RUN was moved: nothing is looked for where it was
         warnings.filterwarnings("ignore", "Found .* in eval mode at the start of training")  # on purpose: batch norms are kept
         warnings.filterwarnings("ignore", "The number of training batches .* is smaller than the logging interval")
         warnings.filterwarnings("ignore", ".*LeafSpec.* is deprecated", FutureWarning)  # Lightning 2.6 with torch 2.15

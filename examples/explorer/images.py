@@ -7,13 +7,15 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import PurePath
 from typing import NamedTuple
 
 from make_samples import SCENES, make_scene
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torchvision.transforms import v2
+
+from cutswap_transforms.shell.decode import Note, decoded
 
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "GIF", "PPM")
 MEGABYTE = 2**20
@@ -22,6 +24,7 @@ MAX_PIXELS = 2**26  # of a file: decoding takes 200 MB at most
 MAX_SEEN = 2**22  # of the image as the swap sees it
 AS_IT_IS = "as it is"  # a size, beside those in pixels
 ORIENTATION = 0x0112  # of EXIF
+FULL = 65535  # white of 16 bits
 SAMPLE = 512  # side of the drawn scenes in pixels
 WIDE = ("I", "F")  # modes of 32 bits, whose range only their owner knows
 
@@ -39,10 +42,28 @@ class Photo:
     file: str = ""  # where it differs from the name on the page
     sample: str = ""  # the scene that it was drawn from
 
-    def opening(self) -> str:
-        """The Python expression that opens the file."""
-        kept = "" if _header(self).mode == "I;16" else '.convert("RGB")'
-        return f"Image.open({(self.file or self.name)!r}){kept}"
+    @cached_property
+    def _way(self) -> tuple[str, bool]:
+        """The Python expression that opens the file upright, and whether transparency must be laid on white."""
+        header = _header(self)
+        file = repr(self.file or self.name)
+        expression = f"Image.open({file})"
+        if header.getexif().get(ORIENTATION, 1) not in (0, 1):  # of a PNG, this decodes it
+            if header.format == "TIFF":  # which Pillow maps into memory in the wrong shape, if it knows the path
+                expression = f"Image.open(BytesIO(Path({file}).read_bytes()))"
+            expression = f"ImageOps.exif_transpose({expression})"
+        if _is_sixteen(header):
+            return expression + ("" if header.mode == "I;16" else '.convert("I").convert("I;16")'), False
+        clear = header.has_transparency_data
+        return f'{expression}.convert("{"RGBA" if clear else "RGB"}")', clear
+
+    def opening(self) -> tuple[list[str], str]:
+        """Lines of Python, and behind them the expression for the image in the file, as `opened` gives it."""
+        expression, clear = self._way
+        if not clear:
+            return [], expression
+        lines = [f"clear = {expression}", 'white = Image.new("RGBA", clear.size, "white")']
+        return lines, 'Image.alpha_composite(white, clear).convert("RGB")'
 
     def comment(self) -> list[str]:
         """Where the file of a sample comes from, as lines of Python."""
@@ -65,7 +86,7 @@ def check_photo(photo: Photo) -> None:
             f"{photo.name!r} has {header.width} x {header.height} pixels; the limit is {MAX_PIXELS // 10**6} million. "
             "Make it smaller first."
         )
-    if header.mode in WIDE:
+    if header.mode in WIDE and not _is_sixteen(header):
         raise RefusedImage(f"{photo.name!r} has pixels of 32 bits (mode {header.mode}). Convert it to 8 or 16 bits first.")
 
 
@@ -77,7 +98,7 @@ class Opened(NamedTuple):
 
 
 def opened(photo: Photo, size: str) -> Opened:
-    """The image as the lines of `Settings.code` open it: RGB or I;16, the shorter side of `size` pixels.
+    """The image as the lines of `Settings.code` open it: upright, RGB or I;16, the shorter side of `size` pixels.
 
     Raises:
         RefusedImage: as `check_photo`; damaged data; an image too large to be swapped as it is.
@@ -92,24 +113,37 @@ def opened(photo: Photo, size: str) -> Opened:
         )
     try:
         with _without_warnings():
-            image.load()
-        notes = _notes(image)
-        image = image if image.mode == "I;16" else image.convert("RGB")
-    except (OSError, ValueError, SyntaxError, EOFError, MemoryError) as error:
+            image, notes = _sixteen_bits(image) if _is_sixteen(image) else _eight_bits(image)
+    except Exception as error:  # whatever damaged data makes a decoder do
         raise RefusedImage(f"{photo.name!r} is damaged: {str(error)[:200]}.") from error
     return Opened(image if size == AS_IT_IS else v2.Resize(int(size))(image), notes)
 
 
-def _notes(image: Image.Image) -> list[str]:
-    """What may surprise in a decoded image."""
-    notes = []
-    if image.getexif().get(ORIENTATION, 1) not in (0, 1):
-        notes.append("The file asks for a rotation (EXIF), which is ignored here, as data loaders do.")
-    if "A" in image.getbands() or "transparency" in image.info:
-        notes.append("The transparency of the file is dropped, as data loaders do.")
-    if image.mode == "I;16" and (brightest := int(image.getextrema()[1])) < 2**14:
-        notes.append(f"The brightest of the 16-bit pixels is {brightest} of 65535. If white is lower, scale the values first.")
-    return notes
+def _is_sixteen(image: Image.Image) -> bool:
+    """Grey of 16 bits: the swap moves its pixels as they are. Pillow opens a PGM file of 16 bits at 32."""
+    return image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM")
+
+
+def _sixteen_bits(image: Image.Image) -> tuple[Image.Image, list[str]]:
+    clear = "transparency" in image.info
+    image = ImageOps.exif_transpose(image)
+    if image.mode != "I;16":  # by way of I: from big-endian directly, Pillow makes other values
+        image = image.convert("I").convert("I;16")
+    notes = ["The transparency of the file is dropped."] if clear else []
+    return image, notes + _dark(int(image.getextrema()[1]), 2**14)
+
+
+def _eight_bits(image: Image.Image) -> tuple[Image.Image, list[str]]:
+    made = decoded(image)
+    notes = [f"The {Note.TRANSPARENT.value}."] if Note.TRANSPARENT in made.notes else []
+    return made.image, notes + (_dark(int(made.top), FULL) if Note.NARROW in made.notes else [])
+
+
+def _dark(brightest: int, limit: int) -> list[str]:
+    """What is said of 16-bit pixels below the limit."""
+    if brightest >= limit:
+        return []
+    return [f"The brightest of the 16-bit pixels is {brightest} of {FULL}. If white is lower, scale the values first."]
 
 
 def _header(photo: Photo) -> Image.Image:

@@ -6,16 +6,17 @@ import asyncio
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 from gradio.data_classes import FileData, ListFiles
-from gradio.utils import get_upload_folder
 
 from .images import RefusedImage
 from .rendering import paragraphs
 from .settings import CHOSEN, LEVELS, RANGES, SIZES, Settings, clusterings_at_hand, nets_at_hand
+from .uploads import Uploads
 from .views import update
 from .visitor import MAX_IMAGES, SAMPLES, Visitors
 
@@ -40,29 +41,28 @@ QUICK: dict[str, Any] = {
 }  # fmt: skip
 
 
-def _uploads(payload: ListFiles | FileData | None) -> list[tuple[str, bytes]]:
+def _contents(uploads: Uploads, payload: ListFiles | FileData | None) -> list[tuple[str, bytes]]:
     """The names and the bytes of uploads, whose files are removed at once. It stands in for `gr.File.preprocess`."""
     files = [] if payload is None else payload.root if isinstance(payload, ListFiles) else [payload]
-    return [_taken(file, Path(get_upload_folder())) for file in files]
+    return [_taken(file, uploads.find(file.path)) for file in files]
 
 
-def _taken(file: FileData, folder: Path) -> tuple[str, bytes]:
-    """The name and the bytes of an upload; of any other path nothing."""
-    path = Path(file.path).resolve()
-    if folder.resolve() not in path.parents or not path.is_file():
+def _taken(file: FileData, path: Path | None) -> tuple[str, bytes]:
+    """The name and the bytes of an upload."""
+    if path is None:
         raise gr.Error("The file is not one that was uploaded here.", print_exception=False)
     content = path.read_bytes()
     path.unlink()  # of its folder, which is named after the content, another file may still be needed
     return file.orig_name or path.name, content
 
 
-def build_page(visitors: Visitors, worker: Executor) -> gr.Blocks:
+def build_page(visitors: Visitors, uploads: Uploads, worker: Executor) -> gr.Blocks:
     """The page. What takes time runs in `worker`, so that the server goes on answering."""
     with gr.Blocks(title="cutswap_transforms explorer", analytics_enabled=False) as page:
         gr.HTML(INTRO, elem_classes="intro")
         with gr.Row(elem_id="board"):
             with gr.Column(scale=2, min_width=280, elem_id="controls"):
-                drop, notice, image = _image_controls()
+                drop, notice, image = _image_controls(uploads)
                 settings, options = _setting_controls()
             with gr.Column(scale=6, min_width=300, elem_id="results"):
                 message = gr.HTML(elem_id="message")
@@ -109,10 +109,10 @@ def build_page(visitors: Visitors, worker: Executor) -> gr.Blocks:
     return page
 
 
-def _image_controls() -> tuple[gr.File, gr.HTML, gr.Dropdown]:
+def _image_controls(uploads: Uploads) -> tuple[gr.File, gr.HTML, gr.Dropdown]:
     with gr.Column(elem_id="images"):
         drop = gr.File(label=f"Your images, {MAX_IMAGES} at most", file_count="multiple", height=120, elem_id="drop")
-        drop.preprocess = _uploads  # of the object: gradio writes a file beside the module of a subclass
+        drop.preprocess = partial(_contents, uploads)  # of the object: gradio writes a file beside the module of a subclass
         notice = gr.HTML(elem_id="notice")
         image = gr.Dropdown(list(SAMPLES), value=FIRST, label="Image", elem_id="image", filterable=False)
     return drop, notice, image

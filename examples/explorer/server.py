@@ -69,13 +69,17 @@ def application(worker: Executor, painters: Executor) -> FastAPI:
         painters: for the pictures.
     """
     import gradio as gr  # these write into the temporary folder, torch when it is imported already
+    from gradio.utils import get_upload_folder
 
+    from .door import Door
     from .images import MAX_BYTES
     from .page import build_page
+    from .uploads import Uploads
     from .visitor import Visitors
 
-    visitors = Visitors(painters)
+    visitors, uploads = Visitors(painters), Uploads(get_upload_folder())
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    app.add_middleware(Door, uploads=uploads)
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"])  # no other name leads here
 
     @app.get("/files/{token}/{name}")
@@ -87,7 +91,7 @@ def application(worker: Executor, painters: Executor) -> FastAPI:
         kind = "image/jpeg" if name.endswith(".jpg") else "image/png"
         return Response(content, media_type=kind, headers={"Cache-Control": "no-store"})
 
-    page = build_page(visitors, worker)
+    page = build_page(visitors, uploads, worker)
     page.has_launched = True  # `launch` says so, a mount does not; without it gradio takes any path for an upload
     return gr.mount_gradio_app(
         app,

@@ -113,8 +113,11 @@ class Settings:
 
     def code(self, photo: Photo) -> str:
         """Python that makes the same negative and its mask from the file of the image."""
-        lines = ["import torch", "from PIL import Image"]
-        image = photo.opening()
+        before, image = photo.opening()
+        opening = "".join((*before, image))
+        lines = ["import torch", f"from PIL import Image{', ImageOps' if 'ImageOps.' in opening else ''}"]
+        if "BytesIO(" in opening:
+            lines[:0] = ["from io import BytesIO", "from pathlib import Path"]
         if self.size != AS_IT_IS:
             lines.append("from torchvision.transforms import v2")
             image = f"v2.Resize({self.size})({image})"
@@ -130,7 +133,7 @@ class Settings:
         names += [name for name in ("KMeans", "LayerCAMExtractor") if any(name in word for word in words)]
         lines += [f"from cutswap_transforms import {', '.join(sorted(names))}", ""]
         lines += photo.comment()
-        lines += [f"image = {image}", f"swap = SaliencySwap({_listed(words)})"]
+        lines += [*before, f"image = {image}", f"swap = SaliencySwap({_listed(words)})"]
         lines += [f"torch.manual_seed({self.seed})", "negative, mask = swap(image)"]
         return "\n".join(lines)
 

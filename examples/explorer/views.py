@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-import torch
 from PIL import Image, ImageChops
 from torchvision.transforms.v2 import functional as tvf
 
 from cutswap_transforms import SaliencySwap, functional
+from cutswap_transforms._random import own_seed
 from cutswap_transforms.preview.sheet import contact_sheet
 from cutswap_transforms.preview.steps import Found, drawn_steps, found_steps, negative_picture, swapped_pairs
 
@@ -50,7 +50,16 @@ class Shown(NamedTuple):
 
     key: Any
     found: Found
+    address: str
     html: str
+
+
+class Drawn(NamedTuple):
+    """The pictures of the swap, and what is said and offered below them."""
+
+    address: str
+    html: str
+    words: str
 
 
 def update(visitor: Visitor, choice: str, values: Any) -> View:
@@ -64,23 +73,23 @@ def update(visitor: Visitor, choice: str, values: Any) -> View:
         key = (photo.name, settings.size, settings.guidance)
         shown = visitor.shown
         if shown is None or shown.key != key:
-            found = found_steps(image, swap, SIDE)
-            shown = Shown(key, found, _found_html(visitor, found))
-        drawn, words = _drawn_html(visitor, photo, image, swap, settings, shown.found)
+            shown = _shown(visitor, key, found_steps(image, swap, SIDE))
+        drawn = _drawn(visitor, photo, image, swap, settings, shown.found)
     except (ValueError, TypeError, ImportError, OSError) as error:
         return View(paragraphs([f"{error} {BEFORE}"], "error"))
     except Exception as error:  # a fault of ours, or of a file of weights: the page lives on
         logging.exception("An update failed")
         return View(paragraphs([f"This cannot be shown. {type(error).__name__}: {str(error)[:300]}. {BEFORE}"], "error"))
     visitor.shown = shown
-    return View(paragraphs(notes, "note"), drawn, words, shown.html, settings.code(photo))
+    visitor.shows(shown.address, drawn.address)
+    return View(paragraphs(notes, "note"), drawn.html, drawn.words, shown.html, settings.code(photo))
 
 
-def _found_html(visitor: Visitor, found: Found) -> str:
+def _shown(visitor: Visitor, key: Any, found: Found) -> Shown:
     """A row of maps, one of clusters, one of regions; a column per level."""
     levels = range(len(found.maps))
     rows = (
-        *[Figure(f"map of level {i}, {found.sizes[i][0]} x {found.sizes[i][1]}", "Saliency over the image") for i in levels],
+        *[Figure(f"map of level {i}, {w} x {h}", "Saliency over the image") for i, (h, w) in enumerate(found.sizes)],
         *[
             Figure(f"clusters of level {i}, region orange", "Cells by cluster, those of the salient region orange")
             for i in levels
@@ -93,13 +102,10 @@ def _found_html(visitor: Visitor, found: Found) -> str:
 
     url = visitor.publish({"found.jpg": picture}, {})
     heading = "<h2>What is found in the image: a column per level, from fine to coarse</h2>"
-    return heading + figures(f"{url}/found.jpg", found.photo.size, rows, f"of-{len(levels)}")
+    return Shown(key, found, url, heading + figures(f"{url}/found.jpg", found.photo.size, rows, f"of-{len(levels)}"))
 
 
-def _drawn_html(
-    visitor: Visitor, photo: Photo, image: Image.Image, swap: SaliencySwap, settings: Settings, found: Found
-) -> tuple[str, str]:
-    """The pictures of the swap, and what is said and offered below them."""
+def _drawn(visitor: Visitor, photo: Photo, image: Image.Image, swap: SaliencySwap, settings: Settings, found: Found) -> Drawn:
     first = settings.seed // SEEDS * SEEDS  # so that the strip stays when one of it is chosen
     several = {seed: _params(image, swap, seed) for seed in range(first, first + SEEDS)}
     params = several[settings.seed]
@@ -131,13 +137,12 @@ def _drawn_html(
     )
     pair, negative, *rest = PANELS
     panels_shown = [pair, negative._replace(link=f"{url}/negative.png"), *rest]
-    return figures(f"{url}/drawn.jpg", found.photo.size, panels_shown, "large"), "".join(parts)
+    return Drawn(url, figures(f"{url}/drawn.jpg", found.photo.size, panels_shown, "large"), "".join(parts))
 
 
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
-    with _generator:
-        torch.default_generator.manual_seed(seed)  # as torch.manual_seed for images on the CPU, without a look at others
+    with _generator, own_seed(seed):  # as torch.manual_seed for images on the CPU
         yield
 
 

@@ -13,7 +13,7 @@ from make_samples import SCENES
 from .images import MEGABYTE, Opened, Photo, RefusedImage, check_photo, opened, plain_name, sample
 
 MAX_IMAGES, MAX_TOTAL = 64, 256 * MEGABYTE
-KEPT_FILES, KEPT_OPENED = 6, 4  # updates whose files can be fetched; decoded images
+KEPT_FILES, KEPT_OPENED = 6, 4  # addresses under which files can be fetched; decoded images
 MAX_VISITORS = 16
 SAMPLE = "sample: "
 SAMPLES = tuple(SAMPLE + scene for scene in SCENES)
@@ -29,6 +29,7 @@ class Visitor:
         self._painters = painters
         self.photos: dict[str, Photo] = {}
         self.shown: Any = None  # what the last update found, see `views`
+        self._addresses: tuple[str, ...] = ()  # of the files that the page shows
         self._opened: OrderedDict[tuple[str, str], Opened] = OrderedDict()
         self._files: OrderedDict[str, dict[str, File]] = OrderedDict()
 
@@ -86,12 +87,18 @@ class Visitor:
             downloads: made when somebody fetches them.
         """
         started = {name: self._painters.submit(make).result for name, make in shown.items()}
-        token = secrets.token_urlsafe(16)
-        _kept(self._files, token, KEPT_FILES, lambda: started | downloads)
-        return f"files/{token}"
+        address = f"files/{secrets.token_urlsafe(16)}"
+        for address_shown in self._addresses:
+            self._files.move_to_end(address_shown)
+        _kept(self._files, address, KEPT_FILES, lambda: started | downloads)
+        return address
+
+    def shows(self, *addresses: str) -> None:
+        """The page shows these from now on: they stay until it shows others, whatever is published meanwhile."""
+        self._addresses = addresses
 
     def file(self, token: str, name: str) -> File | None:
-        return self._files.get(token, {}).get(name)
+        return self._files.get(f"files/{token}", {}).get(name)
 
 
 class Visitors:

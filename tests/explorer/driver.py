@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -11,7 +12,10 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 from playwright.sync_api import Browser, Page, Request
 
@@ -54,7 +58,7 @@ class Server:
             self.port = free.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         given = {"HOME": self.home, "TMPDIR": self.temporary, "WATCH_LOG": self.log, "PYTHONDONTWRITEBYTECODE": 1}
-        path = os.pathsep.join([str(folder / "site"), str(ROOT / "examples")])
+        path = os.pathsep.join([str(folder / "site"), str(ROOT / "examples"), os.environ.get("PYTHONPATH", "")])
         environment = os.environ | {name: str(value) for name, value in given.items()} | {"PYTHONPATH": path}
         environment.pop("OMP_NUM_THREADS", None)
         self.errors = (folder / "errors.txt").open("w")
@@ -71,6 +75,26 @@ class Server:
             except (urllib.error.URLError, OSError):
                 time.sleep(0.25)
         raise AssertionError(self.said())
+
+    def ask(self, path: str, body: Any = None, headers: Mapping[str, str] = MappingProxyType({})) -> tuple[int, str]:
+        """The status and the text of an answer; a body that is not bytes is sent as JSON."""
+        json_headers = {} if body is None or isinstance(body, bytes) else {"Content-Type": "application/json"}
+        data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+        try:
+            with urllib.request.urlopen(urllib.request.Request(self.url + path, data, {**json_headers, **headers})) as answer:
+                return answer.status, answer.read().decode(errors="replace")
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode(errors="replace")
+
+    def upload(self, *files: tuple[str, bytes], headers: Mapping[str, str] = MappingProxyType({})) -> tuple[int, Any]:
+        """Send files as the page does. Returns the status, and their paths or what was said."""
+        parts = [
+            b'--line\r\nContent-Disposition: form-data; name="files"; filename="%s"\r\n\r\n%s\r\n' % (name.encode(), content)
+            for name, content in files
+        ]
+        kind = {"Content-Type": "multipart/form-data; boundary=line"}
+        status, text = self.ask("/gradio_api/upload", b"".join([*parts, b"--line--\r\n"]), {**kind, **headers})
+        return status, json.loads(text) if status == 200 else text
 
     def said(self) -> str:
         return (self.folder / "errors.txt").read_text()

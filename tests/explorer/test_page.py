@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import re
 import statistics
 import subprocess
@@ -270,46 +269,6 @@ def test_two_visitors_do_not_see_each_other(browser: Browser, server: Server, tm
     else:
         raise AssertionError("the picture is still there after its visitor left")
     second.close()
-
-
-def request(server: Server, path: str, body: Any = None, host: str | None = None) -> tuple[int, str]:
-    data = None if body is None else json.dumps(body).encode()
-    asked = urllib.request.Request(
-        server.url + path, data, {"Content-Type": "application/json"} | ({"Host": host} if host else {})
-    )
-    try:
-        with urllib.request.urlopen(asked) as answer:
-            return answer.status, answer.read().decode(errors="replace")
-    except urllib.error.HTTPError as error:
-        return error.code, error.read().decode(errors="replace")
-
-
-def test_a_client_cannot_name_a_path(server: Server, tmp_path: Path) -> None:
-    secret = image_file(tmp_path, "secret.png")
-    config = json.loads(request(server, "/config")[1])
-    drop = next(c["id"] for c in config["components"] if c["props"].get("elem_id") == "drop")
-    take = next(d for d in config["dependencies"] if drop in d["inputs"])
-    for path in (str(secret), f"{server.temporary}/../{secret.name}", "/etc/hostname", "http://127.0.0.1:1/a.png"):
-        given = [{"path": path, "orig_name": "a.png", "meta": {"_type": "gradio.FileData"}}]
-        body = {"data": [given, "sample: wood"], "fn_index": take["id"], "session_hash": "stranger"}
-        status, answer = request(server, "/gradio_api/run/predict", body)
-        assert status >= 400 and "added" not in answer, (path, answer)
-        assert request(server, f"/gradio_api/file={path}")[0] in (403, 404)
-    assert secret.exists()
-    assert request(server, "/files/../../etc/hostname/x")[0] == 404
-
-
-def test_nothing_can_be_called_that_the_page_does_not_call(server: Server) -> None:
-    config = json.loads(request(server, "/config")[1])
-    assert {d["api_visibility"] for d in config["dependencies"]} == {"private"}
-
-
-def test_the_server_listens_on_the_loopback_interface_and_to_its_own_names(server: Server) -> None:
-    assert request(server, "/", host=f"localhost:{server.port}")[0] == 200
-    assert request(server, "/", host="evil.example")[0] == 400
-    lines = [line.split() for table in ("tcp", "tcp6") for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]]
-    heard = [line[1] for line in lines if line[3] == "0A" and line[1].endswith(f":{server.port:04X}")]
-    assert heard == [f"0100007F:{server.port:04X}"]
 
 
 # ---- how it feels -------------------------------------------------------------------------------------------------------

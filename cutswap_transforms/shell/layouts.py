@@ -1,0 +1,41 @@
+"""Layouts of data sets: where the normal images are, and which folders beside them hold defects and masks."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+# The folder of normal images, and folders that hold others, or such as well.
+_LAYOUTS = (
+    ("train/good", ("test", "test_public", "ground_truth")),  # MVTec AD
+    ("train/ok", ("test", "ground_truth")),  # BTAD
+    ("train", ("ground_truth",)),
+    ("test/good", ("ground_truth",)),
+    ("MT_Free/Imgs/*.jpg", ("MT_Free", "MT_Blowhole", "MT_Break", "MT_Crack", "MT_Fray", "MT_Uneven")),  # its masks are *.png
+    ("Data/Images/Normal", ("Data",)),  # VisA
+    ("Images/Normal", ("Masks",)),
+    ("Normal", ("Anomaly",)),
+    ("good", ("bad", "defect", "defects", "defective", "abnormal", "anomaly", "ground_truth", "mask", "masks")),
+    ("normal", ("abnormal", "anomaly", "mask", "masks", "swap")),  # what `export` writes, too
+)
+_NORMAL = ("good", "ok", "Normal", "normal")
+FOREIGN = ("__MACOSX", "@eaDir")  # what archives and disks of a network leave beside the images
+
+
+def normal_below(folder: str) -> str | None:
+    """The folder of normal images, if others lie in `folder` as well."""
+    for normal, others in _LAYOUTS:
+        if any(os.path.isdir(os.path.join(folder, name)) for name in others) and any(Path(folder).glob(normal)):
+            return os.path.join(folder, *normal.split("/"))
+    return None
+
+
+def normal_beside(folder: str) -> str | None:
+    """The folder of normal images, if `folder` is a part of a data set that holds others."""
+    real = Path(os.path.realpath(folder))
+    for above in list(real.parents)[:2]:
+        first = real.relative_to(above).parts[0]
+        for normal, others in _LAYOUTS:
+            if first in others and real.name not in _NORMAL and any(above.glob(normal)):
+                return str(above.joinpath(*normal.split("/")))
+    return None

@@ -1,0 +1,45 @@
+"""The folder that uploads pass through on their way into memory: what is an upload, how much they take, how long they stay."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+STALE = 30  # seconds after which an upload that no page has taken is removed
+LEAST = 4096  # bytes that every file counts, so that empty ones have a bound, too
+
+
+class Uploads:
+    """Gradio writes an upload as `tmp*`, and when it is complete moves it into a folder named after its content (SHA-256)."""
+
+    def __init__(self, folder: str) -> None:
+        self._folder = Path(folder).resolve()
+
+    def find(self, path: Any) -> Path | None:
+        """The complete upload at an absolute path, links resolved; None if there is no such upload."""
+        if not isinstance(path, str) or not os.path.isabs(path) or "\0" in path:
+            return None
+        found = Path(os.path.realpath(path))
+        return found if found.parent.parent == self._folder and os.path.isfile(found) else None
+
+    def size(self) -> int:
+        """Bytes that complete uploads take."""
+        total = 0
+        for path in self._folder.glob("*/*"):
+            with suppress(FileNotFoundError):  # a page has taken it
+                total += max(LEAST, path.stat().st_size)
+        return total
+
+    def sweep(self, unfinished: bool) -> None:
+        """Remove what no page has taken for `STALE` seconds, and, if `unfinished`, what uploads that broke off left."""
+        for path in list(self._folder.iterdir()):
+            with suppress(FileNotFoundError):
+                if unfinished and path.name.startswith("tmp") and path.is_file():
+                    path.unlink()
+                # The time of the folder is the time at which its last file was complete; that of a file may be much earlier.
+                elif len(path.name) == 64 and time.time() - path.stat().st_mtime > STALE:
+                    shutil.rmtree(path, ignore_errors=True)
