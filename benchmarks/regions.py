@@ -1,7 +1,7 @@
 """How well the salient region matches the object, and how much of it stays when the image changes a little.
 
     python benchmarks/regions.py [--data NAME=FOLDER ...] [--images NAME=FOLDER ...] [--net MODULE:FACTORY ...] [--count N]
-    python benchmarks/regions.py --grid 16 24 --clusters 4 --saliency-weight 0.5 0.7 --color --no-color --union --no-union
+    python benchmarks/regions.py --grid 16 24 --clusters 4 --saliency-weight 0.5 0.7 --color --no-color --region salient top
 
 Always measured on the drawn scenes that have an object (of the board: its components), and on the normal training images of
 each FOLDER, a category in MVTec AD's layout. The object's mask is FOLDER/object_mask, as `examples/lay_on_ground.py` writes
@@ -102,18 +102,18 @@ def finders(args: argparse.Namespace) -> Iterator[tuple[str, Finder]]:
     yield "Otsu", lambda images: [otsu(images.float() / 255)[:, 0] > 0.5]
     yield "tiny, values alone, 4 clusters", lambda images: [highest_values(m) for m in tiny.native_maps(images)]
 
-    def clustered(source: Any, clustering: KMeans, grid: int) -> Finder:
-        return lambda images: list(salient_regions(source.native_maps(images), images, clustering, grid).unbind(1))
+    def clustered(source: Any, clustering: KMeans, grid: int, rule: str) -> Finder:
+        return lambda images: list(salient_regions(source.native_maps(images), images, clustering, grid, region=rule).unbind(1))
 
     sources: dict[str, Any] = {"tiny": tiny, "tiny, both ways": augment.BothWays(tiny), "random weights": untrained}
     sources |= {net: augment.load_saliency(net) for net in args.net}
-    choices = itertools.product(args.grid, args.clusters, args.saliency_weight, args.color, args.union)
-    for grid, clusters, weight, color, union in choices:
-        kmeans = KMeans(clusters, saliency_weight=weight, color=color, union=union)
+    choices = itertools.product(args.grid, args.clusters, args.saliency_weight, args.color, args.region)
+    for grid, clusters, weight, color, region in choices:
+        kmeans = KMeans(clusters, saliency_weight=weight, color=color)
         settings = f"{clusters} clusters, weight {weight:g}, grid {grid}"
-        settings += f"{'' if union else ', highest cluster'}{'' if color else ', no colour'}"
+        settings += f"{'' if region == 'salient' else ', highest cluster'}{'' if color else ', no colour'}"
         for name, source in sources.items():
-            yield f"{name}, {settings}", clustered(source, kmeans, grid)
+            yield f"{name}, {settings}", clustered(source, kmeans, grid, region)
 
 
 def levels(finder: Finder, images: Tensor) -> list[Tensor]:
@@ -217,10 +217,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     found.add_argument("--saliency-weight", nargs="+", type=float, default=[0.5], help="of k-means (default 0.5)")
     found.add_argument("--color", action="append_const", const=True, help="cluster by colour too (default)")
     found.add_argument("--no-color", dest="color", action="append_const", const=False, help="cluster by saliency alone")
-    found.add_argument("--union", action="append_const", const=True, help="join the salient clusters (default)")
-    found.add_argument("--no-union", dest="union", action="append_const", const=False, help="the highest alone")
+    found.add_argument("--region", nargs="+", choices=("salient", "top"), default=["salient"], help="(default salient)")
     args = found.parse_args(argv)
-    args.union = args.union or [True]
     args.color = args.color or [True]
     one_thread()
     torch.manual_seed(0)

@@ -102,7 +102,7 @@ def swap_cases(images: Sequence[Tensor], shown: Sequence[Any], folder: str) -> l
         "floor: PIL to bytes": over(lambda x: x.tobytes(), shown),
         "floor: copy of a tensor": over(lambda x: x.clone(), images),
         "floor: copy of a PIL image": over(lambda x: x.copy(), shown),
-        "floor: torch.rand and a dispatch": over(lambda x: torch.rand(1, 52), images),
+        "floor: torch.rand and a dispatch": over(lambda x: torch.rand(1, 202), images),
     }
     return [Case(name, call, variants=len(images)) for name, call in calls.items()]
 

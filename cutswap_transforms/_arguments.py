@@ -93,14 +93,14 @@ def checked_probability(p: Any) -> float:
 
 def checked_levels(levels: Any) -> str | tuple[int, ...]:
     if isinstance(levels, str):
-        if levels not in ("auto", "random", "all"):
-            raise ValueError(f"`levels` must be 'auto', 'random', 'all' or indices, got {levels!r}")
+        if levels not in ("all", "random"):
+            raise ValueError(f"`levels` must be 'all', 'random' or indices, got {levels!r}")
         return levels
     several = isinstance(levels, (Sequence, np.ndarray, Tensor)) and scalar(levels) is levels
     indices = tuple(map(scalar, levels if several else (levels,)))
     whole = all(isinstance(i, Integral) and not isinstance(i, bool) for i in indices)
     if not indices or not whole or len(set(indices)) < len(indices):
-        raise ValueError(f"`levels` must be 'auto', 'random', 'all' or distinct indices, got {levels!r}")
+        raise ValueError(f"`levels` must be 'all', 'random' or distinct indices, got {levels!r}")
     return tuple(int(i) for i in indices)
 
 

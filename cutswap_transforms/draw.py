@@ -3,7 +3,7 @@
 The rules are written once, in `box`, `apart`, `halved`, `beside` and the functions around them. They work on numbers
 and on tensors: `on` is the small library of operations that go by other names there. Two drivers use them. `first_pairs`
 looks for the first pair that fits in one image, in plain Python, because sixty small tensor operations take ten times
-as long. `all_pairs` evaluates every attempt for a batch on any device and reads nothing back. Tests hold the two equal.
+as long. `draw_pairs` evaluates every attempt for a batch on any device and reads nothing back. Tests hold the two equal.
 """
 
 from __future__ import annotations
@@ -22,8 +22,7 @@ from ._arguments import check_tensor, checked_int, checked_range, checked_size, 
 
 CANDIDATES = 8
 NUMBERS = 2 + CANDIDATES * 6  # uniform numbers per pair: area, aspect, and (cell, y, x) twice per candidate
-HEAD = 2  # uniform numbers before them: p, level
-SURFACE = 179  # of 255, 0.7: a map that is spread more evenly shows a surface, not an object
+HEAD = 1  # uniform number before them: the level that is drawn
 
 Range = tuple[float, float]
 
@@ -79,6 +78,11 @@ def patch_size(on: Any, area: Any, aspect: Any, image: Size, scale: Range, ratio
     return on.round(on.clip(h, 1, image[0])), on.round(on.clip(w, 1, image[1]))
 
 
+def shared(scale: Range, swaps: int) -> Range:
+    """The range of one patch's area where an image gets several swaps: together they change as much as one does alone."""
+    return scale[0] / swaps, scale[1] / swaps
+
+
 def pixel(on: Any, cell: Any, down: Any, right: Any, grid: int, image: Size) -> tuple[Any, Any]:
     """(y, x) at the given share of a cell's height and width."""
     y = on.floor((cell // grid + down) * (image[0] / grid))
@@ -130,31 +134,22 @@ def beside(on: Any, y: Any, x: Any, image: Size) -> tuple[Any, Any]:
 # ---- one image on the host --------------------------------------------------------------------------------------------
 
 
-def first_levels(u: Sequence[float], count: int, spread: int | None) -> list[int]:
-    """`levels_by_spread` for one image; a drawn level alone where `spread` is None."""
-    drawn = min(int(u[1] * count), count - 1)
-    if spread is None:
-        return [drawn]
-    return list(range(count)) if spread >= SURFACE else [drawn] + [-1] * (count - 1)
-
-
 def first_pairs(
     regions: npt.NDArray[np.bool_],
     u: Sequence[float],
-    levels: Sequence[int],
+    levels: Sequence[int] | None,
     image: Size,
     scale: Range,
     ratio: Range,
     inside: npt.NDArray[np.bool_] | None = None,
 ) -> list[list[int]]:
-    """Rows as `PatchPair` for one image. Arguments as `all_pairs`: regions [L, G, G], u and levels lists, inside [H, W]."""
+    """Rows as `PatchPair` for one image. Arguments as `draw_pairs`: regions [L, G, G], u and levels lists, inside [H, W]."""
     grid = regions.shape[-1]
     rows: list[list[int]] = []
     taken: list[Box] = []
-    for s, level in enumerate(levels):
-        if level < 0:
-            rows.append([0] * 7)
-            continue
+    chosen = [min(int(u[0] * len(regions)), len(regions) - 1)] if levels is None else levels
+    scale = shared(scale, len(chosen))
+    for s, level in enumerate(chosen):
         v = u[HEAD + s * NUMBERS : HEAD + (s + 1) * NUMBERS]
         h, w = patch_size(SCALARS, v[0], v[1], image, scale, ratio)
         found = _first_pair(np.flatnonzero(regions[level]), grid, v[2:], h, w, image, taken, inside)
@@ -226,27 +221,14 @@ def _next_inside(inside: npt.NDArray[np.bool_], y: int, x: int) -> tuple[int, in
 # ---- a batch on any device --------------------------------------------------------------------------------------------
 
 
-def levels_by_spread(u: Tensor, count: int, spread: Tensor) -> Tensor:
-    """int64 [N, L], the levels to swap on: all of a surface, one that is drawn and -1 for the others of an object.
-
-    Args:
-        u: as in `all_pairs`.
-        count: L, the number of levels.
-        spread: uint8 [N], as in `Guidance`.
-    """
-    every = torch.arange(count, device=u.device).expand(len(u), -1)
-    drawn_alone = torch.where(every == 0, _drawn(u, count)[:, None], -1)
-    return torch.where((spread >= SURFACE)[:, None], every, drawn_alone)
-
-
 def _drawn(u: Tensor, count: int) -> Tensor:
-    return (u[:, 1].double() * count).long().clamp(max=count - 1)
+    return (u[:, 0].double() * count).long().clamp(max=count - 1)
 
 
-def all_pairs(
+def draw_pairs(
     regions: Tensor,
     u: Tensor,
-    levels: Sequence[int] | Tensor | None,
+    levels: Sequence[int] | None,
     image_size: Size,
     scale: Range,
     ratio: Range,
@@ -261,11 +243,10 @@ def all_pairs(
 
     Args:
         regions: bool [N, L, G, G], each with at least one true cell.
-        u: uniform numbers in [0, 1), [N, 2 + S * 50] for S swaps per image; the first column is not used.
-        levels: the S levels to swap on; an int64 tensor [N, S] gives each image its own, -1 for no swap; None draws one
-            per image, S = 1.
+        u: uniform numbers in [0, 1), [N, 1 + S * 50] for S swaps per image: one that draws a level, then 50 for each swap.
+        levels: the S levels to swap on, the same for all images; None draws one per image, S = 1.
         image_size: (H, W), at least two pixels.
-        scale: range of the patch area as a share of the image.
+        scale: range of the patch area as a share of the image; each of S swaps has an S-th of it.
         ratio: range of the aspect, height / width.
         roi: bool [N, H, W], or [1, H, W] for all: the centers of both patches lie inside. The true cells of `regions` must lie
             inside by half, as `salient_regions` with the same roi has them. None: everywhere.
@@ -278,7 +259,7 @@ def all_pairs(
         ValueError: an image of fewer than two pixels, shapes that do not fit, levels or ranges out of range.
 
     >>> region = torch.eye(4, dtype=torch.bool).reshape(1, 1, 4, 4)
-    >>> all_pairs(region, torch.linspace(0, 0.98, 52)[None], None, (8, 8), (0.05, 0.1), (1.0, 1.0)).tolist()
+    >>> draw_pairs(region, torch.linspace(0, 0.98, 51)[None], None, (8, 8), (0.05, 0.1), (1.0, 1.0)).tolist()
     [[[0, 2, 2, 2, 3, 1, 1]]]
     """
     image_size, scale, ratio = _checked_draw(regions, u, image_size, scale, ratio)
@@ -289,14 +270,14 @@ def all_pairs(
     chosen = _chosen(levels, _drawn(u, count), count)
     if not 0 < len(chosen) <= (u.shape[1] - HEAD) // NUMBERS:
         raise ValueError(f"`u` must have {HEAD} + S * {NUMBERS} columns for S = {len(chosen)} levels, got {u.shape[1]}")
+    scale = shared(scale, len(chosen))
     rows: list[Tensor] = []
     taken: list[Box] = []
     for s, level in enumerate(chosen):
         v = u[:, HEAD + s * NUMBERS : HEAD + (s + 1) * NUMBERS]
         h, w = patch_size(TENSORS, v[:, 0], v[:, 1], image_size, scale, ratio)
-        found = _best_pair(regions[images, level.clamp(min=0)].flatten(1), grid, v[:, 2:], h, w, image_size, taken, inside)
-        found = found * (level >= 0)[:, None]
-        rows.append(torch.cat((level.clamp(min=0)[:, None], found), 1))
+        found = _best_pair(regions[images, level].flatten(1), grid, v[:, 2:], h, w, image_size, taken, inside)
+        rows.append(torch.cat((level[:, None], found), 1))
         for top, left in ((found[:, 0], found[:, 1]), (found[:, 2], found[:, 3])):
             taken.append(tuple(x[:, None, None] for x in (top, left, found[:, 4], found[:, 5])))  # type: ignore[arg-type]
     return torch.stack(rows, 1)
@@ -315,12 +296,9 @@ def _chosen(levels: Any, drawn: Tensor, count: int) -> list[Tensor]:
     """The levels of every swap, S tensors int64 [N]."""
     if levels is None:
         return [drawn]
-    if isinstance(levels, Tensor):
-        check_tensor("levels", levels, "[N, S]", 2)
-        return list(levels.unbind(1))
     if isinstance(levels, str) or not isinstance(levels, (Sequence, np.ndarray)) or scalar(levels) is not levels:
-        raise TypeError(f"`levels` must be a sequence of indices, a tensor [N, S] or None, got {levels!r}")
-    indices = [checked_int("levels", level, -1, count - 1) for level in levels]
+        raise TypeError(f"`levels` must be a sequence of indices or None, got {levels!r}")
+    indices = [checked_int("levels", level, 0, count - 1) for level in levels]
     return [torch.full_like(drawn, i) for i in indices]  # fills on the device; a tensor of the list would be copied to it
 
 

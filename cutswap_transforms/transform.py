@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import PIL.Image
@@ -25,8 +25,7 @@ from ._arguments import (
     checked_range,
 )
 from ._images import batch_size, check_sample, image_leaves, image_size, is_image, is_item
-from .draw import HEAD, NUMBERS, all_pairs, first_levels, first_pairs, levels_by_spread
-from .regions.cells import Guidance
+from .draw import HEAD, NUMBERS, draw_pairs, first_pairs
 from .regions.finder import RegionFinder
 from .regions.precompute import holds, precompute
 from .regions.roi import GivenRegion, Inside, checked_roi, inside_of, with_given_region
@@ -55,11 +54,10 @@ class SaliencySwap(v2.Transform):
             is the region itself.
         clustering: "kmeans", "sklearn", "opencv", a `KMeans`, a callable points [P, 4] -> labels [P], or an object with
             `fit_predict`. The columns are saliency in [0, 1] and three opponent colours; the label -1 is noise.
-        levels: "auto" (one swap, on a level that is drawn, where the saliency is gathered, as on an object; "all" where
-            its spread over the image is 0.7 or more, as on a surface or many objects), "random" (one level is drawn per
-            image), "all" (one swap per level, boxes disjoint; levels that do not fit are dropped), an index or indices
-            (one swap each), fine to coarse.
-        scale: range of a patch's area as a fraction of the image; a size that finds no room for two disjoint patches in
+        levels: "all" (one swap per level, boxes disjoint; levels that do not fit are dropped), "random" (one swap, on a
+            level that is drawn for each image), an index or indices (one swap each), fine to coarse.
+        scale: range of the area of a patch as a fraction of the image, shared among the swaps of an image: each of four has
+            a fourth, so that a negative changes as much as by one; a size that finds no room for two disjoint patches in
             the region is halved until it does.
         ratio: range of a patch's aspect, height / width, drawn log-uniformly.
         p: probability that an image is changed.
@@ -108,7 +106,7 @@ class SaliencySwap(v2.Transform):
         saliency: Any = "tiny",
         clustering: Any = "kmeans",
         *,
-        levels: str | int | Sequence[int] = "auto",
+        levels: str | int | Sequence[int] = "all",
         scale: tuple[float, float] = (0.002, 0.03),
         ratio: tuple[float, float] = (0.3, 3.3),
         p: float = 1.0,
@@ -129,7 +127,7 @@ class SaliencySwap(v2.Transform):
         # The finder is no nn.Module, so the net has no part in parameters(), state_dict() or train().
         self._finder = RegionFinder(saliency, clustering, grid, region, cache, self.normalized)
         if self._finder.num_levels is not None:
-            self._chosen_levels(self._finder.num_levels)  # an index out of range is an error now, where L is known
+            self._levels_of(None)  # an index out of range is an error now, where L is known
 
     @property
     def saliency(self) -> SaliencySource:
@@ -201,14 +199,11 @@ class SaliencySwap(v2.Transform):
             return {"pairs": torch.zeros(0, 1, 7, dtype=torch.int64, device=device), "size": size}
         if size[0] * size[1] < 2:
             raise ValueError(f"`image` must have room for two disjoint patches, got (H, W) = {size}")
-        per_level = self.levels in ("auto", "all")  # the number of a callable's levels is known after its first call
+        levels = self._levels_of(image)
         inside = inside_of(self.roi, flat_inputs, image, self.grid)
-        cells = None if inside is None else inside.cells
-        found = self._finder(image, None, cells) if per_level and self._finder.num_levels is None else None
-        known = self._finder.num_levels if found is None else found.regions.shape[1]
-        count = cast(int, known) if per_level else 1 if self.levels == "random" else len(self.levels)
-        u = torch.rand(n, HEAD + count * NUMBERS, dtype=torch.float32, device=device)
-        pairs = (self._pairs_on_host if device.type == "cpu" else self._pairs_on_device)(image, u, size, found, inside)
+        numbers = 1 + HEAD + (1 if levels is None else len(levels)) * NUMBERS  # the first decides whether p hits
+        u = torch.rand(n, numbers, dtype=torch.float32, device=device)
+        pairs = (self._pairs_on_host if device.type == "cpu" else self._pairs_on_device)(image, u, levels, size, inside)
         return {"pairs": pairs, "size": size}
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
@@ -313,10 +308,11 @@ class SaliencySwap(v2.Transform):
 
     # ---- regions and uniform numbers -> patch pairs --------------------------------------------------------------------
 
-    def _chosen_levels(self, count: int) -> list[int] | None:
-        """Levels to swap on, fine to coarse; None where each image has its own."""
-        if self.levels in ("auto", "random"):
+    def _levels_of(self, image: Any) -> list[int] | None:
+        """Levels to swap on, fine to coarse; None where one is drawn for each image."""
+        if self.levels == "random":
             return None
+        count = self._finder.levels_of(image)
         if self.levels == "all":
             return list(range(count))
         for level in self.levels:
@@ -328,32 +324,25 @@ class SaliencySwap(v2.Transform):
         return chosen
 
     def _pairs_on_host(
-        self, image: Any, u: Tensor, size: tuple[int, int], found: Guidance | None, inside: Inside | None
+        self, image: Any, u: Tensor, levels: list[int] | None, size: tuple[int, int], inside: Inside | None
     ) -> Tensor:
-        """Every image of a call draws the numbers for S swaps; `found` is what the finder would say of the whole batch."""
-        numbers, count = u.tolist(), (u.shape[1] - HEAD) // NUMBERS
+        numbers = u.tolist()
         hits = [i for i, row in enumerate(numbers) if row[0] < self.p]
-        rows = [[[0] * 7] * count] * len(numbers)
+        rows = [[[0] * 7] * (1 if levels is None else len(levels))] * len(numbers)
         if hits:
-            cells = None if inside is None else inside.cells
-            regions, spreads = self._finder(image, hits, cells) if found is None else (part[hits] for part in found)
+            regions = self._finder(image, hits, None if inside is None else inside.cells)
             masks = None if inside is None else inside.pixels.expand(len(numbers), -1, -1).numpy()
-            fixed = self._chosen_levels(regions.shape[1])
-            for i, region, spread in zip(hits, regions, spreads.tolist(), strict=True):
-                levels = fixed or first_levels(numbers[i], len(region), spread if self.levels == "auto" else None)
+            for i, region in zip(hits, regions, strict=True):
                 mask = None if masks is None else masks[i]
-                rows[i] = first_pairs(region, numbers[i], levels, size, self.scale, self.ratio, mask)
+                rows[i] = first_pairs(region, numbers[i][1:], levels, size, self.scale, self.ratio, mask)
         return torch.from_numpy(np.array(rows, dtype=np.int64))  # a third of the time of torch.tensor
 
     def _pairs_on_device(
-        self, image: Any, u: Tensor, size: tuple[int, int], found: Guidance | None, inside: Inside | None
+        self, image: Any, u: Tensor, levels: list[int] | None, size: tuple[int, int], inside: Inside | None
     ) -> Tensor:
         cells, pixels = (None, None) if inside is None else (inside.cells, inside.pixels)
-        regions, spread = (torch.as_tensor(x) for x in found or self._finder(image, None, cells))
-        levels: Any = self._chosen_levels(regions.shape[1])
-        if self.levels == "auto":
-            levels = levels_by_spread(u, regions.shape[1], spread)
-        pairs = all_pairs(regions, u, levels, size, self.scale, self.ratio, pixels)
+        regions = torch.as_tensor(self._finder(image, None, cells))
+        pairs = draw_pairs(regions, u[:, 1:], levels, size, self.scale, self.ratio, pixels)
         return pairs * (u[:, 0] < self.p)[:, None, None]
 
 

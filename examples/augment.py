@@ -20,6 +20,7 @@ from varied_swap import VariedSwap
 from cutswap_transforms import KMeans, LayerCAMExtractor, SaliencySwap
 
 Negative = Callable[[Any], Any]
+LEVELS = 4  # of the guided swap with its own net
 AUGMENTATIONS = (
     "none",
     "random-swap",
@@ -49,14 +50,11 @@ def make_negatives(
         saliency_size: the side of the saliency net's input.
         kmeans: clusters the cells of the guided swap; by default `KMeans()`.
         variation: rule, feather and jitter of VariedSwap, for the controls too.
-        swap: levels, scale, grid and region of SaliencySwap. The controls see the same map at every level, so with
-            several levels they swap as often; with "auto" they make one swap.
+        swap: levels, scale, grid and region of SaliencySwap. The controls see the same map at every one of four levels, so
+            they swap as often.
     """
     if augmentation not in AUGMENTATIONS:
         raise ValueError(f"`augmentation` must be one of {', '.join(AUGMENTATIONS)}, got {augmentation!r}")
-    several = swap.get("levels") == "all" or isinstance(swap.get("levels"), list)
-    blind = swap if several else {name: value for name, value in swap.items() if name != "levels"}
-    maps = 4 if several else 1
 
     def make(source: Any, **options: Any) -> Negative:
         return VariedSwap(source, **variation, **options) if variation else SaliencySwap(source, **options)
@@ -66,8 +64,8 @@ def make_negatives(
 
     makers: dict[str, list[Callable[[], Negative]]] = {
         "none": [],
-        "random-swap": [lambda: make(Anywhere(maps), **blind)],
-        "object-swap": [lambda: make(OtsuObject(maps), **blind)],
+        "random-swap": [lambda: make(Anywhere(LEVELS), **swap)],
+        "object-swap": [lambda: make(OtsuObject(LEVELS), **swap)],
         "saliency-swap": [guided],
         "cutpaste": [CutPaste],
         "scar": [CutPasteScar],

@@ -12,7 +12,7 @@ from cutswap_transforms.regions.libraries import OpenCVKMeans, SklearnKMeans
 
 EXTRACTOR = LayerCAMExtractor()
 PAIRS = torch.tensor([[[0, 0, 0, 4, 4, 2, 2]]])
-REGIONS, U = torch.ones(1, 2, 4, 4, dtype=torch.bool), torch.full((1, 52), 0.5)
+REGIONS, U = torch.ones(1, 2, 4, 4, dtype=torch.bool), torch.full((1, 51), 0.5)
 IMAGES, MAPS = torch.zeros(1, 3, 8, 8, dtype=torch.uint8), [torch.rand(1, 4, 4)]
 
 
@@ -26,7 +26,7 @@ def precompute(**arguments):
 
 def drawn(**arguments):
     options = {"levels": None, "image_size": (8, 8), "scale": (0.01, 0.1), "ratio": (0.5, 2.0), **arguments}
-    return functional.all_pairs(REGIONS, U, **options).tolist()
+    return functional.draw_pairs(REGIONS, U, **options).tolist()
 
 
 # What takes an integer: the call that gives what became of it, and a value that it takes.
@@ -43,7 +43,7 @@ INTEGERS = {
     "level": (lambda n: EXTRACTOR.overlay(scene(), n).tobytes(), 1),
     "salient_regions": (lambda n: functional.salient_regions(MAPS, IMAGES, KMeans(), n).shape, 4),
     "image_size": (lambda n: functional.patch_mask(PAIRS, (n, n)).shape, 8),
-    "all_pairs": (lambda n: drawn(image_size=(n, n)), 8),
+    "draw_pairs": (lambda n: drawn(image_size=(n, n)), 8),
 }
 NUMBERS = {
     "p": lambda x: swap_with(p=x).p,
@@ -52,12 +52,11 @@ NUMBERS = {
     "ratio": lambda x: swap_with(ratio=(x, x)).ratio,
     "normalized": lambda x: swap_with(normalized=((x,), (x,))).normalized,
     "mean_std": lambda x: LayerCAMExtractor(mean_std=((x,) * 3, (x,) * 3)).fingerprint,
-    "all_pairs": lambda x: drawn(scale=(x, x), ratio=(x, x)),
+    "draw_pairs": lambda x: drawn(scale=(x, x), ratio=(x, x)),
 }
 FLAGS = {
     "return_mask": lambda flag: swap_with(return_mask=flag).return_mask,
     "color": lambda flag: (OpenCVKMeans(color=flag), OpenCVKMeans(color=flag).fingerprint),
-    "union": lambda flag: (KMeans(union=flag), KMeans(union=flag).fingerprint),
     "read_only": lambda flag: RegionCache("cache", read_only=flag).read_only,
 }
 
@@ -77,7 +76,7 @@ def test_integers_of_numpy_and_torch_are_integers(name, kind):
 def test_what_is_no_integer_is_refused_by_name(name, value):
     if name == "levels" and isinstance(value, np.ndarray) and value.ndim:
         return  # several levels may stand in an array
-    parameter = {"salient_regions": "grid", "all_pairs": "image_size"}.get(name, name)
+    parameter = {"salient_regions": "grid", "draw_pairs": "image_size"}.get(name, name)
     with pytest.raises((TypeError, ValueError), match=rf"`{parameter}` must be .*, got "):
         INTEGERS[name][0](value)
 
@@ -92,7 +91,7 @@ def test_numbers_of_numpy_and_torch_are_numbers(name, kind):
 @pytest.mark.parametrize("name", NUMBERS)
 @pytest.mark.parametrize("value", [True, np.True_, "0.5", None, 1j, np.array([0.5]), torch.tensor(True)])
 def test_what_is_no_number_is_refused_by_name(name, value):
-    parameter = "scale" if name == "all_pairs" else name
+    parameter = "scale" if name == "draw_pairs" else name
     with pytest.raises(TypeError, match=rf"`{parameter}` must be .*, got "):
         NUMBERS[name](value)
 
@@ -147,7 +146,7 @@ IMAGE = torch.rand(3, 8, 8)
         ),
         (lambda: functional.salient_regions(MAPS, IMAGE, KMeans()), ValueError, r"`images` must have shape \[N, 3, H, W\]"),
         (lambda: functional.salient_regions(MAPS, IMAGES, 4), TypeError, "`clustering` must be a name, a callable or an"),
-        (lambda: drawn(levels=(0, 1)), ValueError, r"`u` must have 2 \+ S \* 50 columns for S = 2 levels, got 52"),
+        (lambda: drawn(levels=(0, 1)), ValueError, r"`u` must have 1 \+ S \* 50 columns for S = 2 levels, got 51"),
         (lambda: drawn(levels=(2,)), ValueError, r"`levels` must lie in \[-1, 1\], got 2"),
         (lambda: drawn(levels=1), TypeError, r"`levels` must be a sequence of indices, a tensor \[N, S\] or None, got 1"),
         (lambda: drawn(scale=(0.2, 0.1)), ValueError, "`scale` must be 0 < low <= high <= 1"),

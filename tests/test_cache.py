@@ -113,18 +113,16 @@ def key_of(image, settings=SETTINGS):
 def test_entries_give_back_the_regions(levels, grid, seed):
     regions = np.random.default_rng(seed).random((3, levels, grid, grid)) < 0.3
     regions[:, :, 0, 0] = True
-    spreads = np.array([0, 100, 255], np.uint8)
-    for entry, region, spread in zip(pack(regions, spreads), regions, spreads, strict=True):
-        found = unpack(entry, grid)
-        assert found is not None and np.array_equal(found[0], region) and found[1] == spread
-        assert len(entry) == 3 + (levels * grid * grid + 7) // 8
-        wrong = [entry[:-1], entry + b"\0", entry[:3], b"", bytes((levels, grid + 1)) + entry[2:]]
-        assert [unpack(e, grid) for e in wrong] == [None] * 5
-        assert unpack(entry[:3] + bytes(len(entry) - 3), grid) is None, "a level without a cell"
+    for entry, region in zip(pack(regions), regions, strict=True):
+        assert np.array_equal(unpack(entry, grid, levels), region)
+        assert len(entry) == 2 + (levels * grid * grid + 7) // 8
+        wrong = [entry[:-1], entry + b"\0", entry[:2], b"", bytes((levels, grid + 1)) + entry[2:]]
+        assert [unpack(e, grid, levels) for e in wrong] == [None] * 5 and unpack(entry, grid, levels + 1) is None
+        assert unpack(entry[:2] + bytes(len(entry) - 2), grid, levels) is None, "a level without a cell"
 
 
 def test_an_entry_of_four_levels_takes_less_than_three_hundred_bytes():
-    assert len(pack(np.ones((1, 4, 24, 24), bool), np.zeros(1, np.uint8))[0]) == 291
+    assert len(pack(np.ones((1, 4, 24, 24), bool))[0]) == 290
 
 
 def test_keys_are_of_8_bit_values_not_of_containers():

@@ -409,7 +409,7 @@ def outputs(swap, count=6):
 
 
 TINY, GRID = SaliencySwap(cache=None, levels="all"), 24
-GOOD = pack(np.ones((1, 4, GRID, GRID), bool), np.full(1, 200, np.uint8))[0]
+GOOD = pack(np.ones((1, 4, GRID, GRID), bool))[0]
 
 
 def with_entries(folder, entries):
@@ -430,14 +430,14 @@ def without_cache():
 ENTRIES = st.one_of(
     st.binary(max_size=400),
     st.builds(lambda levels, grid, rest: bytes((levels, grid)) + rest, st.integers(0, 6), st.integers(0, 30), st.binary()),
-    st.builds(lambda levels: pack(np.ones((1, levels, GRID, GRID), bool), np.zeros(1, np.uint8))[0], st.integers(0, 9)),
+    st.builds(lambda levels: pack(np.ones((1, levels, GRID, GRID), bool))[0], st.integers(0, 9)),
     st.integers(0, len(GOOD)).map(lambda n: GOOD[:n]),
 )
 
 
 @settings(max_examples=40)
 @given(first=ENTRIES, second=ENTRIES)
-@example(first=GOOD[:3] + bytes(len(GOOD) - 3), second=GOOD[:3] + bytes(72) + GOOD[75:])  # no cell, a level without a cell
+@example(first=GOOD[:2] + bytes(len(GOOD) - 2), second=GOOD[:2] + bytes(72) + GOOD[74:])  # no cell, a level without a cell
 @example(first=b"", second=bytes((4, 0, 0)))
 def test_an_entry_that_is_none_changes_no_result_and_is_replaced(tmp_path_factory, without_cache, first, second):
     assume(all(unpack(entry, GRID, 4) is None for entry in (first, second)))
@@ -451,14 +451,14 @@ def test_an_entry_that_is_none_changes_no_result_and_is_replaced(tmp_path_factor
     shutil.rmtree(folder)
 
 
-@pytest.mark.parametrize("levels", ["auto", "all", "random", 0])
+@pytest.mark.parametrize("levels", ["all", "random", 0])
 @pytest.mark.parametrize(("stored", "now"), [(2, 3), (3, 2)])
 def test_entries_of_another_number_of_levels_are_replaced(tmp_path: Path, levels, stored, now):
     images = torch.stack([scene(12, 9, seed=i) for i in range(4)])
     SaliencySwap(Darkness(stored), cache=tmp_path / "c", levels=levels)(images[:2])
     swap = SaliencySwap(Darkness(now), cache=tmp_path / "c", levels=levels, p=0.9)
     plain = SaliencySwap(Darkness(now), cache=None, levels=levels, p=0.9)
-    assert swap(images[:1]).shape == images[:1].shape  # its entry cannot be told from a good one yet
+    assert swap(images[:1]).shape == images[:1].shape
     for seed in range(20):
         out = []
         for one in (swap, plain):
@@ -467,4 +467,4 @@ def test_entries_of_another_number_of_levels_are_replaced(tmp_path: Path, levels
         assert torch.equal(*out)
     mixed = SaliencySwap(Darkness(now), cache=tmp_path / "c", levels=levels)
     mixed(images)  # the first is still of another number
-    assert mixed._finder(images).regions.shape[1] == now
+    assert mixed._finder(images).shape[1] == now

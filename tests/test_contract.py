@@ -399,7 +399,7 @@ def test_vmap_is_refused_with_the_way_out(make, randomness):
             torch.vmap(make(), randomness=randomness)(images)
 
 
-LEVELS, RANGE = r"`levels` must be 'auto', 'random', 'all' or ", r"must be 0 < low <= high"
+LEVELS, RANGE = r"`levels` must be 'all', 'random' or ", r"must be 0 < low <= high"
 PAIR = r"`normalized` must be \(mean, std\)"
 ARGUMENTS = [
     ({"scale": (0.3, 0.1)}, ValueError, rf"`scale` {RANGE} <= 1, got \(0.3, 0.1\)"),

@@ -138,10 +138,10 @@ def test_a_grid_compares_in_pairs_goes_on_and_keeps_what_did_not_fail(
         assert run("compare", toy, "--out", tmp_path, options=others) == 0
         return json.loads((tmp_path / "results.json").read_text())
 
-    conditions = ["cutpaste", "saliency-swap", "saliency-swap --levels all"]
+    conditions = ["cutpaste", "saliency-swap", "saliency-swap --levels random"]
     cells = grid(*conditions)
     assert [(r["condition"], r["seed"]) for r in cells] == [(c, s) for s in (0, 1) for c in conditions]
-    assert cells[2]["settings"]["levels"] == "all" and cells[1]["settings"]["levels"] == "auto"
+    assert cells[2]["settings"]["levels"] == "random" and cells[1]["settings"]["levels"] == "all"
     score = {(r["condition"], r["seed"]): r["fused"]["ap"] for r in cells}
     change = [100 * (score["saliency-swap", s] - score["cutpaste", s]) for s in (0, 1)]
     mean, half = sum(change) / 2, 12.706 * abs(change[0] - change[1]) / 2  # Student's t with one degree of freedom

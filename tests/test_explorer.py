@@ -97,7 +97,7 @@ CHANGES: list[dict[str, Any]] = [
     {"levels": "chosen", "chosen": (2,)},
     {"levels": "chosen", "chosen": (0, 3), "grid": 9},
     {"net": RANDOM, "n_clusters": 3, "saliency_weight": 2.5},
-    {"color": False, "union": False, "n_iter": 3},
+    {"color": False, "region": "top", "n_iter": 3},
     {"clustering": "sklearn", "n_clusters": 7},
     {"clustering": "opencv"},
     {"net": RANDOM, "n_clusters": 3, "saliency_weight": 2.5, "grid": 40, "levels": "all", "flattest": 0.5, "tallest": 2.0},
@@ -305,20 +305,19 @@ def test_updates_that_fail_leave_what_is_shown_in_place(monkeypatch: pytest.Monk
     assert len(visitor._files) == KEPT_FILES
 
 
-def test_words_tell_object_from_surface_and_suggest_a_size_where_too_few_patches_have_room() -> None:
+def test_words_suggest_a_size_where_too_few_patches_have_room() -> None:
     found = found_steps(picture(size=(128, 128)), SaliencySwap(), 64)
     every, small = torch.ones(4, 24, 24, dtype=torch.bool), torch.zeros(4, 24, 24, dtype=torch.bool)
     small[:, 10, 10] = True
     cases = {
-        "object": (found._replace(regions=every, spread=0.3), None, "as on an object", "cover 100, 100, 100 and 100 %"),
-        "small": (found._replace(regions=small, spread=0.1), SCALES[-1], "as on an object", "cover 0.2, 0.2, 0.2 and 0.2 %"),
-        "surface": (found._replace(regions=every, spread=0.9), None, "a surface", "spread out (0.90;"),
+        "large": (found._replace(regions=every), None, "cover 100, 100, 100 and 100 %"),
+        "small": (found._replace(regions=small), SCALES[-1], "cover 0.2, 0.2, 0.2 and 0.2 %"),
     }
-    for name, (case, scale, kind, words) in cases.items():
-        now = Settings(smallest=1.0, largest=2.0)
+    for name, (case, scale, words) in cases.items():
+        now = Settings(smallest=1.0, largest=2.0, levels="random")
         advice = advise(case, now, (128, 128))
         text = " ".join(advice.sentences)
-        assert kind in text and words in text and advice.scale == scale, (name, text)
+        assert words in text and advice.scale == scale, (name, text)
         assert ("this size suits it" in text) == (scale is None)
         if scale:
             assert "0.05 to 0.2 % is suggested" in text
@@ -339,9 +338,9 @@ def test_room_is_the_share_of_patches_that_keep_the_size_they_were_drawn_with() 
     everywhere = np.ones((2, 8, 8), bool)
     one_cell = np.zeros((2, 8, 8), bool)
     one_cell[:, 3, 3] = True
-    assert share_with_room(everywhere, (64, 64), (0.01, 0.02), (1.0, 1.0), False) > 0.95
-    assert share_with_room(one_cell, (64, 64), (0.02, 0.03), (1.0, 1.0), False) == 0  # 9 pixels do not fit twice into 8
-    assert 0 < share_with_room(one_cell, (64, 64), (0.0002, 0.02), (1.0, 1.0), False) < 1
+    assert share_with_room(everywhere, (64, 64), (0.01, 0.02), (1.0, 1.0), None) > 0.95
+    assert share_with_room(one_cell, (64, 64), (0.02, 0.03), (1.0, 1.0), None) == 0  # 9 pixels do not fit twice into 8
+    assert 0 < share_with_room(one_cell, (64, 64), (0.0002, 0.02), (1.0, 1.0), None) < 1
 
 
 def test_what_may_surprise_is_said() -> None:

@@ -240,7 +240,7 @@ def test_unreadable_images_are_named_and_skipped(folder: Path, capsys: pytest.Ca
         (["empty"], "error: no images found in empty: looked for *.jpg, *.jpeg, *.png, *.ppm, *.bmp, *.pgm, *.tif, "),
         (["images", "--model", "resnet_18"], "error: `model`"),
         (["images", "--clustering", "kmaens"], "error: `clustering`"),
-        (["images", "--levels", "some"], "error: `levels` must be 'auto', 'random', 'all' or indices, got 'some'"),
+        (["images", "--levels", "some"], "error: `levels` must be 'all', 'random' or indices, got 'some'"),
         (["images", "--scale", "0.3", "0.1"], "error: `scale` must be 0 < low <= high <= 1, got (0.3, 0.1)"),
         (["images", "--out", "sheet.docx"], "error: `--out` must be a path that can be written, with an image suffix"),
     ],

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 
 from cutswap_transforms import KMeans
 from cutswap_transforms.regions import kmeans, libraries
-from cutswap_transforms.regions.cells import guide, make_cells, salient_regions, spread_of
+from cutswap_transforms.regions.cells import make_cells, salient_regions
 from cutswap_transforms.regions.choose import REGIONS, salient_points
 from cutswap_transforms.regions.clustering import label_cells, resolve_clustering
 from cutswap_transforms.regions.libraries import OpenCVKMeans, SklearnKMeans
@@ -518,26 +518,3 @@ def test_regions_follow_the_object_and_not_the_blob():
     both, values = (salient_regions([blob], image, KMeans(color=c))[0, 0] for c in (True, False))
     assert (both & truth).sum() / (both | truth).sum() > 0.8
     assert (values & truth).sum() / (values | truth).sum() < 0.7
-
-
-# ---- what the draw needs to know ----------------------------------------------------------------------------------------
-
-
-@given(st.integers(0, 10**6))
-def test_spread_is_the_share_of_an_evenly_salient_object(seed):
-    rng = np.random.default_rng(seed)
-    share = rng.integers(1, 8)
-    maps = torch.zeros(1, 8, 8)
-    maps[:, :share] = float(rng.uniform(0.1, 1e6))
-    image = torch.zeros(1, 3, 32, 32, dtype=torch.uint8)
-    assert guide([maps, maps * 3], image, KMeans(), 8).spread.tolist() == [round(255 * share / 8)]
-    assert guide([torch.full((1, 8, 8), 7.0), torch.full((1, 2, 2), NAN)], image, KMeans(), 8).spread.tolist() == [255]
-    rough = [torch.from_numpy(rng.random((3, side, side)) ** 4) for side in (16, 4)]
-    rough[0][0, :5] = NAN
-    cells = make_cells(rough, image.expand(3, -1, -1, -1), 8)
-    m = np.nan_to_num(cells.points[..., 0]).astype("f8").mean(1)
-    expected = 255 * m.sum(1) ** 2 / (m.shape[1] * (m**2).sum(1))
-    told = guide(rough, image.expand(3, -1, -1, -1), KMeans(), 8).spread
-    assert told.dtype == torch.uint8 and np.abs(told.numpy() - expected).max() <= 0.501
-    on_device = cells._replace(points=torch.from_numpy(cells.points))
-    assert torch.equal(spread_of(on_device), told)

@@ -13,7 +13,7 @@ from torchvision import tv_tensors
 
 from cutswap_transforms import KMeans, RegionCache, SaliencySwap
 from cutswap_transforms.draw import first_pairs
-from cutswap_transforms.functional import all_pairs, salient_regions
+from cutswap_transforms.functional import draw_pairs, salient_regions
 from cutswap_transforms.regions.roi import Roi, cells_inside
 
 
@@ -40,9 +40,9 @@ def test_the_host_draws_what_a_device_draws_and_both_keep_to_the_region(seed):
     except ValueError:
         return
     regions = cells.reshape(2, 1, grid, grid).expand(-1, 3, -1, -1)
-    u = torch.rand(2, 2 + 3 * 50, generator=rng)
+    u = torch.rand(2, 1 + 3 * 50, generator=rng)
     arguments = [0, 1, 2], size, (0.002, 0.4), (0.3, 3.3)
-    pairs = all_pairs(regions, u, *arguments, roi)
+    pairs = draw_pairs(regions, u, *arguments, roi)
     assert [first_pairs(regions[i].numpy(), u[i].tolist(), *arguments, roi[i].numpy()) for i in range(2)] == pairs.tolist()
     assert (pairs[:, 0, 5] > 0).all()
     assert all(roi[i, y, x] for i in range(2) for y, x in centers(pairs[i]))
@@ -54,8 +54,8 @@ def test_a_pixel_is_drawn_from_those_inside_and_all_alike():
     roi[0, :4, :4] = torch.tensor([[0, 1, 1, 1], [0, 1, 1, 1], [0, 1, 1, 1], [0, 1, 0, 0]])
     regions = cells_inside(roi, 2).reshape(1, 1, 2, 2)
     assert regions.sum() == 1
-    u = torch.rand(4000, 52, generator=torch.Generator().manual_seed(0))
-    pairs = all_pairs(regions.expand(4000, -1, -1, -1), u, [0], (8, 8), (0.001, 0.001), (1.0, 1.0), roi)[:, 0]
+    u = torch.rand(4000, 51, generator=torch.Generator().manual_seed(0))
+    pairs = draw_pairs(regions.expand(4000, -1, -1, -1), u, [0], (8, 8), (0.001, 0.001), (1.0, 1.0), roi)[:, 0]
     counts = torch.zeros(8, 8).index_put((pairs[:, 1], pairs[:, 2]), torch.ones(4000), accumulate=True)
     assert torch.equal(counts > 0, roi[0]) and counts[roi[0]].min() > 300
 
@@ -132,7 +132,7 @@ def test_regions_of_two_masks_never_meet_in_a_cache(tmp_path):
     for cache in ("memory", tmp_path / "regions"):
         swaps = [SaliencySwap(roi=half, cache=cache) for half in halves] + [SaliencySwap(cache=cache)]
         for _ in range(2):
-            found = [swap._finder(image, None, None if swap.roi is None else _cells(swap, image)).regions for swap in swaps]
+            found = [swap._finder(image, None, None if swap.roi is None else _cells(swap, image)) for swap in swaps]
             assert not (found[0] & found[1]).any() and not np.array_equal(found[0], found[2])
     named = SaliencySwap(roi="roi", cache=tmp_path / "regions")
     before = RegionCache(tmp_path / "regions")
@@ -160,8 +160,8 @@ def test_an_accelerator_is_never_waited_for():
     roi = torch.empty(2, 30, 20, dtype=torch.bool, device="meta")
     maps = [torch.empty(2, 8, 8, device="meta")]
     regions = salient_regions(maps, torch.empty(2, 3, 30, 20, dtype=torch.uint8, device="meta"), KMeans(), 6, roi=roi)
-    u = torch.empty(2, 52, device="meta")
-    assert all_pairs(regions, u, [0], (30, 20), (0.01, 0.1), (1.0, 1.0), roi).shape == (2, 1, 7)
+    u = torch.empty(2, 51, device="meta")
+    assert draw_pairs(regions, u, [0], (30, 20), (0.01, 0.1), (1.0, 1.0), roi).shape == (2, 1, 7)
 
 
 @pytest.mark.parametrize(

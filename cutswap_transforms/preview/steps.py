@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .._images import eight_bits, image_size
 from ..draw import PatchPair
-from ..regions.cells import cluster_cells, make_cells, pick_regions, spread_of
+from ..regions.cells import cluster_cells, make_cells, pick_regions
 from ..regions.roi import inside_of
 from ..saliency.source import native_maps
 from ..swap import patch_mask
@@ -25,7 +25,6 @@ class Found(NamedTuple):
     cells: list[Image.Image]  # by cluster, the salient region outlined
     regions: Tensor  # bool [L, G, G]
     sizes: list[tuple[int, int]]  # of the native maps
-    spread: float  # how evenly the saliency lies over the image, 0 to 1
 
 
 class Drawn(NamedTuple):
@@ -63,7 +62,6 @@ def found_steps(image: Any, swap: Any, side: int) -> Found:
         [level_clusters(photo, *(x[level] for x in grids)) for level in range(len(maps))],
         grids[2],
         [(m.shape[1], m.shape[2]) for m in maps],
-        int(spread_of(cells)[0]) / 255,
     )
 
 

@@ -21,13 +21,6 @@ from .kmeans import as_dtype
 from .roi import cells_inside
 
 
-class Guidance(NamedTuple):
-    """What the random half of the method needs to know of N images; arrays of NumPy or torch."""
-
-    regions: Any  # bool [N, L, G, G], each with at least one true cell
-    spread: Any  # uint8 [N]: how evenly the saliency is spread, 255 = everywhere alike; see `spread_of`
-
-
 class Cells(NamedTuple):
     """All levels of N images on a grid of P = G * G cells, as arrays of NumPy or torch."""
 
@@ -156,31 +149,17 @@ def salient_regions(
     if roi is not None:
         check_tensor("roi", roi, f"[{len(images)} or 1, H, W]", 3)
     inside = None if roi is None else cells_inside(roi, grid)
-    regions: Tensor = guide(maps, images, resolve_clustering(clustering), grid, checked_region(region), inside).regions
-    return regions
+    return find_regions(maps, images, resolve_clustering(clustering), grid, checked_region(region), inside)
 
 
-def guide(
-    maps: list[Tensor], images: Tensor, clustering: Any, grid: int, region: str = "salient", inside: Tensor | None = None
-) -> Guidance:
-    """`salient_regions`, and how evenly the saliency is spread; tensors. `inside` as in `make_cells`."""
+def find_regions(
+    maps: list[Tensor], images: Tensor, clustering: Any, grid: int, region: str, inside: Tensor | None = None
+) -> Tensor:
+    """`salient_regions`, unchecked; `inside` as in `make_cells`."""
     cells = make_cells(maps, images, grid, inside)
-    regions = pick_regions(cells, *cluster_cells(cells, clustering), region)
-    found = (regions.reshape(*regions.shape[:2], grid, grid), spread_of(cells))
-    return Guidance(*(x if isinstance(x, Tensor) else torch.from_numpy(x) for x in found))
-
-
-def spread_of(cells: Cells) -> Any:
-    """uint8 [N]: the effective spread of the fused map m, the mean of the levels: (sum m)^2 / (P * sum m^2), times 255.
-
-    It is the share of the image that an evenly salient object of the same sums would fill, so it is low for a small object and
-    high for a surface; 255 where no map says anything. Cells that are not finite count as not salient.
-    """
-    xp: Any = torch if isinstance(cells.points, Tensor) else np
-    m = as_dtype(xp.nan_to_num(cells.points[..., 0]), "float64").mean(1)  # [N, P]
-    squares = (m**2).sum(1) * m.shape[1]
-    spread = xp.where(squares > 0, m.sum(1) ** 2 / xp.where(squares > 0, squares, 1.0), 1.0)
-    return as_dtype(xp.round(spread * 255), "uint8")
+    found = pick_regions(cells, *cluster_cells(cells, clustering), region)
+    found = found.reshape(*found.shape[:2], grid, grid)
+    return found if isinstance(found, Tensor) else torch.from_numpy(found)
 
 
 def cluster_cells(cells: Cells, clustering: Any) -> tuple[Any, int]:

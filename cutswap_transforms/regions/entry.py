@@ -1,4 +1,4 @@
-"""What is stored of an image: its spread, and its regions as packed bits, under a key of its 8-bit values and the settings."""
+"""What is stored of an image: its regions as packed bits, under a key of its 8-bit values and the settings."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ import numpy as np
 import numpy.typing as npt
 
 PREFIX = 8  # bytes of a key that identify the settings; the rest identifies the image
-_HEAD = 3  # bytes before the bits
+_HEAD = 2  # bytes before the bits
 Regions = npt.NDArray[np.bool_]
 
 
-def pack(regions: Regions, spread: npt.NDArray[np.uint8]) -> list[bytes]:
-    """One entry per image from bool [N, L, G, G] and uint8 [N]: L, G, the spread, then the bits."""
+def pack(regions: Regions) -> list[bytes]:
+    """One entry per image from bool [N, L, G, G]: L, G, then the bits."""
     n, levels, grid, _ = regions.shape
     bits = np.packbits(regions.reshape(n, -1), axis=1)
-    return [bytes((levels, grid, even)) + row.tobytes() for row, even in zip(bits, spread, strict=True)]
+    return [bytes((levels, grid)) + row.tobytes() for row in bits]
 
 
-def unpack(entry: bytes, grid: int, levels: int | None = None) -> tuple[Regions, int] | None:
-    """The regions bool [L, G, G] of an entry and the spread; None where it holds another grid, another number of levels
-    than one that is known, or a level without a cell."""
-    count = entry[0] * grid * grid if len(entry) > _HEAD else 0
-    if not count or entry[1] != grid or entry[0] != (levels or entry[0]) or len(entry) != _HEAD + (count + 7) // 8:
+def unpack(entry: bytes, grid: int, levels: int) -> Regions | None:
+    """The regions bool [L, G, G] of an entry; None where it holds another grid or number of levels, or a level without a
+    cell."""
+    count = levels * grid * grid
+    if len(entry) != _HEAD + (count + 7) // 8 or entry[:_HEAD] != bytes((levels, grid)):
         return None
     bits = np.unpackbits(np.frombuffer(entry, np.uint8, offset=_HEAD), count=count)
-    regions = bits.view(np.bool_).reshape(entry[0], grid, grid)
-    return (regions, entry[2]) if regions.any((1, 2)).all() else None
+    regions = bits.view(np.bool_).reshape(levels, grid, grid)
+    return regions if regions.any((1, 2)).all() else None
 
 
 def content_key(settings: bytes, pixels: npt.NDArray[np.uint8], inside: npt.NDArray[np.bool_] | None = None) -> bytes:

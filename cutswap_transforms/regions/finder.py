@@ -21,18 +21,18 @@ from .._arguments import GRIDS, MeanStd, checked_int
 from .._images import eight_bits, pil_array, pil_order
 from ..saliency.layer_cam import LayerCAMExtractor
 from ..saliency.source import native_maps, own_fingerprint, resolve_saliency
-from .cells import Guidance, guide
+from .cells import find_regions
 from .choose import checked_region
 from .clustering import BATCHED, resolve_clustering
 from .entry import content_key, pack, unpack
 from .memory import Memory, shared_memory
 from .store import RegionCache
 
-_VERSION = "regions-4"  # enters every key: raise it when the same settings come to give other regions
+_VERSION = "regions-5"  # enters every key: raise it when the same settings come to give other regions
 
 
 class RegionFinder:
-    """`finder(image) -> Guidance`: regions bool [N, L, G, G] and spread; NumPy arrays on the host, tensors on a device.
+    """`finder(image)` -> regions bool [N, L, G, G]: an array of NumPy on the host, a tensor on a device.
 
     Args:
         saliency, clustering, grid, region, cache, normalized: as in `SaliencySwap`.
@@ -71,8 +71,8 @@ class RegionFinder:
         self.__dict__.update(state)
         self._prepare()
 
-    def __call__(self, image: Any, rows: Sequence[int] | None = None, inside: Tensor | None = None) -> Guidance:
-        """The regions and the spread of an image leaf or batch; on the host of the given rows of the batch alone.
+    def __call__(self, image: Any, rows: Sequence[int] | None = None, inside: Tensor | None = None) -> Any:
+        """The regions of an image leaf or batch; on the host of the given rows of the batch alone.
 
         Args:
             inside: bool [N or 1, G * G], the cells of the region of interest.
@@ -84,50 +84,56 @@ class RegionFinder:
             if rows is not None and len(rows) < len(seen):
                 seen, inside = seen[list(rows)], inside if inside is None or len(inside) == 1 else inside[list(rows)]
             if self.store is None:
-                return _arrays(self.compute(seen, inside))
+                return self.compute(seen, inside).numpy()
             return self._looked_up(list(pil_order(seen)), inside)
         return self._looked_up([pil_array(cast(PIL.Image.Image, image))], inside)
 
-    def compute(self, images: Tensor, inside: Tensor | None = None) -> Guidance:
-        """Tensors for images uint8 [N, 3, H, W] on any device; nothing is looked up.
+    def levels_of(self, image: Any) -> int:
+        """L. A source of the user's is asked once, by the first image that comes."""
+        if self.num_levels is None:
+            self._maps(eight_bits(image, self.normalized)[:1])
+        return cast(int, self.num_levels)
+
+    def compute(self, images: Tensor, inside: Tensor | None = None) -> Tensor:
+        """The regions of images uint8 [N, 3, H, W] on any device; nothing is looked up.
 
         Raises:
             ValueError: the source returns another number of maps than before.
         """
+        return find_regions(self._maps(images), images, self.clustering, self.grid, self.region, inside)
+
+    def _maps(self, images: Tensor) -> list[Tensor]:
         maps = native_maps(self.saliency, images)
         if self.num_levels not in (None, len(maps)):
             raise ValueError(
                 f"`saliency` must return one number of maps for all images, got {len(maps)} after {self.num_levels}"
             )
         self.num_levels = len(maps)
-        return guide(maps, images, self.clustering, self.grid, self.region, inside)
+        return maps
 
     def fill(self, keys: Sequence[bytes], images: Tensor, inside: Tensor | None = None) -> None:
         """Compute the regions of images uint8 [N, 3, H, W] and store them under the keys."""
         if self.store is not None:
-            self.store.put(zip(keys, pack(*_arrays(self.compute(images, inside))), strict=True))
+            self.store.put(zip(keys, pack(self.compute(images, inside).cpu().numpy()), strict=True))
 
-    def _looked_up(self, arrays: Sequence[npt.NDArray[np.uint8]], inside: Tensor | None) -> Guidance:
+    def _looked_up(self, arrays: Sequence[npt.NDArray[np.uint8]], inside: Tensor | None) -> npt.NDArray[np.bool_]:
         """Of images uint8 [H, W, 3] of one size; what the store lacks is computed in one batch and stored."""
-        store = cast(Memory | RegionCache, self.store)
+        store, levels = cast(Memory | RegionCache, self.store), self.num_levels
+        if levels is None:
+            levels = self.levels_of(torch.from_numpy(arrays[0].copy()).permute(2, 0, 1))
         cells = [None] * len(arrays) if inside is None else inside.expand(len(arrays), -1).numpy()
         keys = [content_key(self.settings, a, c) for a, c in zip(arrays, cells, strict=True)]
         entries = [store.get(key) for key in keys]
-        found = [None if entry is None else unpack(entry, self.grid, self.num_levels) for entry in entries]
-        counts = {len(entry[0]) for entry in found if entry is not None}
-        if len(counts) > 1:
-            found[0] = None  # the source must say which number of levels is right
+        found = [None if entry is None else unpack(entry, self.grid, levels) for entry in entries]
         missing = [j for j, entry in enumerate(found) if entry is None]
         if missing:
             images = torch.from_numpy(np.stack([arrays[j] for j in missing])).permute(0, 3, 1, 2)
-            new = _arrays(self.compute(images, inside if inside is None or len(inside) == 1 else inside[missing]))
-            store.put(zip((keys[j] for j in missing), pack(*new), strict=True))
-            if counts - {self.num_levels}:
-                return self._looked_up(arrays, inside)  # now entries of another number are missing too
-            for j, region, even in zip(missing, *new, strict=True):
-                found[j] = (region, even)
-        regions, spread = zip(*cast(list[tuple[Any, int]], found), strict=True)
-        return Guidance(np.stack(regions) if len(regions) > 1 else regions[0][None], np.array(spread, np.uint8))
+            new = self.compute(images, inside if inside is None or len(inside) == 1 else inside[missing]).numpy()
+            store.put(zip((keys[j] for j in missing), pack(new), strict=True))
+            for j, regions in zip(missing, new, strict=True):
+                found[j] = regions
+        whole = cast(list[npt.NDArray[np.bool_]], found)
+        return np.stack(whole) if len(whole) > 1 else whole[0][None]
 
     def _described(self) -> str | None:
         parts = [_fingerprint(x) for x in (self.saliency, self.clustering)]
@@ -136,10 +142,6 @@ class RegionFinder:
     def _undescribed(self) -> str:
         named = {"`saliency`": self.saliency, "`clustering`": self.clustering}
         return " and ".join(n for n, x in named.items() if not isinstance(_fingerprint(x), str))
-
-
-def _arrays(found: Guidance) -> Guidance:
-    return Guidance(*(x.cpu().numpy() for x in found))
 
 
 def _fingerprint(source: Any) -> Any:

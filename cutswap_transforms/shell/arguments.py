@@ -34,7 +34,7 @@ def add_guidance(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", default="tiny", help="tiny (embedded) or a torchvision classification model")
     parser.add_argument("--weights", default="DEFAULT", help="name of torchvision weights, path to a state_dict, or none")
     parser.add_argument("--clustering", default="kmeans", help="kmeans, sklearn or opencv")
-    parser.add_argument("--levels", type=_levels, default="auto", help="auto, random, all or indices such as 0,2")
+    parser.add_argument("--levels", type=_levels, default="all", help="all, random or indices such as 0,2")
 
 
 def add_images(parser: argparse.ArgumentParser) -> None:

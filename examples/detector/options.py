@@ -62,7 +62,7 @@ def add_negatives(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--negatives", choices=AUGMENTATIONS, default="saliency-swap", metavar="NAME", help=names)
     group.add_argument("--saliency", default="tiny", metavar="NET", help="tiny, random, a torchvision name or module:factory")
     group.add_argument("--saliency-size", type=int, metavar="PX", help="the saliency net's input (default: the net's own)")
-    group.add_argument("--levels", type=parse_levels, default="auto", help="auto, random, all, or indices as 0,2")
+    group.add_argument("--levels", type=parse_levels, default="all", help="all, random, or indices as 0,2")
     group.add_argument("--grid", type=int, default=24, help="cells along each side of an image (default 24)")
     group.add_argument("--clusters", type=int, default=4, help="of the k-means (default 4)")
     group.add_argument("--saliency-weight", type=float, default=0.5, help="of saliency beside colour (default 0.5)")
@@ -102,12 +102,12 @@ def add_false_alarms(parser: argparse.ArgumentParser) -> None:
 
 
 def parse_levels(text: str) -> Any:
-    if text in ("auto", "random", "all"):
+    if text in ("all", "random"):
         return text
     try:
         return [int(part) for part in text.split(",")]
     except ValueError:
-        raise argparse.ArgumentTypeError(f"must be auto, random, all or indices as 0,2, got {text!r}") from None
+        raise argparse.ArgumentTypeError(f"must be all, random or indices as 0,2, got {text!r}") from None
 
 
 def settle(args: argparse.Namespace) -> None:

@@ -15,7 +15,7 @@ from gradio.data_classes import FileData, ListFiles
 
 from .images import RefusedImage
 from .rendering import paragraphs
-from .settings import CHOSEN, LEVELS, RANGES, SIZES, Settings, clusterings_at_hand, nets_at_hand
+from .settings import CHOSEN, LEVELS, RANGES, REGIONS, SIZES, Settings, clusterings_at_hand, nets_at_hand
 from .uploads import Uploads
 from .views import update
 from .visitor import MAX_IMAGES, SAMPLES, Visitors
@@ -25,7 +25,7 @@ INTRO = """<h1>SaliencySwap on your images</h1>
 <p>Drop images of normal parts, or pick a sample. Move a control; the pictures follow, and so do the Python lines below them.
 Images stay in the memory of this computer.</p>"""
 NETS = "Torchvision's nets are listed when their weights have been downloaded. Random weights show what the net has learnt."
-LEVELS_INFO = "Maps of the net, from fine (0) to coarse. One swap on a random one, one on each, or as the image suggests."
+LEVELS_INFO = "Maps of the net, from fine (0) to coarse. A swap on each, which share the area, or one on a random level."
 CHOSEN_BY_BUTTONS = ("seed", "smallest", "largest")
 REFUSALS = 4  # that are told one by one
 # Values as the browser sends them, which `Settings` checks: what gradio refuses is not told on the page.
@@ -144,6 +144,13 @@ def _setting_controls() -> tuple[dict[str, gr.components.Component], dict[str, g
         with gr.Accordion("Saliency and clusters"):
             add(gr.Dropdown, "net", "Saliency net", list(nets_at_hand()), info=NETS, filterable=False)
             slide("grid", "Grid: cells along each side")
+            add(
+                gr.Radio,
+                "region",
+                "Region",
+                list(REGIONS),
+                info="All salient clusters, or the top one alone.",
+            )
             add(gr.Radio, "clustering", "Clustering", list(clusterings_at_hand()))
             with gr.Accordion("Options of kmeans", open=False) as options:
                 slide("n_clusters", "Clusters")
@@ -153,12 +160,6 @@ def _setting_controls() -> tuple[dict[str, gr.components.Component], dict[str, g
                     info="Beside colour: more follows the map, less follows the colours.",
                 )
                 add(gr.Checkbox, "color", "Cluster by colour, too")
-                add(
-                    gr.Checkbox,
-                    "union",
-                    "Join the salient clusters",
-                    info="So that an object of several colours is one region.",
-                )
                 slide("n_iter", "Rounds of k-means, at most")
     return {field.name: made[field.name] for field in fields(Settings)}, {"kmeans": options, CHOSEN: made["chosen"]}
 

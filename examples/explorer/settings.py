@@ -30,7 +30,8 @@ RANGES = {  # of the sliders: lowest, highest, step
     "tallest": (1, 10, 0.1),
 }
 CHOSEN = "chosen"
-LEVELS = ("auto", "random", "all", CHOSEN)
+LEVELS = ("all", "random", CHOSEN)
+REGIONS = ("salient", "top")
 WIDTH = 80  # characters
 KEPT = 4  # nets with their regions that stay in memory
 
@@ -46,9 +47,9 @@ class Settings:
     n_clusters: int = 4
     saliency_weight: float = 0.5
     color: bool = True
-    union: bool = True
     n_iter: int = 10
-    levels: str = "auto"
+    region: str = "salient"
+    levels: str = "all"
     chosen: tuple[int, ...] = (0,)
     smallest: float = 0.2  # percent of the image, as are the largest
     largest: float = 3.0
@@ -100,7 +101,7 @@ class Settings:
     @property
     def guidance(self) -> tuple[Any, ...]:
         """What decides the regions of an image: equal guidance, equal regions."""
-        return (self.net, self._clustering(), self.grid)
+        return (self.net, self._clustering(), self.grid, self.region)
 
     def swap(self) -> SaliencySwap:
         """The transform; its net and the regions it found stay in memory for the next one.
@@ -109,7 +110,7 @@ class Settings:
             ValueError: as `SaliencySwap`.
         """
         base = _guide(*self.guidance)
-        return SaliencySwap(base.saliency, base.clustering, grid=self.grid, **self._draw())
+        return SaliencySwap(base.saliency, base.clustering, grid=self.grid, region=self.region, **self._draw())
 
     def code(self, photo: Photo) -> str:
         """Python that makes the same negative and its mask from the file of the image."""
@@ -128,7 +129,7 @@ class Settings:
             words.append(f'clustering="{clustering}"')
         elif options := _changed(KMeans, asdict(clustering)):
             words.append(f"clustering=KMeans({', '.join(options)})")
-        words += _changed(SaliencySwap, {"grid": self.grid, **self._draw(), "return_mask": True})
+        words += _changed(SaliencySwap, {"grid": self.grid, "region": self.region, **self._draw(), "return_mask": True})
         names = ["SaliencySwap"]
         names += [name for name in ("KMeans", "LayerCAMExtractor") if any(name in word for word in words)]
         lines += [f"from cutswap_transforms import {', '.join(sorted(names))}", ""]
@@ -141,7 +142,7 @@ class Settings:
         """The default one with its options, or the name of another, which has none here."""
         if self.clustering != "kmeans":
             return self.clustering
-        return KMeans(**{name: getattr(self, name) for name in ("n_clusters", "saliency_weight", "color", "union", "n_iter")})
+        return KMeans(**{name: getattr(self, name) for name in ("n_clusters", "saliency_weight", "color", "n_iter")})
 
     @property
     def scale(self) -> tuple[float, float]:
@@ -154,8 +155,8 @@ class Settings:
 
 
 @lru_cache(maxsize=KEPT)
-def _guide(net: str, clustering: KMeans | str, grid: int) -> SaliencySwap:
-    return SaliencySwap(LayerCAMExtractor(weights=None) if net == RANDOM else net, clustering, grid=grid)
+def _guide(net: str, clustering: KMeans | str, grid: int, region: str) -> SaliencySwap:
+    return SaliencySwap(LayerCAMExtractor(weights=None) if net == RANDOM else net, clustering, grid=grid, region=region)
 
 
 def _changed(function: Any, values: dict[str, Any]) -> list[str]:

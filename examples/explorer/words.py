@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cutswap_transforms.draw import HEAD, NUMBERS, SCALARS, SURFACE, first_pairs, patch_size
+from cutswap_transforms.draw import HEAD, NUMBERS, SCALARS, first_pairs, patch_size, shared
 from cutswap_transforms.preview.steps import Found
 
 from .settings import Settings
@@ -26,26 +26,13 @@ class Advice(NamedTuple):
 
 
 def advise(found: Found, settings: Settings, size: tuple[int, int]) -> Advice:
-    """How the saliency lies, how much of the frame the regions cover, and which size of patches suits them.
+    """How much of the frame the regions cover, and which size of patches suits them.
 
     Args:
         size: (H, W) of the image.
     """
-    surface = found.spread >= SURFACE / 255
-    room, suggested = _room(found, settings, size, surface)
-    return Advice([_spread(found.spread, surface, settings), _share(found), room], suggested)
-
-
-def _spread(spread: float, surface: bool, settings: Settings) -> str:
-    if surface:
-        meaning = (
-            f"The saliency is spread out ({spread:.2f}; from 0.70 on the image is treated as a surface, or as many objects)"
-        )
-        auto = ', so "auto" makes a swap on every level; "random" makes one'
-    else:
-        meaning = f"The saliency is gathered ({spread:.2f}, below 0.70), as on an object"
-        auto = ', so "auto" makes one swap, on a level drawn at random'
-    return f"{meaning}{auto if settings.levels == 'auto' else ''}."
+    room, suggested = _room(found, settings, size)
+    return Advice([_share(found), room], suggested)
 
 
 def _share(found: Found) -> str:
@@ -56,11 +43,10 @@ def _share(found: Found) -> str:
     return f"The regions cover {', '.join(shares[:-1])} and {shares[-1]} % of the frame, from the finest level to the coarsest."
 
 
-def _room(found: Found, settings: Settings, size: tuple[int, int], surface: bool) -> tuple[str, Range | None]:
-    every = settings.levels == "all" or (settings.levels == "auto" and surface)
-
+def _room(found: Found, settings: Settings, size: tuple[int, int]) -> tuple[str, Range | None]:
     def share(scale: Range) -> float:
-        return share_with_room(found.regions.numpy(), size, scale, (settings.flattest, settings.tallest), every)
+        levels = range(len(found.regions)) if settings.levels == "all" else None
+        return share_with_room(found.regions.numpy(), size, scale, (settings.flattest, settings.tallest), levels)
 
     room = share(settings.scale)
     said = f"{100 * room:.0f} % of the patches of {percent(settings.scale)} of the frame find room in their region"
@@ -81,7 +67,7 @@ def share_with_room(
     size: tuple[int, int],
     scale: Range,
     ratio: Range,
-    every: bool,
+    levels: Sequence[int] | None,
 ) -> float:
     """The share of patches whose drawn size fits into their region twice.
 
@@ -89,17 +75,15 @@ def share_with_room(
         regions: bool [L, G, G].
         size: (H, W) of the image.
         scale, ratio: as in `SaliencySwap`.
-        every: one swap per level, as `levels="all"`, instead of one on a level that is drawn.
+        levels: one swap on each; None: one on a level that is drawn.
     """
-    count = len(regions)
-    swaps = count if every else 1
+    swaps = len(levels or [0])
     numbers = np.random.default_rng(0).random((max(1, PATCHES // swaps), HEAD + swaps * NUMBERS))
     kept = 0
     for u in numbers.tolist():
-        levels: Sequence[int] = range(count) if every else [min(int(u[1] * count), count - 1)]
         for s, row in enumerate(first_pairs(regions, u, levels, size, scale, ratio)):
             area, aspect = u[HEAD + s * NUMBERS :][:2]
-            kept += tuple(row[5:]) == patch_size(SCALARS, area, aspect, size, scale, ratio)
+            kept += tuple(row[5:]) == patch_size(SCALARS, area, aspect, size, shared(scale, swaps), ratio)
     return kept / (len(numbers) * swaps)
 
 

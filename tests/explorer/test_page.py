@@ -63,7 +63,7 @@ CONTROLS: dict[str, Any] = {
     "largest": 15.0,
     "flattest": 0.9,
     "tallest": 9.0,
-    "levels": "all",
+    "levels": "random",
     "net": "tiny, random weights",
     "grid": 12,
     "clustering": "sklearn",
@@ -71,7 +71,7 @@ CONTROLS: dict[str, Any] = {
     "saliency_weight": 4.0,
     "n_iter": 1,
     "color": False,
-    "union": False,
+    "region": "top",
 }
 
 
@@ -82,7 +82,7 @@ def open_options(visit: Visit) -> None:
 
 def operate(visit: Visit, control: str, value: Any) -> None:
     page = visit.page
-    if control in ("n_clusters", "saliency_weight", "n_iter", "color", "union"):
+    if control in ("n_clusters", "saliency_weight", "n_iter", "color"):
         open_options(visit)
     if isinstance(value, bool):
         page.set_checked(f"#{control} input", value)
