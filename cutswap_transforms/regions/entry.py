@@ -19,14 +19,14 @@ def pack(regions: Regions) -> list[bytes]:
     return [bytes((levels, grid)) + row.tobytes() for row in bits]
 
 
-def unpack(entry: bytes, grid: int, levels: int) -> Regions | None:
-    """The regions bool [L, G, G] of an entry; None where it holds another grid or number of levels, or a level without a
-    cell."""
-    count = levels * grid * grid
-    if len(entry) != _HEAD + (count + 7) // 8 or entry[:_HEAD] != bytes((levels, grid)):
+def unpack(entry: bytes, grid: int, levels: int | None = None) -> Regions | None:
+    """The regions bool [L, G, G] of an entry; None where it holds another grid, another number of levels than one that is
+    known, or a level without a cell."""
+    count = entry[0] * grid * grid if len(entry) > _HEAD else 0
+    if not count or entry[1] != grid or entry[0] != (levels or entry[0]) or len(entry) != _HEAD + (count + 7) // 8:
         return None
     bits = np.unpackbits(np.frombuffer(entry, np.uint8, offset=_HEAD), count=count)
-    regions = bits.view(np.bool_).reshape(levels, grid, grid)
+    regions = bits.view(np.bool_).reshape(entry[0], grid, grid)
     return regions if regions.any((1, 2)).all() else None
 
 

@@ -89,10 +89,8 @@ class RegionFinder:
         return self._looked_up([pil_array(cast(PIL.Image.Image, image))], inside)
 
     def levels_of(self, image: Any) -> int:
-        """L. A source of the user's is asked once, by the first image that comes."""
-        if self.num_levels is None:
-            self._maps(eight_bits(image, self.normalized)[:1])
-        return cast(int, self.num_levels)
+        """L. Of a source that was not called yet the regions of these images say it."""
+        return self.num_levels or int(self(image).shape[1])
 
     def compute(self, images: Tensor, inside: Tensor | None = None) -> Tensor:
         """The regions of images uint8 [N, 3, H, W] on any device; nothing is looked up.
@@ -118,22 +116,24 @@ class RegionFinder:
 
     def _looked_up(self, arrays: Sequence[npt.NDArray[np.uint8]], inside: Tensor | None) -> npt.NDArray[np.bool_]:
         """Of images uint8 [H, W, 3] of one size; what the store lacks is computed in one batch and stored."""
-        store, levels = cast(Memory | RegionCache, self.store), self.num_levels
-        if levels is None:
-            levels = self.levels_of(torch.from_numpy(arrays[0].copy()).permute(2, 0, 1))
+        store = cast(Memory | RegionCache, self.store)
         cells = [None] * len(arrays) if inside is None else inside.expand(len(arrays), -1).numpy()
         keys = [content_key(self.settings, a, c) for a, c in zip(arrays, cells, strict=True)]
-        entries = [store.get(key) for key in keys]
-        found = [None if entry is None else unpack(entry, self.grid, levels) for entry in entries]
-        missing = [j for j, entry in enumerate(found) if entry is None]
-        if missing:
-            images = torch.from_numpy(np.stack([arrays[j] for j in missing])).permute(0, 3, 1, 2)
-            new = self.compute(images, inside if inside is None or len(inside) == 1 else inside[missing]).numpy()
-            store.put(zip((keys[j] for j in missing), pack(new), strict=True))
-            for j, regions in zip(missing, new, strict=True):
-                found[j] = regions
-        whole = cast(list[npt.NDArray[np.bool_]], found)
-        return np.stack(whole) if len(whole) > 1 else whole[0][None]
+        while True:
+            entries = [store.get(key) for key in keys]
+            found = [None if entry is None else unpack(entry, self.grid, self.num_levels) for entry in entries]
+            if len({len(regions) for regions in found if regions is not None}) > 1:
+                found[0] = None  # the source must say which number of levels is right
+            missing = [j for j, regions in enumerate(found) if regions is None]
+            if missing:
+                images = torch.from_numpy(np.stack([arrays[j] for j in missing])).permute(0, 3, 1, 2)
+                new = self.compute(images, inside if inside is None or len(inside) == 1 else inside[missing]).numpy()
+                store.put(zip((keys[j] for j in missing), pack(new), strict=True))
+                for j, regions in zip(missing, new, strict=True):
+                    found[j] = regions
+            whole = cast(list[npt.NDArray[np.bool_]], found)
+            if len({len(regions) for regions in whole}) == 1:  # else entries of another number are missing in a second round
+                return np.stack(whole) if len(whole) > 1 else whole[0][None]
 
     def _described(self) -> str | None:
         parts = [_fingerprint(x) for x in (self.saliency, self.clustering)]
