@@ -965,6 +965,7 @@ def test_ctrl_c_ends_the_command_and_its_workers_without_a_traceback(scenes, tmp
         "    pathlib.Path(sys.argv[1]).touch()\n"
         "    signal.pause()\n"
         "ImageFiles.__getitem__ = wait\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background job ignores it
         "raise SystemExit(main(sys.argv[2:]))"
     )
     process = subprocess.Popen(

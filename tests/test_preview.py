@@ -366,7 +366,7 @@ def test_pipes_and_devices_are_refused_at_once(folder: Path, capsys: pytest.Capt
         assert capsys.readouterr().err == f"skipped {path}: not a readable image (OSError)\n" * 2
     for model, name in (("tiny", "weights.npz"), ("resnet18", "weights.pth")):
         assert run(folder, "--model", model, "--weights", str(folder.parent / name)) == 2
-        assert "error: `weights` must be a file that can be read, got" in capsys.readouterr().err
+        assert capsys.readouterr().err.startswith("error: `weights` ")
 
 
 def test_names_that_are_no_text_are_shown(folder: Path) -> None:

@@ -172,9 +172,11 @@ def read_weights(weights: str) -> FileWeights:
     path = Path(weights).expanduser()
     if path.suffix != ".npz":
         raise ValueError(f'`weights` of "tiny" must be "DEFAULT", None or the path of its state_dict as .npz, got {weights!r}')
-    if not path.is_file():  # a pipe would be read for ever
+    if not path.exists():
         raise FileNotFoundError(f"`weights` must be a file that can be read, got {str(path)!r}")
     try:
+        if not path.is_file():  # a pipe would be read for ever
+            raise ValueError("no regular file")
         arrays = _read_arrays(path)
     except Exception as error:  # zipfile and numpy raise a dozen kinds for damaged files
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
