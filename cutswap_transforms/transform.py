@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import PIL.Image
 import torch
 from torch import Tensor
@@ -127,7 +128,7 @@ class SaliencySwap(v2.Transform):
         # The finder is no nn.Module, so the net has no part in parameters(), state_dict() or train().
         self._finder = RegionFinder(saliency, clustering, grid, region, cache, self.normalized)
         if self._finder.num_levels is not None:
-            self._levels_of(None)  # an index out of range is an error now, where L is known
+            self._chosen_levels(self._finder.num_levels)  # an index out of range is an error now, where L is known
 
     @property
     def saliency(self) -> SaliencySource:
@@ -199,11 +200,15 @@ class SaliencySwap(v2.Transform):
             return {"pairs": torch.zeros(0, 1, 7, dtype=torch.int64, device=device), "size": size}
         if size[0] * size[1] < 2:
             raise ValueError(f"`image` must have room for two disjoint patches, got (H, W) = {size}")
-        levels = self._levels_of(image)
         inside = inside_of(self.roi, flat_inputs, image, self.grid)
+        # The number of a source's levels is known after its first call; until then the regions of these images say it.
+        known = self.levels == "random" or self._finder.num_levels is not None
+        found = None if known else self._finder(image, None, inside and inside.cells)
+        levels = self._chosen_levels(self._finder.num_levels if found is None else found.shape[1])
         numbers = 1 + HEAD + (1 if levels is None else len(levels)) * NUMBERS  # the first decides whether p hits
         u = torch.rand(n, numbers, dtype=torch.float32, device=device)
-        pairs = (self._pairs_on_host if device.type == "cpu" else self._pairs_on_device)(image, u, levels, size, inside)
+        draw = self._pairs_on_host if device.type == "cpu" else self._pairs_on_device
+        pairs = draw(image, u, levels, size, inside, found)
         return {"pairs": pairs, "size": size}
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
@@ -308,11 +313,10 @@ class SaliencySwap(v2.Transform):
 
     # ---- regions and uniform numbers -> patch pairs --------------------------------------------------------------------
 
-    def _levels_of(self, image: Any) -> list[int] | None:
-        """Levels to swap on, fine to coarse; None where one is drawn for each image."""
-        if self.levels == "random":
+    def _chosen_levels(self, count: int | None) -> list[int] | None:
+        """Levels to swap on of `count`, fine to coarse; None where one is drawn for each image."""
+        if count is None or self.levels == "random":
             return None
-        count = self._finder.levels_of(image)
         if self.levels == "all":
             return list(range(count))
         for level in self.levels:
@@ -324,25 +328,37 @@ class SaliencySwap(v2.Transform):
         return chosen
 
     def _pairs_on_host(
-        self, image: Any, u: Tensor, levels: list[int] | None, size: tuple[int, int], inside: Inside | None
+        self,
+        image: Any,
+        u: Tensor,
+        levels: list[int] | None,
+        size: tuple[int, int],
+        inside: Inside | None = None,
+        found: npt.NDArray[np.bool_] | None = None,
     ) -> Tensor:
+        """`found` is what the finder would say of the whole batch."""
         numbers = u.tolist()
         hits = [i for i, row in enumerate(numbers) if row[0] < self.p]
         rows = [[[0] * 7] * (1 if levels is None else len(levels))] * len(numbers)
         if hits:
-            regions = self._finder(image, hits, None if inside is None else inside.cells)
-            masks = None if inside is None else inside.pixels.expand(len(numbers), -1, -1).numpy()
+            regions = self._finder(image, hits, inside and inside.cells) if found is None else found[hits]
+            masks = inside and inside.pixels.expand(len(numbers), -1, -1).numpy()
             for i, region in zip(hits, regions, strict=True):
                 mask = None if masks is None else masks[i]
                 rows[i] = first_pairs(region, numbers[i][1:], levels, size, self.scale, self.ratio, mask)
         return torch.from_numpy(np.array(rows, dtype=np.int64))  # a third of the time of torch.tensor
 
     def _pairs_on_device(
-        self, image: Any, u: Tensor, levels: list[int] | None, size: tuple[int, int], inside: Inside | None
+        self,
+        image: Any,
+        u: Tensor,
+        levels: list[int] | None,
+        size: tuple[int, int],
+        inside: Inside | None = None,
+        found: Any = None,
     ) -> Tensor:
-        cells, pixels = (None, None) if inside is None else (inside.cells, inside.pixels)
-        regions = torch.as_tensor(self._finder(image, None, cells))
-        pairs = draw_pairs(regions, u[:, 1:], levels, size, self.scale, self.ratio, pixels)
+        regions = torch.as_tensor(self._finder(image, None, inside and inside.cells) if found is None else found)
+        pairs = draw_pairs(regions, u[:, 1:], levels, size, self.scale, self.ratio, inside and inside.pixels)
         return pairs * (u[:, 0] < self.p)[:, None, None]
 
 

@@ -179,7 +179,7 @@ def test_host_and_device_draws_are_the_same_function():
         batch = torch.stack([scene(50, 37, seed=i) for i in range(16)])
         count = 1 if levels == "random" else 2
         u = torch.rand(16, 2 + count * 50, generator=torch.Generator().manual_seed(9))
-        arguments = batch, u, transform._levels_of(batch), (50, 37), None
+        arguments = batch, u, transform._chosen_levels(2), (50, 37)
         assert torch.equal(transform._pairs_on_host(*arguments), transform._pairs_on_device(*arguments)), levels
 
 

@@ -88,10 +88,6 @@ class RegionFinder:
             return self._looked_up(list(pil_order(seen)), inside)
         return self._looked_up([pil_array(cast(PIL.Image.Image, image))], inside)
 
-    def levels_of(self, image: Any) -> int:
-        """L. Of a source that was not called yet the regions of these images say it."""
-        return self.num_levels or int(self(image).shape[1])
-
     def compute(self, images: Tensor, inside: Tensor | None = None) -> Tensor:
         """The regions of images uint8 [N, 3, H, W] on any device; nothing is looked up.
 
