@@ -18,6 +18,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from ._arrays import widened
+
 CANDIDATES = 8
 NUMBERS = 2 + CANDIDATES * 6  # uniform numbers per pair: area, aspect, and (cell, y, x) twice per candidate
 HEAD = 2  # uniform numbers before them: p, level
@@ -196,7 +198,8 @@ def levels_by_spread(u: Tensor, count: int, spread: Tensor) -> Tensor:
 
 
 def _drawn(u: Tensor, count: int) -> Tensor:
-    return (u[:, 1].double() * count).long().clamp(max=count - 1)
+    scaled: Tensor = widened(u[:, 1]) * count
+    return scaled.long().clamp(max=count - 1)
 
 
 def all_pairs(
@@ -231,7 +234,7 @@ def all_pairs(
     if image_size[0] * image_size[1] < 2:
         raise ValueError(f"`image` must have room for two disjoint patches, got (H, W) = {image_size}")
     n, count, grid, _ = regions.shape
-    u = u.double()
+    u = widened(u)
     images = torch.arange(n, device=u.device)
     drawn = _drawn(u, count)
     if isinstance(levels, Tensor):
