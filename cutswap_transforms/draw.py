@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from ._arguments import check_tensor, checked_int, checked_range, checked_size, scalar
+from ._arrays import widened
 
 CANDIDATES = 8
 NUMBERS = 2 + CANDIDATES * 6  # uniform numbers per pair: area, aspect, and (cell, y, x) twice per candidate
@@ -198,7 +199,8 @@ def levels_by_spread(u: Tensor, count: int, spread: Tensor) -> Tensor:
 
 
 def _drawn(u: Tensor, count: int) -> Tensor:
-    return (u[:, 1].double() * count).long().clamp(max=count - 1)
+    scaled: Tensor = widened(u[:, 1]) * count
+    return scaled.long().clamp(max=count - 1)
 
 
 def all_pairs(
@@ -233,7 +235,7 @@ def all_pairs(
     """
     image_size, scale, ratio = _checked_draw(regions, u, image_size, scale, ratio)
     n, count, grid, _ = regions.shape
-    u = u.double()
+    u = widened(u)
     images = torch.arange(n, device=u.device)
     chosen = _chosen(levels, _drawn(u, count), count)
     if not 0 < len(chosen) <= (u.shape[1] - HEAD) // NUMBERS:

@@ -14,9 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .._arguments import check_tensor, checked_int
+from .._arrays import as_dtype, widened
 from ..saliency.maps import squashed
+from ..saliency.modes import without_autocast
 from .clustering import label_cells, resolve_clustering, top_cluster
-from .kmeans import as_dtype
 
 
 class Guidance(NamedTuple):
@@ -40,6 +41,7 @@ def make_cells(maps: list[Tensor], images: Tensor, grid: int) -> Cells:
     host = images.device.type == "cpu"
     xp: Any = np if host else torch
     maps = [m.detach() if m.dtype in (torch.float32, torch.float64) else m.detach().float() for m in maps]
+    maps = maps if host else [m * 0.5 for m in maps]  # so that no span is beyond float32
     rows, low, high = _extremes(xp, maps)
     holes = None
     if not host or not (np.isfinite(low) & np.isfinite(high)).all():
@@ -47,12 +49,12 @@ def make_cells(maps: list[Tensor], images: Tensor, grid: int) -> Cells:
         rows, low, high = _extremes(xp, maps)
     two_valued = [((row == low[:, i, None]) | (row == high[:, i, None])).all(1) for i, row in enumerate(rows)]
     saliency = xp.stack([_array(host, _resized(m, grid)) for m in maps], 1)  # [N, L, P]
-    saliency = as_dtype(saliency, "float64")  # a span may be beyond float32
+    saliency = widened(saliency)  # a span may be beyond float32
     flat = ~(low < high)  # asked of the map itself: resampling gives a flat map a span of rounding errors
     mask = xp.stack(two_valued, 1)
     covered = mask[..., None]
     if not host or mask.any():  # rare on the host, and not asked on a device
-        covered = _covered(xp, saliency, as_dtype(low, "float64")[..., None], as_dtype(high, "float64")[..., None])
+        covered = _covered(xp, saliency, widened(low)[..., None], widened(high)[..., None])
     least = xp.amin(saliency, -1)[..., None]
     span = xp.amax(saliency, -1)[..., None] - least
     saliency = (saliency - least) / xp.where((span > 0) & ~flat[..., None], span, float("inf"))
@@ -136,9 +138,10 @@ def salient_regions(maps: list[Tensor], images: Tensor, clustering: Any, grid: i
 
 def guide(maps: list[Tensor], images: Tensor, clustering: Any, grid: int) -> Guidance:
     """`salient_regions`, and how evenly the saliency is spread; tensors."""
-    cells = make_cells(maps, images, grid)
-    regions = pick_regions(cells, *cluster_cells(cells, clustering))
-    found = (regions.reshape(*regions.shape[:2], grid, grid), spread_of(cells))
+    with without_autocast(images.device.type):  # products in half precision move points to other clusters
+        cells = make_cells(maps, images, grid)
+        regions = pick_regions(cells, *cluster_cells(cells, clustering))
+        found = (regions.reshape(*regions.shape[:2], grid, grid), spread_of(cells))
     return Guidance(*(x if isinstance(x, Tensor) else torch.from_numpy(x) for x in found))
 
 
@@ -149,7 +152,7 @@ def spread_of(cells: Cells) -> Any:
     high for a surface; 255 where no map says anything. Cells that are not finite count as not salient.
     """
     xp: Any = torch if isinstance(cells.points, Tensor) else np
-    m = as_dtype(xp.nan_to_num(cells.points[..., 0]), "float64").mean(1)  # [N, P]
+    m = widened(xp.nan_to_num(cells.points[..., 0])).mean(1)  # [N, P]
     squares = (m**2).sum(1) * m.shape[1]
     spread = xp.where(squares > 0, m.sum(1) ** 2 / xp.where(squares > 0, squares, 1.0), 1.0)
     return as_dtype(xp.round(spread * 255), "uint8")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
 from typing import Any, Protocol
 
@@ -21,7 +20,7 @@ from .._images import check_sample, eight_bits, net_input
 from . import tiny
 from .checks import check_not_vmapped
 from .maps import normalize_maps, squashed
-from .modes import real_tensors
+from .modes import real_tensors, without_autocast
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -37,10 +36,6 @@ class Net(Protocol):
     def digest(self) -> str: ...
     def maps(self, x: Tensor) -> list[Tensor]:
         """Normalised float32 images [N, 3, s, s] in channels_last -> L raw maps [N, h_l, w_l], float32."""
-
-
-def _without_autocast(device: str) -> AbstractContextManager[Any]:
-    return torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext()
 
 
 def _plain_tensor(leaf: Any) -> bool:
@@ -153,7 +148,7 @@ class LayerCAMExtractor(v2.Transform):
             raise ValueError(f"`images` must have shape [N, 3, H, W], got {list(images.shape)}")
         if len(images) == 0:
             return [m[:0] for m in self.native_maps(images.new_zeros(1, *images.shape[1:]))]
-        with torch.no_grad(), _without_autocast(images.device.type):
+        with torch.no_grad(), without_autocast(images.device.type):
             return self._net.maps(self._prepared(net_input(images)))
 
     def check_inputs(self, flat_inputs: list[Any]) -> None:

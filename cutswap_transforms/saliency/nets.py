@@ -58,16 +58,43 @@ def build_net(
     return net, size
 
 
-def _traced_module(model: nn.Module, *arguments: Any) -> TracedCAM:
-    model = getattr(model, "_orig_mod", model)  # of torch.compile
-    name = type(model).__name__
+def _traced_module(model: nn.Module, layers: Any, *arguments: Any) -> TracedCAM:
+    name = type(_unwrapped(model)).__name__
     _check_module(model, name)
     with autograd_allowed():
-        net = _traced(_private_copy(model, name), name, *arguments)
+        net = _traced(_private_copy(model, name), name, _plain_names(model, layers), *arguments)
     # Modules of one class and equal weights may still compute different things.
     program = net.program
+    if program is not None and net.one_by_one:
+        program += b"one by one"  # unlike entries of caches that were made when such batches ran at once
     net.digest = "" if program is None else hashlib.sha256(net.digest.encode() + program).hexdigest()
     return net
+
+
+def _hop(module: nn.Module) -> str:
+    """The name under which a wrapper holds its net; "" for what is no wrapper."""
+    if "_orig_mod" in module._modules:  # of torch.compile
+        return "_orig_mod"
+    return "module" if isinstance(module, (nn.DataParallel, nn.parallel.DistributedDataParallel)) else ""
+
+
+def _unwrapped(module: nn.Module) -> nn.Module:
+    while hop := _hop(module):
+        module = module.get_submodule(hop)
+    return module
+
+
+def _plain_names(model: nn.Module, layers: Any) -> Any:
+    """Layers as they are called without the wrappers around them. What is no name of a module stays as it is."""
+    names = [layers] if isinstance(layers, str) else layers
+    known = dict(model.named_modules(remove_duplicate=False))
+    hops = {f"{name}.{hop}".lstrip(".") for name, m in known.items() if (hop := _hop(m))}
+
+    def plain(name: str) -> str:
+        parts = name.split(".")
+        return ".".join(part for i, part in enumerate(parts, 1) if ".".join(parts[:i]) not in hops)
+
+    return [plain(n) if n in known else n for n in names] if isinstance(names, (list, tuple)) else layers
 
 
 def _traced_by_name(model: str, weights: Any, *arguments: Any) -> TracedCAM:
@@ -99,12 +126,33 @@ def _probe(module: nn.Module, name: str, x: Tensor) -> tuple[list[Call], Tensor]
     wanted = "`model` must map images [N, 3, s, s] to logits [N, classes]"
     try:
         calls, logits = record_calls(module, x)
+    except NotImplementedError as error:
+        raise ValueError(f"{wanted}; {name} failed ({_shortened(error)}); {_within(module)}") from error
     except Exception as error:
-        raise ValueError(f"{wanted}; {name} failed at s = {x.shape[2]}, which `input_size` sets: {error}") from error
+        cause = _hint(module) or _batch_hint(module, x)
+        raise ValueError(f"{wanted}; {name} failed at s = {x.shape[2]}, which `input_size` sets: {error}{cause}") from error
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != 1:
         got = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        raise ValueError(f"{wanted}; for {list(x.shape)} {name} returned {got}")
+        raise ValueError(f"{wanted}; for {list(x.shape)} {name} returned {got}{_hint(module)}")
     return calls, logits
+
+
+def _batch_hint(module: nn.Module, x: Tensor) -> str:
+    try:
+        module(x.expand(2, -1, -1, -1))
+    except Exception:
+        return ""
+    return "; two images it takes, but a net that needs others beside an image has no maps of it alone"
+
+
+def _within(module: nn.Module) -> str:
+    children = ", ".join(repr(name) for name, _ in module.named_children()) or "none"
+    return f"pass the net within it (it holds {children})"
+
+
+def _hint(module: nn.Module) -> str:
+    lightning = any(c.__name__ == "LightningModule" for c in type(module).__mro__)
+    return f"; the forward of a LightningModule may take and return other things: {_within(module)}" if lightning else ""
 
 
 def _folded(module: nn.Module, layers: Sequence[str], x: Tensor, logits: Tensor) -> nn.Module:
@@ -133,8 +181,12 @@ def _check_module(model: nn.Module, name: str) -> None:
 
 
 def _private_copy(model: nn.Module, name: str) -> nn.Module:
+    bare: dict[int, Any] = {}  # copies by the id of what they are made from: a wrapper's copy is that of its net
     try:
-        module = copy.deepcopy(model)
+        for m in reversed(list(model.modules())):  # wrappers within wrapped nets first
+            if _hop(m):
+                bare[id(m)] = copy.deepcopy(_unwrapped(m), bare)
+        module = copy.deepcopy(model, bare)
     except Exception as error:
         raise TypeError(
             f"`model` must be a module that copy.deepcopy can copy, {name} is not ({_shortened(error)}); pass it before its "

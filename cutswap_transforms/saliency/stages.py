@@ -19,7 +19,7 @@ class Call:
 
     name: str
     output: Tensor
-    version: int  # the output's version counter when it was returned: in-place changes raise it
+    version: int  # the output's version counter when it was returned: in-place changes raise it; see `_version`
     input_side: int
     side: int
     is_block: bool  # has modules within
@@ -27,7 +27,7 @@ class Call:
 
     @property
     def overwritten(self) -> bool:
-        return self.output._version != self.version
+        return _version(self.output) != self.version
 
 
 @contextmanager
@@ -53,11 +53,38 @@ def record_calls(module: nn.Module, x: Tensor) -> tuple[list[Call], Any]:
         if isinstance(out, Tensor):
             given = next((a for a in args if isinstance(a, Tensor)), None)
             block, layer = bool(list(mod.children())), bool(list(mod.parameters(recurse=False)))
-            calls.append(Call(name, out, out._version, _side(given), _side(out), block, layer))
+            calls.append(Call(name, out, _version(out), _side(given), _side(out), block, layer))
 
     with forward_hooks(module, record), torch.no_grad():
         output = module(x)
     return calls, output
+
+
+def why_cut(module: nn.Module, x: Tensor, layers: Sequence[str]) -> str:
+    """What keeps gradients from passing on to the layers, as the end of a message; "" where these lie aside."""
+    modes: dict[str, str] = {}
+
+    def look(name: str, *_: Any) -> None:
+        if torch.is_inference_mode_enabled():
+            modes[name] = "torch.inference_mode()"
+        elif not torch.is_grad_enabled():
+            modes[name] = "torch.no_grad() or set_grad_enabled(False)"
+
+    try:
+        with forward_hooks(module, look):
+            logits = module(x.detach().requires_grad_().clone())
+    except RuntimeError as error:
+        return str(error)
+    through = logits.requires_grad
+    mode = next((mode for name, mode in modes.items() if name in layers or not through), None)
+    if mode:
+        return f"its forward runs under {mode}; take that out of the class and put it around the calls"
+    cut = "it cuts them off by detach(), by .data or by an operation that has no gradient"
+    return "" if through else f"{cut}; pass a net without that"
+
+
+def _version(x: Tensor) -> int:
+    return 0 if x.is_inference() else x._version  # inference tensors have none
 
 
 def _side(x: Tensor | None) -> int:

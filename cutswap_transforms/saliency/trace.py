@@ -6,7 +6,8 @@ Requirements, in the order in which they shaped this file:
   runs at construction only, under `make_fx`, which writes down the operators of both passes.
 - One trace serves every batch size: that size is a symbol. A trace with real sizes is silently wrong for another batch.
 - Parameters need no gradient, and nothing below the first level does: the first level's output becomes a leaf.
-- The graph has to be pickled for spawned workers. Those for accelerators are left out and made again on first use.
+- A pickle for spawned workers holds the CPU's graph and not the module, whose class a notebook keeps to itself. Graphs for
+  accelerators are left out: they are traced again on first use, or where there is no module moved from the CPU's.
 """
 
 from __future__ import annotations
@@ -23,11 +24,12 @@ import torch
 from torch import Tensor, nn
 
 from .maps import layer_cam
-from .modes import CPU, autograd_allowed
-from .stages import forward_hooks
+from .modes import CPU, ExactNorms, autograd_allowed
+from .stages import forward_hooks, why_cut
 
 # Of a map's norm. Rounding that opens a ReLU makes up to 0.002 in float32 and 0.06 in bf16, a wrong kernel 0.7 and more.
 MISMATCH = {torch.float32: 0.01, torch.bfloat16: 0.1}
+MIXED = 1e-4  # of a map's norm: other neighbours in a batch of one size change nothing, not even rounding
 Maps = Callable[[Tensor], list[Tensor]]
 
 
@@ -57,11 +59,12 @@ def cam_function(module: nn.Module, cam: CamArguments) -> Maps:
             taps[name] = out if out.requires_grad else out.detach().requires_grad_()
             return taps[name].clone() if clone else taps[name]
 
-        with forward_hooks(module, tap, layers):
-            logits = module(x.to(dtype))
-        best = logits.argmax(1, keepdim=True)
-        index = best if target is None else torch.full_like(best, target)
-        gradients = torch.autograd.grad(logits.gather(1, index).sum(), [taps[name] for name in layers])
+        with ExactNorms():  # type: ignore[no-untyped-call]
+            with forward_hooks(module, tap, layers):
+                logits = module(x.to(dtype))
+            best = logits.argmax(1, keepdim=True)
+            index = best if target is None else torch.full_like(best, target)
+            gradients = torch.autograd.grad(logits.gather(1, index).sum(), [taps[name] for name in layers])
         return [layer_cam(taps[n].float(), g.float()) for n, g in zip(layers, gradients, strict=True)]
 
     return maps
@@ -73,6 +76,10 @@ class TracedCAM:
     A graph is traced for each device on first use, the one for the CPU at once. It runs in channels_last, which is the
     faster layout, if its maps are those of autograd in the usual one: kernels are wrong in one layout now and then. Where
     a module cannot be traced, its maps are computed by autograd, and a warning says so. Copies are the object itself.
+
+    Attributes:
+        one_by_one: maps depend on the other images of a batch (batch norm with the statistics of the batch), so each image
+            is a batch of its own.
     """
 
     def __init__(self, module: nn.Module, cam: CamArguments, size: int, name: str, digest: str) -> None:
@@ -83,10 +90,16 @@ class TracedCAM:
         self._lock = _own_lock(self)
         with autograd_allowed():
             self._graphs[CPU] = self._on_cpu()
+            self.one_by_one = self._mixes()
+            if self.one_by_one:
+                self._check_alone()
 
     def maps(self, x: Tensor) -> list[Tensor]:
         graph = self._graphs.get(x.device) or self._graph(x.device)
-        return graph(x.contiguous(memory_format=self._layout))
+        x = x.contiguous(memory_format=self._layout)
+        if self.one_by_one and len(x) > 1:
+            return [torch.cat(level) for level in zip(*map(graph, x[:, None]), strict=True)]
+        return graph(x)
 
     @property
     def _layout(self) -> torch.memory_format:
@@ -106,7 +119,9 @@ class TracedCAM:
 
     def _graph(self, device: torch.device) -> Maps:
         with self._lock, autograd_allowed(device):
-            if device not in self._graphs:
+            if device not in self._graphs and self._module is None:
+                self._graphs[device] = _moved(cast(torch.fx.GraphModule, self._graphs[CPU]), device)
+            elif device not in self._graphs:
                 module = self._module if device == CPU else copy.deepcopy(self._module).to(device)
                 maps, x = cam_function(module, self._cam), example(2, self._size).to(device, memory_format=self._layout)
                 self._graphs[device] = self._or_autograd(maps, lambda: trace(maps, x))
@@ -137,8 +152,7 @@ class TracedCAM:
         x = x.contiguous(memory_format=layout)
         graph = trace(maps, x)
         for images in (x[1:], x):
-            pairs = zip(graph(images), expected(images), strict=True)
-            if not all(_alike(got[-1], want[-1], MISMATCH[self._cam.dtype]) for got, want in pairs):
+            if not _alike(graph(images), expected(images), MISMATCH[self._cam.dtype]):
                 raise RuntimeError("its trace gives other maps than autograd does")
         return graph
 
@@ -146,9 +160,33 @@ class TracedCAM:
         try:
             return [m.detach() for m in maps(x)]
         except RuntimeError as error:
+            cause = why_cut(self._module, x.to(self._cam.dtype), self.layers)
+            if cause:
+                wanted = "`model` must let gradients pass from its layers to the logits"
+                raise ValueError(f"{wanted}, {self._name} does not: {cause}") from error
             raise ValueError(
                 f"`layers` must lie on the way to the logits, got {self.layers} of {self._name}: {error}"
             ) from error
+
+    def _mixes(self) -> bool:
+        maps, x = cam_function(self._module, self._cam), example(2, self._size)
+        try:
+            together, beside = maps(x), maps(torch.cat((-3 * x[:1], x[1:])))
+        except Exception:  # it takes one image alone
+            return True
+        if not _alike(together, beside, MIXED):
+            return True
+        if self._cam.dtype == torch.bfloat16:  # scores have ties, which another batch size breaks in another way
+            maps = cam_function(self._module, self._cam._replace(target=0))
+            together = maps(x)
+        return not _alike(together, maps(x[1:]), MISMATCH[self._cam.dtype])
+
+    def _check_alone(self) -> None:
+        if not any(m.any() for m in self.maps(example(1, self._size))):
+            raise ValueError(
+                f"`model` must have maps of a single image, those of {self._name} depend on the other images of its batch and "
+                "are zero without them; take batch norms with running statistics, and nothing that compares images"
+            )
 
     def _warn(self, error: Exception) -> None:
         reason = (str(error).strip() or "no reason given").splitlines()[0]
@@ -163,7 +201,7 @@ class TracedCAM:
 
     def __getstate__(self) -> dict[str, Any]:
         graphs = {d: g for d, g in self._graphs.items() if d == CPU and not isinstance(g, _Serial)}
-        return {**self.__dict__, "_lock": None, "_graphs": graphs}
+        return {**self.__dict__, "_lock": None, "_graphs": graphs, "_module": None if graphs else self._module}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, _lock=_own_lock(self))
@@ -211,6 +249,7 @@ def trace(maps: Maps, x: Tensor) -> Maps:
     from torch._subclasses.fake_tensor import FakeTensorMode
     from torch.fx.experimental.proxy_tensor import make_fx
     from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
+    from torch.nn.attention import SDPBackend, sdpa_kernel
 
     # The graph would keep annotations, as strings, which torch 2.11 cannot pickle.
     def bare_maps(images):  # type: ignore[no-untyped-def]
@@ -222,7 +261,9 @@ def trace(maps: Maps, x: Tensor) -> Maps:
     mode = FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True)
     fake = mode.from_tensor(x, static_shapes=False, symbolic_context=sizes)
     rewritten = {torch.ops.aten.constant_pad_nd.default: _padded}
-    graph = make_fx(bare_maps, tracing_mode="fake", decomposition_table=rewritten, _allow_non_fake_inputs=True)(fake)
+    make = make_fx(bare_maps, tracing_mode="fake", decomposition_table=rewritten, _allow_non_fake_inputs=True)
+    with sdpa_kernel(SDPBackend.MATH):  # its other kernels are of one device each
+        graph = make(fake)
     output: Any = graph.graph.output_node().args[0]
     if any(isinstance(n.meta["val"].shape[0], int) for n in output) or _branches(mode.shape_env):
         raise RuntimeError("its operators depend on the batch size")
@@ -233,9 +274,20 @@ def trace(maps: Maps, x: Tensor) -> Maps:
     return cast(Maps, graph)
 
 
-def _alike(got: Tensor, want: Tensor, tolerance: float) -> bool:
-    got, want = got.nan_to_num(), want.nan_to_num()
-    return bool((got - want).norm() <= tolerance * want.norm())
+def _alike(got: Sequence[Tensor], want: Sequence[Tensor], tolerance: float) -> bool:
+    """Whether the maps of the last image of two batches agree at every level."""
+    pairs = [(g[-1].nan_to_num(), w[-1].nan_to_num()) for g, w in zip(got, want, strict=True)]
+    return all(bool((g - w).norm() <= tolerance * w.norm()) for g, w in pairs)
+
+
+def _moved(graph: torch.fx.GraphModule, device: torch.device) -> Maps:
+    """A copy of a graph on another device, with all that its operators make there."""
+    moved = copy.deepcopy(graph).to(device)
+    for node in moved.graph.nodes:
+        if "device" in node.kwargs:
+            node.update_kwarg("device", device)
+    moved.recompile()
+    return cast(Maps, moved)
 
 
 def _padded(x: Tensor, pad: Sequence[int], value: float = 0.0) -> Tensor:
