@@ -20,7 +20,8 @@ FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 # Bicubic resizing overshoots [0, 1] by less than this. What lies beyond has another range.
 OVERSHOOT = 0.25
 
-_REFUSED: dict[str, str] = {
+Reasons = Mapping[str, str]  # by the kind that is refused
+_REFUSED = {
     "BoundingBoxes": "boxes do not follow swapped pixels; apply the transform to the image alone, before they are added",
     "KeyPoints": "key points do not follow swapped pixels; apply the transform to the image alone",
     "Video": "frames would share one pair; pass the frames as a batch of images, tv_tensors.Image(video)",
@@ -72,7 +73,7 @@ def image_leaves(flat_inputs: Sequence[Any]) -> list[Any]:
     return images
 
 
-def check_sample(flat_inputs: Sequence[Any]) -> None:
+def check_sample(flat_inputs: Sequence[Any], reasons: Reasons = _REFUSED) -> None:
     """Refuse a sample that cannot be transformed consistently: it must hold one pixel grid and at least one image.
 
     Raises:
@@ -80,7 +81,7 @@ def check_sample(flat_inputs: Sequence[Any]) -> None:
         ValueError: an image of wrong rank, images of different sizes, or a mask of another size than the image.
     """
     for leaf in flat_inputs:
-        _check_kind(leaf)
+        _check_kind(leaf, reasons)
     images = image_leaves(flat_inputs)
     for image in images:
         if isinstance(image, Tensor):
@@ -95,12 +96,12 @@ def check_sample(flat_inputs: Sequence[Any]) -> None:
             _check_mask(leaf, images[0])
 
 
-def refusal(kind: str) -> TypeError:
+def refusal(kind: str, reasons: Reasons = _REFUSED) -> TypeError:
     """Why boxes, key points or a video are refused, as the adapters say it too."""
-    return TypeError(f"`sample` must not hold {kind}: {_REFUSED[kind]}")
+    return TypeError(f"`sample` must not hold {kind}: {reasons[kind]}")
 
 
-def _check_kind(leaf: Any) -> None:
+def _check_kind(leaf: Any, reasons: Reasons) -> None:
     if isinstance(leaf, np.ndarray) and leaf.ndim >= 2:
         raise TypeError(
             f"`image` must be a PIL image or a tensor, got numpy.ndarray of shape {leaf.shape}; "
@@ -109,8 +110,8 @@ def _check_kind(leaf: Any) -> None:
     name = type(leaf).__name__
     if isinstance(leaf, Mapping) and any(is_image(x) or isinstance(x, tv_tensors.TVTensor) for x in leaf.values()):
         raise TypeError(f"`sample` must hold its images in a dict, a list or a tuple, got {name}; pass dict(sample)")
-    if name in _REFUSED and isinstance(leaf, tv_tensors.TVTensor):
-        raise refusal(name)
+    if name in reasons and isinstance(leaf, tv_tensors.TVTensor):
+        raise refusal(name, reasons)
 
 
 def _check_tensor(image: Tensor, sample: Sequence[Any]) -> None:

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from ._arguments import check_tensor, checked_int, checked_range, checked_size, scalar
+from ._arrays import widened
 
 CANDIDATES = 8
 NUMBERS = 2 + CANDIDATES * 6  # uniform numbers per pair: area, aspect, and (cell, y, x) twice per candidate
@@ -222,7 +223,8 @@ def _next_inside(inside: npt.NDArray[np.bool_], y: int, x: int) -> tuple[int, in
 
 
 def _drawn(u: Tensor, count: int) -> Tensor:
-    return (u[:, 0].double() * count).long().clamp(max=count - 1)
+    scaled: Tensor = widened(u[:, 0]) * count
+    return scaled.long().clamp(max=count - 1)
 
 
 def draw_pairs(
@@ -264,7 +266,7 @@ def draw_pairs(
     """
     image_size, scale, ratio = _checked_draw(regions, u, image_size, scale, ratio)
     n, count, grid, _ = regions.shape
-    u = u.double()
+    u = widened(u)
     images = torch.arange(n, device=u.device)
     inside = None if roi is None else roi.expand(n, -1, -1)
     chosen = _chosen(levels, _drawn(u, count), count)

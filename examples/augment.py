@@ -144,14 +144,13 @@ def otsu_threshold(grey: Tensor) -> Tensor:
     grey: int64 [N, H, W] in [0, 255]. Of equal levels, as between two lone peaks, the middle one (Otsu, 1979).
     """
     flat = grey.flatten(1)
-    counts = torch.zeros(len(flat), 256, dtype=torch.float64, device=grey.device)
-    counts.scatter_add_(1, flat, torch.ones_like(flat, dtype=torch.float64))
-    share = counts / flat.shape[1]
+    counts = torch.zeros(len(flat), 256, dtype=torch.int64, device=grey.device).scatter_add_(1, flat, torch.ones_like(flat))
+    share = counts.cpu().double() / flat.shape[1]  # not every device has float64
     below = share.cumsum(1)
-    mass = (share * torch.arange(256, device=grey.device)).cumsum(1)
+    mass = (share * torch.arange(256)).cumsum(1)
     between = (mass[:, -1:] * below - mass) ** 2 / (below * (1 - below)).clamp(min=1e-12)
     best = (between >= between.amax(1, keepdim=True) * (1 - 1e-9)).double()
-    return ((best * torch.arange(256, device=grey.device)).sum(1) / best.sum(1)).long()
+    return ((best * torch.arange(256)).sum(1) / best.sum(1)).long().to(grey.device)
 
 
 # ---- batches and masks ------------------------------------------------------------------------------------------------

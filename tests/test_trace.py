@@ -22,6 +22,7 @@ from torch.nn.utils.parametrize import is_parametrized
 from cutswap_transforms import LayerCAMExtractor
 from cutswap_transforms.saliency.fold import fold_batch_norms
 from cutswap_transforms.saliency.stages import find_layers, record_calls
+from cutswap_transforms.saliency.trace import TracedCAM
 
 SIZE = 32
 
@@ -382,3 +383,119 @@ def reducing() -> nn.Module:
 )
 def test_levels_are_found(modules: tuple[nn.Module, ...], levels: tuple[str, ...]) -> None:
     assert layers_of(*modules) == levels
+
+
+# ---- nets that mix a batch --------------------------------------------------------------------------------------------
+
+
+class Mixing(Small):
+    """Does something to the maps between its levels, and to its logits."""
+
+    def __init__(self, between: Callable[[Tensor], Tensor] | None = None, at_end: Callable[[Tensor], Tensor] | None = None):
+        super().__init__()
+        self.relu, self.between, self.at_end = nn.ReLU(), between or nn.Identity(), at_end or nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.at_end(self.classify(self.second(self.relu(self.between(self.first(x)))).relu()))
+
+
+MIXING: dict[str, Callable[[], Small]] = {
+    "batch_norm": lambda: Mixing(nn.BatchNorm2d(6, track_running_stats=False)),
+    "batch_norm_function": lambda: Mixing(lambda x: nn.functional.batch_norm(x, None, None, training=True)),
+    "a_little_of_the_mean": lambda: Mixing(lambda x: x - 0.001 * x.mean(0, keepdim=True)),
+    "maximum": lambda: Mixing(lambda x: x / x.amax()),
+    "neighbour": lambda: Mixing(lambda x: x + x.roll(1, 0)),
+    "scale_of_the_logits": lambda: Mixing(at_end=lambda x: x / x.norm()),
+    "attention": lambda: Mixing(at_end=lambda x: (x @ x.T).softmax(1) @ x),
+    "size_of_the_batch": lambda: Mixing(at_end=lambda x: x / x.shape[0]),
+    "one_image": lambda: Mixing(at_end=lambda x: x.reshape(1, -1)[:, :5]),
+}
+NOT_MIXING = {"group_norm": lambda: Mixing(nn.GroupNorm(1, 6)), "softmax": lambda: Mixing(at_end=nn.Softmax(1)), "none": Small}
+
+
+@pytest.mark.parametrize(
+    ("precision", "kind"), [*(("fp32", kind) for kind in MIXING), ("bf16", "batch_norm"), ("bf16", "size_of_the_batch")]
+)
+def test_a_net_that_mixes_its_batch_runs_on_one_image_at_a_time(kind: str, precision: str) -> None:
+    cam, x = cam_of(MIXING[kind](), precision=precision), images(4)
+    x[1] *= 0.1
+    alone = [torch.cat(level) for level in zip(*map(cam.native_maps, x.split(1)), strict=True)]
+    assert all(torch.equal(a, b) and b.any() for a, b in zip(cam.native_maps(x), alone, strict=True))
+    assert [len(m) for m in pickle.loads(pickle.dumps(cam)).native_maps(x)] == [4, 4]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("make", NOT_MIXING.values(), ids=NOT_MIXING)
+def test_a_net_that_does_not_mix_its_batch_runs_on_all_at_once(make: Callable[[], Small], precision: str) -> None:
+    net: Any = cam_of(make(), precision=precision)._net
+    assert not net.one_by_one
+
+
+def test_maps_of_single_images_are_not_cached_under_the_fingerprint_of_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = cam_of(MIXING["batch_norm"]()).fingerprint
+    monkeypatch.setattr(TracedCAM, "_mixes", lambda self: False)
+    before = cam_of(MIXING["batch_norm"]()).fingerprint
+    assert None not in (now, before) and now != before
+
+
+def test_a_net_without_maps_of_a_single_image_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"`model` must have maps of a single image, those of Mixing depend on the other"):
+        cam_of(Mixing(at_end=nn.Softmax(0)))
+    with pytest.raises(ValueError, match=r"more than 1 value per channel .*; two images it takes, but a net that needs others"):
+        cam_of(Mixing(at_end=nn.BatchNorm1d(5, track_running_stats=False)))
+
+
+# ---- norms of large means ---------------------------------------------------------------------------------------------
+
+
+class OverChannels(nn.LayerNorm):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+class ByHand(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        variance, mean = torch.var_mean(x, (2, 3), keepdim=True)
+        return (x - mean) / (variance + 1e-5).sqrt()
+
+
+class ChannelsLast(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.contiguous(memory_format=torch.channels_last)
+
+
+class Rows(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.stack([row * 2 for row in x])
+
+
+NORMS: dict[str, Callable[[], nn.Module]] = {
+    "group": lambda: nn.GroupNorm(3, 6),
+    "group_of_all": lambda: nn.GroupNorm(1, 6),
+    "group_in_channels_last": lambda: nn.Sequential(ChannelsLast(), nn.GroupNorm(3, 6)),
+    "batch_in_channels_last": lambda: nn.Sequential(ChannelsLast(), nn.BatchNorm2d(6, track_running_stats=False)),
+    "instance": lambda: nn.InstanceNorm2d(6, affine=True),
+    "layer_over_channels": lambda: OverChannels(6),
+    "group_behind_layer": lambda: nn.Sequential(OverChannels(6), nn.GroupNorm(3, 6)),
+    "batch": lambda: nn.BatchNorm2d(6, track_running_stats=False),
+    "response": lambda: nn.LocalResponseNorm(3),
+    "by_hand": ByHand,
+}
+
+
+@pytest.mark.parametrize("by_autograd", [False, True], ids=["traced", "autograd"])
+@pytest.mark.parametrize("norm", NORMS.values(), ids=NORMS)
+def test_norms_of_maps_whose_mean_is_large_beside_their_spread(norm: Callable[[], nn.Module], by_autograd: bool) -> None:
+    """Photographs of low contrast, behind a large bias."""
+    model = Mixing(norm(), Rows() if by_autograd else nn.Identity())
+    nn.init.constant_(model.first.bias, 10.0)
+    with pytest.warns(UserWarning, match="cannot be traced") if by_autograd else contextlib.nullcontext():
+        cam = cam_of(model)
+    for image in (images(3) * 0.1 + 0.4).split(1):
+        net = copy.deepcopy(model).double().eval()
+        a = net.first(image.double()).requires_grad_()
+        b = net.second(net.between(a).relu())
+        gradients = torch.autograd.grad(net.at_end(net.classify(b.relu())).amax(1).sum(), (a, b))
+        for got, g, t in zip(cam.native_maps(image), gradients, (a, b), strict=True):
+            want = (g.relu() * t).sum(1).relu().detach()
+            assert (got - want).norm() < 1e-3 * want.norm()

@@ -14,10 +14,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .._arguments import check_tensor, checked_int
+from .._arrays import as_dtype, widened
 from ..saliency.maps import squashed
+from ..saliency.modes import without_autocast
 from .choose import checked_region, salient_points
 from .clustering import label_cells, resolve_clustering
-from .kmeans import as_dtype
 from .roi import cells_inside
 
 
@@ -41,6 +42,7 @@ def make_cells(maps: list[Tensor], images: Tensor, grid: int, inside: Tensor | N
     host = images.device.type == "cpu"
     xp: Any = np if host else torch
     maps = [m.detach() if m.dtype in (torch.float32, torch.float64) else m.detach().float() for m in maps]
+    maps = maps if host else [m * 0.5 for m in maps]  # so that no span is beyond float32
     rows, low, high = _extremes(xp, maps)
     holes = None
     if not host or not (np.isfinite(low) & np.isfinite(high)).all():
@@ -48,14 +50,14 @@ def make_cells(maps: list[Tensor], images: Tensor, grid: int, inside: Tensor | N
         rows, low, high = _extremes(xp, maps)
     two_valued = [((row == low[:, i, None]) | (row == high[:, i, None])).all(1) for i, row in enumerate(rows)]
     saliency = xp.stack([_array(host, _resized(m, grid)) for m in maps], 1)  # [N, L, P]
-    saliency = as_dtype(saliency, "float64")  # a span may be beyond float32
+    saliency = widened(saliency)  # a span may be beyond float32
     flat = ~(low < high)  # asked of the map itself: resampling gives a flat map a span of rounding errors
     mask = xp.stack(two_valued, 1)
     within = None if inside is None else _array(host, inside)[:, None]  # [N, 1, P]
     lowest, highest = (saliency if within is None else xp.where(within, saliency, far) for far in (float("inf"), -float("inf")))
     covered = mask[..., None]
     if not host or mask.any():  # rare on the host, and not asked on a device
-        covered = _covered(xp, highest, as_dtype(low, "float64")[..., None], as_dtype(high, "float64")[..., None])
+        covered = _covered(xp, highest, widened(low)[..., None], widened(high)[..., None])
     least = xp.amin(lowest, -1)[..., None]
     span = xp.amax(highest, -1)[..., None] - least
     saliency = (saliency - least) / xp.where((span > 0) & ~flat[..., None], span, float("inf"))
@@ -156,8 +158,9 @@ def find_regions(
     maps: list[Tensor], images: Tensor, clustering: Any, grid: int, region: str, inside: Tensor | None = None
 ) -> Tensor:
     """`salient_regions`, unchecked; `inside` as in `make_cells`."""
-    cells = make_cells(maps, images, grid, inside)
-    found = pick_regions(cells, *cluster_cells(cells, clustering), region)
+    with without_autocast(images.device.type):  # products in half precision move points to other clusters
+        cells = make_cells(maps, images, grid, inside)
+        found = pick_regions(cells, *cluster_cells(cells, clustering), region)
     found = found.reshape(*found.shape[:2], grid, grid)
     return found if isinstance(found, Tensor) else torch.from_numpy(found)
 

@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .kmeans import FAR, as_dtype
+from .._arrays import widened
 
+EMPTY = -1e30  # the mean of a cluster without points: below any other, finite, and a number in float32 too
 REGIONS = ("salient", "top")
 
 
@@ -35,16 +36,16 @@ def salient_points(saliency: Any, labels: Any, k: int, region: str) -> Any:
     means = cluster_means(xp, saliency, labels, k)
     if region == "top":
         return (labels == means.argmax(-1)[..., None]) & (labels >= 0)
-    lowest = xp.amin(xp.where(means == -FAR, FAR, means), -1)
+    lowest = xp.amin(xp.where(means == EMPTY, -EMPTY, means), -1)
     chosen = means >= ((xp.amax(means, -1) + lowest) * 0.5)[..., None]  # [..., k]
     index = labels.clip(0)
     return (np.take_along_axis(chosen, index, -1) if xp is np else chosen.gather(-1, index)) & (labels >= 0)
 
 
 def cluster_means(xp: Any, saliency: Any, labels: Any, k: int) -> Any:
-    """Mean saliency float64 [..., k] of the clusters, -FAR where one is empty; labels int64 [..., P] below k, -1 is noise."""
+    """Mean saliency [..., k] of the clusters, EMPTY where one has no point; labels int64 [..., P] below k, -1 is noise."""
     numbers = np.arange(k) if xp is np else torch.arange(k, device=labels.device)
     member = labels[..., None, :] == numbers[:, None]  # [..., k, P]
     columns = xp.stack((xp.where(labels >= 0, saliency, 0.0), xp.ones_like(saliency)), -1)  # one product: sums and sizes
-    sums = as_dtype(member, "float64") @ as_dtype(columns, "float64")  # [..., k, 2]
-    return xp.where(sums[..., 1] > 0, sums[..., 0] / sums[..., 1].clip(1), -FAR)
+    sums = widened(member) @ widened(columns)  # [..., k, 2]
+    return xp.where(sums[..., 1] > 0, sums[..., 0] / sums[..., 1].clip(1), EMPTY)

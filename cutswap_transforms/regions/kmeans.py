@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from .._arguments import checked_bool, checked_int, checked_number
+from .._arrays import as_dtype, widened
 
 FAR = 1e300  # beyond float32 squared, but no inf: some processors' matrix products warn of inf * 0 in lanes that nobody reads
 OVERSHOOT = 1e-3  # rounding and resampling leave [0, 1] by less; the start counts it as 0 or 1
@@ -94,7 +95,7 @@ class KMeans:
         xp: Any = torch if isinstance(points, Tensor) else np
         if 0 in points.shape:
             return as_dtype(points.sum(-1), "int64")
-        x = as_dtype(points if self.color else points[..., :1], "float64")
+        x = widened(points if self.color else points[..., :1])
         finite = xp.isfinite(x.sum(-1))
         x = xp.where(finite[..., None], x, 0.0)  # also a copy, which is changed below
         labels = as_dtype(x[..., 0] * self.n_clusters, "int64").clip(0, self.n_clusters - 1)  # equal parts of [0, 1]
@@ -104,7 +105,7 @@ class KMeans:
         return as_dtype(found, "int64")  # NumPy 1 has other default integers on some systems
 
     def _partition(self, xp: Any, x: Any, finite: Any, start: Any) -> Any:
-        """Labels int64 [M, P] of points float64 [M, P, D] from the starting ones; all have -1 where not finite."""
+        """Labels int64 [M, P] of points as `lloyd` takes them from the starting ones; all have -1 where not finite."""
         return lloyd(xp, x, start, self.n_clusters, self.n_iter)
 
 
@@ -129,11 +130,6 @@ def _check_saliency(values: Tensor) -> None:
         )
 
 
-def as_dtype(x: Any, kind: str) -> Any:
-    """An array of NumPy or torch with the dtype of that name."""
-    return x.to(getattr(torch, kind)) if isinstance(x, Tensor) else x.astype(kind, copy=False)
-
-
 def lloyd(xp: Any, x: Any, labels: Any, n_clusters: int, n_iter: int) -> Any:
     """`n_iter` rounds of (means of the clusters, nearest mean) from `labels`.
 
@@ -141,10 +137,11 @@ def lloyd(xp: Any, x: Any, labels: Any, n_clusters: int, n_iter: int) -> Any:
 
     Args:
         xp: numpy or torch, the library of the arrays.
-        x: float64 [M, P, D].
+        x: float64 [M, P, D], float32 on devices that may not have it.
         labels: int64 [M, P], -1 where a point belongs to no cluster, which stays so.
     """
     numbers = xp.arange(n_clusters) if xp is np else xp.arange(n_clusters, device=x.device)
+    far = min(FAR, float(xp.finfo(x.dtype).max))
     kept = (labels >= 0)[:, None, :]
     holes = xp is torch or not kept.all()
     member = labels[:, None, :] == numbers[:, None]  # [M, k, P]
@@ -152,11 +149,11 @@ def lloyd(xp: Any, x: Any, labels: Any, n_clusters: int, n_iter: int) -> Any:
     columns = xp.swapaxes(x, 1, 2)  # [M, D + 1, P]
     columns = np.ascontiguousarray(columns) if xp is np else columns
     for _ in range(n_iter):
-        sums = as_dtype(member, "float64") @ x  # [M, k, D + 1]
+        sums = widened(member) @ x  # [M, k, D + 1]
         sizes = sums[..., -1]
         lines = sums / -sizes.clip(1)[..., None]
         # Half the squared distance, less what is the same for all means: a linear function of the point.
-        lines[..., -1] = xp.where(sizes > 0, (lines[..., :-1] ** 2).sum(-1) * 0.5, FAR)
+        lines[..., -1] = xp.where(sizes > 0, (lines[..., :-1] ** 2).sum(-1) * 0.5, far)
         distance = lines @ columns  # [M, k, P]
         before, member = member, distance == xp.amin(distance, 1)[:, None]
         if holes:

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+REASON = 200  # characters of another library's message: load_state_dict lists every key
+
 
 def near(name: str, known: Iterable[str]) -> str:
     """The end of a message: the names nearest to an unknown one, or the first that exist.
@@ -53,3 +55,8 @@ def check_not_vmapped(leaves: Iterable[Any]) -> None:
     """Raises TypeError for a tensor of which `torch.vmap` shows one image at a time: its pixels cannot be read."""
     if any(isinstance(leaf, Tensor) and torch._C._functorch.is_batchedtensor(leaf) for leaf in leaves):
         raise TypeError("`image` must be a tensor outside of torch.vmap, got one inside; pass the batch [N, C, H, W] itself")
+
+
+def shortened(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return text if len(text) <= REASON else f"{text[:REASON]}..."

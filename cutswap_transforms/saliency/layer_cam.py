@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any, Protocol
 
@@ -21,11 +20,17 @@ from .._images import check_sample, eight_bits, net_input
 from . import tiny
 from .checks import check_not_vmapped
 from .maps import normalize_maps, squashed
-from .modes import real_tensors
+from .modes import real_tensors, without_autocast
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
-SCHEMA = "layercam-1"  # enters the fingerprint: raise it when the same arguments come to give other maps
+_ALONE = "the saliency maps take the place of the image that they belong to; apply the extractor to the image alone"
+REFUSED = {
+    "BoundingBoxes": _ALONE,
+    "KeyPoints": _ALONE,
+    "Video": "its frames are images of their own; pass them as a batch, tv_tensors.Image(video)",
+}
+SCHEMA = "layercam-2"  # enters the fingerprint: raise it when the same arguments come to give other maps
 
 
 class Net(Protocol):
@@ -35,12 +40,13 @@ class Net(Protocol):
     def layers(self) -> tuple[str, ...]: ...
     @property
     def digest(self) -> str: ...
-    def maps(self, x: Tensor) -> list[Tensor]:
-        """Normalised float32 images [N, 3, s, s] in channels_last -> L raw maps [N, h_l, w_l], float32."""
+    @property
+    def num_classes(self) -> int:
+        """Of the logits; 0 where a callable makes the scores."""
 
-
-def _without_autocast(device: str) -> AbstractContextManager[Any]:
-    return torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext()
+    def maps(self, x: Tensor, classes: Tensor | None = None) -> list[Tensor]:
+        """Normalised float32 images [N, 3, s, s] in channels_last -> L raw maps [N, h_l, w_l], float32; of the target, or of
+        the classes int64 [N]."""
 
 
 def _plain_tensor(leaf: Any) -> bool:
@@ -67,8 +73,11 @@ class LayerCAMExtractor(v2.Transform):
         weights: "DEFAULT", a torchvision weights enum or its name, the path of a state_dict (read once: copies carry what
             it held), or None for random weights (the same in every process). With your own module it stays "DEFAULT".
         layers: names of the modules whose outputs [N, K, h, w] are the levels. None: the last block of each
-            resolution stage, four at most, from fine to coarse.
-        target: class index; None takes the arg-max class of each image.
+            resolution stage, four at most, from fine to coarse; in a transformer of one resolution the blocks at four even
+            depths. Maps [N, K, h, w], [N, h, w, K] and tokens [N, T, K] are told apart by running the net at two sizes, or
+            by its patches; tokens before those of the patches are left out.
+        target: class index; None takes the arg-max class of each image; a callable makes the scores [N] of the model's output,
+            whatever it is (a dict, a tuple, embeddings, maps). It is traced at construction, with the model.
         input_size: images are squashed to (s, s) for the net, antialiased bilinear; at least 32. None: 128 for "tiny",
             the weights' crop size, else 224.
         mean_std: what the input is normalised with: "imagenet", ((mean, ...), (std, ...)) or None.
@@ -104,13 +113,14 @@ class LayerCAMExtractor(v2.Transform):
         *,
         weights: Any = "DEFAULT",
         layers: Sequence[str] | None = None,
-        target: int | None = None,
+        target: int | Callable[[Any], Tensor] | None = None,
         input_size: int | None = None,
         mean_std: Any = "imagenet",
         precision: str = "fp32",
     ) -> None:
         super().__init__()
-        target = target if target is None else checked_int("target", target, 0, kind="an int or None")
+        if target is not None and not callable(target):
+            target = checked_int("target", target, 0, kind="an int, a callable or None")
         input_size = input_size if input_size is None else checked_int("input_size", input_size, 32, kind="an int or None")
         if not isinstance(precision, str) or precision not in PRECISIONS:
             raise ValueError(f'`precision` must be "fp32" or "bf16", got {precision!r}')
@@ -119,9 +129,14 @@ class LayerCAMExtractor(v2.Transform):
         self.model = model if isinstance(model, str) else type(model).__name__
         self.weights = None if weights is None else str(weights)
         self.layers = self._net.layers
-        self.target = target
+        self.target: Any = target
+        self._by_callable = callable(target)
         self.mean_std = mean_std
         self.precision = precision
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A callable target is left behind: the traced net holds what it computes, and a notebook's cannot be pickled."""
+        return {**self.__dict__, "target": repr(self.target)} if self._by_callable else self.__dict__
 
     @property
     def fingerprint(self) -> str | None:
@@ -130,35 +145,52 @@ class LayerCAMExtractor(v2.Transform):
         None for a module of your own that cannot be traced: nothing identifies what it computes."""
         if not self._net.digest:
             return None
-        parts = (SCHEMA, self._net.digest, self.layers, self.target, self.input_size, self._mean_std, self.precision)
+        target = "callable" if self._by_callable else self.target  # what it computes is part of the net's digest
+        parts = (SCHEMA, self._net.digest, self.layers, target, self.input_size, self._mean_std, self.precision)
         return hashlib.sha256(repr(parts).encode()).hexdigest()
 
-    def native_maps(self, images: Tensor) -> list[Tensor]:
+    def native_maps(self, images: Tensor, target: Tensor | None = None) -> list[Tensor]:
         """Raw LayerCAM at the resolution of each level, for a batch in one pass.
 
         Args:
             images: [N, 3, H, W], uint8, uint16 or float in [0, 1] (clamped, see Raises), on any device.
+            target: a class for each image, int64 [N] on the device of the images; None: that of the constructor.
 
         Returns:
             L tensors [N, h_l, w_l], float32, >= 0, not normalised, in the order of `layers`.
 
         Raises:
             TypeError: no tensor, or another integer dtype.
-            ValueError: wrong rank, non-finite pixels, floats outside of [-0.25, 1.25].
+            ValueError: wrong rank, non-finite pixels, floats outside of [-0.25, 1.25]; a target that is no class (on the
+                CPU), or beside a callable one.
         """
         if not isinstance(images, Tensor):
             raise TypeError(f"`images` must be a tensor [N, 3, H, W], got {type(images).__name__}")
         check_not_vmapped([images])
         if images.ndim != 4 or 0 in images.shape[1:]:
             raise ValueError(f"`images` must have shape [N, 3, H, W], got {list(images.shape)}")
+        if target is not None:
+            self._check_classes(target, len(images))
         if len(images) == 0:
             return [m[:0] for m in self.native_maps(images.new_zeros(1, *images.shape[1:]))]
-        with torch.no_grad(), _without_autocast(images.device.type):
-            return self._net.maps(self._prepared(net_input(images)))
+        with torch.no_grad(), without_autocast(images.device.type):
+            return self._net.maps(self._prepared(net_input(images)), target)
+
+    def _check_classes(self, target: Any, n: int) -> None:
+        if not isinstance(target, Tensor) or target.dtype != torch.int64:
+            got = target.dtype if isinstance(target, Tensor) else type(target).__name__
+            raise TypeError(f"`target` must be a tensor int64 [N], a class for each image, got {got}")
+        if target.shape != (n,):
+            raise ValueError(f"`target` must have shape [{n}], a class for each image, got {list(target.shape)}")
+        if not self._net.num_classes:
+            raise ValueError("`target` must stay None where the constructor got a callable, which has no classes")
+        if target.device.type == "cpu" and n and not 0 <= int(target.min()) <= int(target.max()) < self._net.num_classes:
+            classes = self._net.num_classes
+            raise ValueError(f"`target` must lie in [0, {classes - 1}] for {classes} classes, got {target.tolist()}")
 
     def check_inputs(self, flat_inputs: list[Any]) -> None:
         check_not_vmapped(flat_inputs)
-        check_sample(flat_inputs)
+        check_sample(flat_inputs, REFUSED)
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Tensor:
         x = net_input(inpt)
@@ -216,12 +248,12 @@ def _stretched(maps: Tensor) -> Tensor:
     return (maps - low) / torch.where(high == low, 1.0, high - low)
 
 
-def _resolve_net(
-    model: Any, weights: Any, layers: Any, target: int | None, size: int | None, dtype: torch.dtype
-) -> tuple[Net, int]:
+def _resolve_net(model: Any, weights: Any, layers: Any, target: Any, size: int | None, dtype: torch.dtype) -> tuple[Net, int]:
     if isinstance(model, str) and model == "tiny":
         if weights is not None and not isinstance(weights, (str, os.PathLike)):
             raise TypeError(f'`weights` of "tiny" must be "DEFAULT", a path or None, got {weights!r}')
+        if callable(target):
+            raise TypeError('`target` of "tiny" must be a class index or None, because it returns logits alone')
         weights = weights if weights is None else os.fspath(weights)
         return tiny.TinyCAM(weights, layers=layers, target=target, dtype=dtype), size or tiny.INPUT_SIZE
     from .nets import build_net  # tracing and the model zoo are not needed for "tiny"

@@ -28,7 +28,8 @@ class Layout(NamedTuple):
             return x
         if self.kind == "last":
             return x.movedim(3, 1)
-        return x[:, self.prefix :].transpose(1, 2).unflatten(2, (self.side, self.side))
+        patches = x[:, self.prefix :]
+        return patches.transpose(1, 2).reshape(-1, patches.shape[2], self.side, self.side)
 
 
 def layouts(shapes: Sequence[Shape], others: Sequence[Shape | None], ratio: float) -> list[Layout | None]:

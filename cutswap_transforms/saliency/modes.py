@@ -3,12 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 import torch
-from torch.utils._python_dispatch import _disable_current_modes
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 CPU = torch.device("cpu")
+ATEN = torch.ops.aten
+NORMS = {  # norms by statistics of what they are given, and where their arguments say so
+    ATEN.native_group_norm.default: None,
+    ATEN.native_group_norm_backward.default: None,
+    ATEN.native_batch_norm.default: 5,
+    ATEN.native_batch_norm_backward.default: 7,
+}
+
+
+class ExactNorms(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Group norms, and batch norms by the statistics of the batch, get contiguous tensors.
+
+    In channels_last torch's kernels for CPUs subtract large numbers: where the mean is a thousand times the spread, no digit
+    of a group norm is right, and a batch norm loses one and a half."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in NORMS and (NORMS[func] is None or args[NORMS[func]]):
+            args = [a.contiguous() if isinstance(a, Tensor) else a for a in args]
+        return func(*args, **(kwargs or {}))
 
 
 @contextmanager
@@ -23,6 +44,11 @@ def autograd_allowed(device: torch.device = CPU) -> Iterator[None]:
     """Real tensors, and gradients as usual."""
     with real_tensors(device), torch.enable_grad(), torch.autocast("cpu", enabled=False):
         yield
+
+
+def without_autocast(device: str) -> AbstractContextManager[Any]:
+    """The dtypes that are written, on a type of device."""
+    return torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext()
 
 
 @contextmanager

@@ -19,14 +19,14 @@ from torch.nn.parameter import is_lazy
 from torch.nn.utils.parametrize import is_parametrized, type_before_parametrizations
 
 from .._random import own_seed
-from .checks import check_layers, check_target, near
+from .checks import check_target, near, shortened
 from .fold import fold_batch_norms
+from .layouts import Layout
 from .modes import autograd_allowed, construction
-from .stages import Call, find_layers, record_calls
-from .trace import CamArguments, TracedCAM, example
+from .probe import Probe, find_levels, run_probe
+from .trace import CamArguments, Target, TracedCAM, example
 
 CROP = 224
-REASON = 200  # characters: load_state_dict lists every key
 FOLD_TOLERANCE = 1e-4  # of the largest logit
 
 # One net per process serves all transforms that ask for the same.
@@ -35,7 +35,7 @@ _shared: WeakValueDictionary[tuple[Any, ...], TracedCAM] = WeakValueDictionary()
 
 @construction()
 def build_net(
-    model: Any, weights: Any, layers: Sequence[str] | None, target: int | None, size: int | None, dtype: torch.dtype
+    model: Any, weights: Any, layers: Sequence[str] | None, target: int | Target | None, size: int | None, dtype: torch.dtype
 ) -> tuple[TracedCAM, int]:
     """LayerCAM source for a torchvision name or the user's module, and its input size."""
     if isinstance(model, nn.Module):
@@ -52,69 +52,87 @@ def build_net(
         )
     weights = _resolve_weights(model, weights)
     size = size or _crop_size(weights)
+    if callable(target):  # it may not be hashed, and its program tells what it computes
+        return _traced_by_name(model, weights, layers, target, size, dtype), size
     key = (model, _identity(weights), repr(layers), target, size, dtype)
     net = _shared.get(key) or _traced_by_name(model, weights, layers, target, size, dtype)
     _shared[key] = net
     return net, size
 
 
-def _traced_module(model: nn.Module, *arguments: Any) -> TracedCAM:
-    model = getattr(model, "_orig_mod", model)  # of torch.compile
-    name = type(model).__name__
+def _traced_module(model: nn.Module, layers: Any, *arguments: Any) -> TracedCAM:
+    name = type(_unwrapped(model)).__name__
     _check_module(model, name)
     with autograd_allowed():
-        net = _traced(_private_copy(model, name), name, *arguments)
-    # Modules of one class and equal weights may still compute different things.
+        net = _traced(_private_copy(model, name), name, _plain_names(model, layers), *arguments)
+    return _told_by_program(net)
+
+
+def _told_by_program(net: TracedCAM) -> TracedCAM:
+    """Modules of one class and equal weights may still compute different things, and so may targets."""
     program = net.program
+    if program is not None and net.one_by_one:
+        program += b"one by one"  # unlike entries of caches that were made when such batches ran at once
     net.digest = "" if program is None else hashlib.sha256(net.digest.encode() + program).hexdigest()
     return net
 
 
-def _traced_by_name(model: str, weights: Any, *arguments: Any) -> TracedCAM:
+def _hop(module: nn.Module) -> str:
+    """The name under which a wrapper holds its net; "" for what is no wrapper."""
+    if "_orig_mod" in module._modules:  # of torch.compile
+        return "_orig_mod"
+    return "module" if isinstance(module, (nn.DataParallel, nn.parallel.DistributedDataParallel)) else ""
+
+
+def _unwrapped(module: nn.Module) -> nn.Module:
+    while hop := _hop(module):
+        module = module.get_submodule(hop)
+    return module
+
+
+def _plain_names(model: nn.Module, layers: Any) -> Any:
+    """Layers as they are called without the wrappers around them. What is no name of a module stays as it is."""
+    names = [layers] if isinstance(layers, str) else layers
+    known = dict(model.named_modules(remove_duplicate=False))
+    hops = {f"{name}.{hop}".lstrip(".") for name, m in known.items() if (hop := _hop(m))}
+
+    def plain(name: str) -> str:
+        parts = name.split(".")
+        return ".".join(part for i, part in enumerate(parts, 1) if ".".join(parts[:i]) not in hops)
+
+    return [plain(n) if n in known else n for n in names] if isinstance(names, (list, tuple)) else layers
+
+
+def _traced_by_name(model: str, weights: Any, layers: Any, target: int | Target | None, *arguments: Any) -> TracedCAM:
     with autograd_allowed():
-        return _traced(_frozen(_load(model, weights)), model, *arguments)
+        net = _traced(_frozen(_load(model, weights)), model, layers, target, *arguments)
+    return _told_by_program(net) if callable(target) else net
 
 
 def _traced(
-    module: nn.Module, name: str, layers: Sequence[str] | None, target: int | None, size: int, dtype: torch.dtype
+    module: nn.Module, name: str, layers: Sequence[str] | None, target: int | Target | None, size: int, dtype: torch.dtype
 ) -> TracedCAM:
     x = example(1, size)
-    calls, logits = _probe(module, name, x)
-    check_target(target, logits.shape[1])
-    if layers is None:
-        found = find_layers(calls, name)
-    else:
-        found = check_layers(layers, [n for n, _ in module.named_modules() if n], name)
-    last = {c.name: c for c in calls}
-    for layer in found:
-        if layer not in last or not last[layer].side:
-            got = f"returned {list(last[layer].output.shape)}" if layer in last else "returned no tensor"
-            raise ValueError(f"`layers` must be modules that return maps [N, K, h, w] with h = w, {layer!r} {got}")
-    cam = CamArguments(found, target, dtype, any(last[layer].overwritten for layer in found))
+    probe = run_probe(module, name, x, target)
+    if not callable(target):
+        check_target(target, probe.scores.shape[1])
+    levels = find_levels(probe, layers)
+    layouts = tuple(cast(Layout, probe.last[n].layout) for n in levels)
+    cam = CamArguments(levels, layouts, target, dtype, any(probe.last[n].overwritten for n in levels))
     digest = _digest(module, name)
-    return TracedCAM(_folded(module, found, x, logits).to(dtype), cam, size, name, digest)
+    net = TracedCAM(_folded(module, levels, x, probe).to(dtype), cam, size, name, digest)
+    net.num_classes = 0 if callable(target) else probe.scores.shape[1]
+    return net
 
 
-def _probe(module: nn.Module, name: str, x: Tensor) -> tuple[list[Call], Tensor]:
-    wanted = "`model` must map images [N, 3, s, s] to logits [N, classes]"
-    try:
-        calls, logits = record_calls(module, x)
-    except Exception as error:
-        raise ValueError(f"{wanted}; {name} failed at s = {x.shape[2]}, which `input_size` sets: {error}") from error
-    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != 1:
-        got = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        raise ValueError(f"{wanted}; for {list(x.shape)} {name} returned {got}")
-    return calls, logits
-
-
-def _folded(module: nn.Module, layers: Sequence[str], x: Tensor, logits: Tensor) -> nn.Module:
+def _folded(module: nn.Module, layers: Sequence[str], x: Tensor, probe: Probe) -> nn.Module:
     """The module with its batch norms folded, where that is exact enough; else the module as it is."""
     folded = copy.deepcopy(module)
     if not fold_batch_norms(folded, keep=layers):
         return module
     with torch.no_grad():
-        error = (folded(x) - logits).abs().max()
-    return _frozen(folded) if error <= FOLD_TOLERANCE * logits.abs().max() else module
+        error = (probe.scores_in(folded(x)) - probe.scores).abs().max()
+    return _frozen(folded) if error <= FOLD_TOLERANCE * probe.scores.abs().max() else module
 
 
 def _check_module(model: nn.Module, name: str) -> None:
@@ -133,11 +151,15 @@ def _check_module(model: nn.Module, name: str) -> None:
 
 
 def _private_copy(model: nn.Module, name: str) -> nn.Module:
+    bare: dict[int, Any] = {}  # copies by the id of what they are made from: a wrapper's copy is that of its net
     try:
-        module = copy.deepcopy(model)
+        for m in reversed(list(model.modules())):  # wrappers within wrapped nets first
+            if _hop(m):
+                bare[id(m)] = copy.deepcopy(_unwrapped(m), bare)
+        module = copy.deepcopy(model, bare)
     except Exception as error:
         raise TypeError(
-            f"`model` must be a module that copy.deepcopy can copy, {name} is not ({_shortened(error)}); pass it before its "
+            f"`model` must be a module that copy.deepcopy can copy, {name} is not ({shortened(error)}); pass it before its "
             "first use, and with torch.nn.utils.parametrizations in place of the older weight_norm and spectral_norm"
         ) from error
     module.eval()
@@ -240,9 +262,4 @@ def _load_state(module: nn.Module, path: Path, model: str) -> None:
     try:
         module.load_state_dict(state)
     except Exception as error:
-        raise ValueError(f"{wanted} is not: {_shortened(error)}; a model of other shape is passed as nn.Module") from error
-
-
-def _shortened(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return text if len(text) <= REASON else f"{text[:REASON]}..."
+        raise ValueError(f"{wanted} is not: {shortened(error)}; a model of other shape is passed as nn.Module") from error

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import chain, repeat
@@ -23,7 +23,7 @@ class Call:
     name: str
     given: Shape  # of its first tensor, () where it has none
     output: Tensor
-    version: int  # the output's version counter when it was returned: in-place changes raise it
+    version: int  # the output's version counter when it was returned: in-place changes raise it; see `_version`
     is_block: bool  # has modules within
     is_layer: bool  # has weights of its own
     input_layout: Layout | None = None  # where these are square maps; see `with_layouts`
@@ -39,7 +39,7 @@ class Call:
 
     @property
     def overwritten(self) -> bool:
-        return self.output._version != self.version
+        return _version(self.output) != self.version
 
 
 @contextmanager
@@ -66,7 +66,7 @@ def record_calls(module: nn.Module, x: Tensor, calls: list[Call]) -> Any:
         if isinstance(out, Tensor):
             given = next((tuple(a.shape) for a in args if isinstance(a, Tensor)), ())
             block, layer = bool(list(mod.children())), bool(list(mod.parameters(recurse=False)))
-            calls.append(Call(name, given, out, out._version, block, layer))
+            calls.append(Call(name, given, out, _version(out), block, layer))
 
     with forward_hooks(module, record), torch.no_grad():
         return module(x)
@@ -79,13 +79,41 @@ def with_layouts(calls: Sequence[Call], others: Sequence[Call], ratio: float) ->
         others: as many as the net made there before it failed.
         ratio: that size / this size.
     """
-    shapes, other = [], []
+    shapes: list[Shape] = []
+    other: list[Shape | None] = []
     for call, same in zip(calls, chain(others, repeat(None)), strict=False):
         alike = same is not None and same.name == call.name
         shapes += [call.given, tuple(call.output.shape)]
         other += [same.given, tuple(same.output.shape)] if same is not None and alike else [None, None]
     found = layouts(shapes, other, ratio)
     return [replace(c, input_layout=found[2 * i], layout=found[2 * i + 1]) for i, c in enumerate(calls)]
+
+
+def why_cut(module: nn.Module, x: Tensor, layers: Sequence[str], score: Callable[[Any], Tensor]) -> str:
+    """What keeps gradients from passing on to the layers, as the end of a message; "" where these lie aside."""
+    modes: dict[str, str] = {}
+
+    def look(name: str, *_: Any) -> None:
+        if torch.is_inference_mode_enabled():
+            modes[name] = "torch.inference_mode()"
+        elif not torch.is_grad_enabled():
+            modes[name] = "torch.no_grad() or set_grad_enabled(False)"
+
+    try:
+        with forward_hooks(module, look):
+            scores = score(module(x.detach().requires_grad_().clone()))
+    except RuntimeError as error:
+        return str(error)
+    through = scores.requires_grad
+    mode = next((mode for name, mode in modes.items() if name in layers or not through), None)
+    if mode:
+        return f"its forward runs under {mode}; take that out of the class and put it around the calls"
+    cut = "it cuts them off by detach(), by .data or by an operation that has no gradient"
+    return "" if through else f"{cut}; pass a net without that"
+
+
+def _version(x: Tensor) -> int:
+    return 0 if x.is_inference() else x._version  # inference tensors have none
 
 
 def find_layers(calls: Sequence[Call], model: str) -> tuple[str, ...]:
@@ -138,3 +166,11 @@ def _at_even_depths(calls: Sequence[Call]) -> list[str]:
             groups.setdefault(c.name.rpartition(".")[0], []).append(c.name)
     blocks = max(groups.values(), key=len, default=[])
     return list(dict.fromkeys(blocks[-(-len(blocks) * k // LEVELS) - 1] for k in range(1, LEVELS + 1) if blocks))
+
+
+def enters(calls: Sequence[Call], block: str) -> str | None:
+    """The block before one of the same parent, whose output it is given; None where there is none."""
+    last = {c.name: c for c in calls}
+    parent, names = block.rpartition(".")[0], [c.name for c in calls]
+    before = [n for n in names[: names.index(block)] if n.rpartition(".")[0] == parent and last[n].layout == last[block].layout]
+    return before[-1] if before else None

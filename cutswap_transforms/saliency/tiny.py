@@ -105,14 +105,15 @@ class TinyNet:
             saved.append(outputs)
         return saved, F.linear(x.mean((2, 3), dtype=torch.float32), *self.head)
 
-    def maps(self, x: Tensor, levels: Sequence[int], target: int | None = None) -> list[Tensor]:
+    def maps(self, x: Tensor, levels: Sequence[int], target: int | Tensor | None = None) -> list[Tensor]:
         """Raw LayerCAM [N, h, w], float32, of the given stages (0 to 3) for normalised images [N, 3, s, s].
 
-        The backward pass stops at the finest stage asked for. The target is a class, or each image's arg-max.
+        The backward pass stops at the finest stage asked for. The target is a class, int64 [N], or each image's arg-max.
         """
         saved, logits = self.forward(x)
         last = saved[-1][-1]
-        row = self.head.weight[logits.argmax(1) if target is None else torch.full((len(x),), target, device=x.device)]
+        classes = torch.full((len(x),), target, device=x.device) if isinstance(target, int) else target
+        row = self.head.weight[logits.argmax(1) if classes is None else classes]
         # The score is linear in the pooled last output, so its gradient is a class's row of the head.
         grad = (row / (last.shape[2] * last.shape[3]))[:, :, None, None].to(last.dtype)
         grad = grad.expand_as(last).contiguous(memory_format=torch.channels_last)
@@ -268,8 +269,12 @@ class TinyCAM:
     def digest(self) -> str:
         return f"{ARCHITECTURE} {self._on(CPU).digest}"
 
-    def maps(self, x: Tensor) -> list[Tensor]:
-        return self._on(x.device).maps(x.to(self._dtype), self._levels, self._target)
+    @property
+    def num_classes(self) -> int:
+        return self._on(CPU).num_classes
+
+    def maps(self, x: Tensor, classes: Tensor | None = None) -> list[Tensor]:
+        return self._on(x.device).maps(x.to(self._dtype), self._levels, self._target if classes is None else classes)
 
     def _on(self, device: torch.device) -> TinyNet:
         if device not in self._nets:

@@ -6,7 +6,8 @@ Requirements, in the order in which they shaped this file:
   runs at construction only, under `make_fx`, which writes down the operators of both passes.
 - One trace serves every batch size: that size is a symbol. A trace with real sizes is silently wrong for another batch.
 - Parameters need no gradient, and nothing below the first level does: the first level's output becomes a leaf.
-- The graph has to be pickled for spawned workers. Those for accelerators are left out and made again on first use.
+- A pickle for spawned workers holds the CPU's graph and not the module, whose class a notebook keeps to itself. Graphs for
+  accelerators are left out: they are traced again on first use, or where there is no module moved from the CPU's.
 """
 
 from __future__ import annotations
@@ -17,25 +18,30 @@ import threading
 import warnings
 import weakref
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
+from .layouts import Layout
 from .maps import layer_cam
-from .modes import CPU, autograd_allowed
-from .stages import forward_hooks
+from .modes import CPU, ExactNorms, autograd_allowed
+from .stages import forward_hooks, why_cut
 
 # Of a map's norm. Rounding that opens a ReLU makes up to 0.002 in float32 and 0.06 in bf16, a wrong kernel 0.7 and more.
 MISMATCH = {torch.float32: 0.01, torch.bfloat16: 0.1}
-Maps = Callable[[Tensor], list[Tensor]]
+MIXED = 1e-4  # of a map's norm: other neighbours in a batch of one size change nothing, not even rounding
+Target = Callable[[Any], Tensor]  # the model's output -> scores [N]
+Maps = Callable[[Tensor, Tensor], list[Tensor]]  # images [N, 3, s, s] and classes int64 [N], -1 for that of the highest score
 
 
 class CamArguments(NamedTuple):
     """Which LayerCAM is wanted of a module. `clone` guards outputs that the next module changes in place."""
 
     layers: tuple[str, ...]
-    target: int | None
+    layouts: tuple[Layout, ...]
+    target: int | Target | None
     dtype: torch.dtype
     clone: bool
 
@@ -45,11 +51,31 @@ def example(n: int, size: int) -> Tensor:
     return torch.rand(n, 3, size, size, generator=torch.Generator().manual_seed(0), device=CPU, dtype=torch.float32)
 
 
-def cam_function(module: nn.Module, cam: CamArguments) -> Maps:
-    """Normalised images [N, 3, s, s] -> raw maps, by autograd."""
-    layers, target, dtype, clone = cam
+def scores_of(output: Any, classes: Tensor, target: int | Target | None) -> Tensor:
+    """The scores [N] whose gradient LayerCAM takes."""
+    if callable(target):
+        return target(output)
+    logits: Tensor = output
+    index = torch.where(classes < 0, logits.argmax(1), classes)
+    return logits.gather(1, index[:, None])[:, 0]
 
-    def maps(x: Tensor) -> list[Tensor]:
+
+def cam_function(module: nn.Module, cam: CamArguments) -> Maps:
+    """Raw maps by autograd."""
+    values = gradient_function(module, cam)
+
+    def maps(x: Tensor, classes: Tensor) -> list[Tensor]:
+        found = zip(cam.layouts, *values(x, classes), strict=True)
+        return [layer_cam(layout.as_maps(a).float(), layout.as_maps(g).float()) for layout, a, g in found]
+
+    return maps
+
+
+def gradient_function(module: nn.Module, cam: CamArguments) -> Callable[[Tensor, Tensor], tuple[list[Tensor], list[Tensor]]]:
+    """What the layers return, and the gradient of the scores for it, by autograd."""
+    layers, _, target, dtype, clone = cam
+
+    def values(x: Tensor, classes: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         taps: dict[str, Tensor] = {}
 
         def tap(name: str, _: nn.Module, args: tuple[Any, ...], out: Tensor) -> Tensor:
@@ -57,14 +83,13 @@ def cam_function(module: nn.Module, cam: CamArguments) -> Maps:
             taps[name] = out if out.requires_grad else out.detach().requires_grad_()
             return taps[name].clone() if clone else taps[name]
 
-        with forward_hooks(module, tap, layers):
-            logits = module(x.to(dtype))
-        best = logits.argmax(1, keepdim=True)
-        index = best if target is None else torch.full_like(best, target)
-        gradients = torch.autograd.grad(logits.gather(1, index).sum(), [taps[name] for name in layers])
-        return [layer_cam(taps[n].float(), g.float()) for n, g in zip(layers, gradients, strict=True)]
+        with ExactNorms():  # type: ignore[no-untyped-call]
+            with forward_hooks(module, tap, layers):
+                scores = scores_of(module(x.to(dtype)), classes, target)
+            gradients = torch.autograd.grad(scores.sum(), [taps[name] for name in layers])
+        return [taps[name] for name in layers], list(gradients)
 
-    return maps
+    return values
 
 
 class TracedCAM:
@@ -73,20 +98,37 @@ class TracedCAM:
     A graph is traced for each device on first use, the one for the CPU at once. It runs in channels_last, which is the
     faster layout, if its maps are those of autograd in the usual one: kernels are wrong in one layout now and then. Where
     a module cannot be traced, its maps are computed by autograd, and a warning says so. Copies are the object itself.
+
+    Attributes:
+        one_by_one: maps depend on the other images of a batch (batch norm with the statistics of the batch), so each image
+            is a batch of its own.
     """
 
     def __init__(self, module: nn.Module, cam: CamArguments, size: int, name: str, digest: str) -> None:
         self.layers, self.digest = cam.layers, digest
         self._module, self._cam, self._size, self._name = module, cam, size, name
+        self.num_classes = 0  # of the logits; 0 with a callable target
         self._graphs: dict[torch.device, Maps] = {}
         self._channels_last, self._untraceable = False, False
         self._lock = _own_lock(self)
         with autograd_allowed():
             self._graphs[CPU] = self._on_cpu()
+            self.one_by_one = self._mixes()
+            if self.one_by_one:
+                self._check_alone()
 
-    def maps(self, x: Tensor) -> list[Tensor]:
+    def maps(self, x: Tensor, classes: Tensor | None = None) -> list[Tensor]:
         graph = self._graphs.get(x.device) or self._graph(x.device)
-        return graph(x.contiguous(memory_format=self._layout))
+        x = x.contiguous(memory_format=self._layout)
+        classes = self._classes(x) if classes is None else classes
+        if self.one_by_one and len(x) > 1:
+            return [torch.cat(level) for level in zip(*map(graph, x[:, None], classes[:, None]), strict=True)]
+        return graph(x, classes)
+
+    def _classes(self, x: Tensor) -> Tensor:
+        """Of the target, for each image of a batch."""
+        target = self._cam.target
+        return torch.full((len(x),), target if isinstance(target, int) else -1, dtype=torch.int64, device=x.device)
 
     @property
     def _layout(self) -> torch.memory_format:
@@ -106,17 +148,19 @@ class TracedCAM:
 
     def _graph(self, device: torch.device) -> Maps:
         with self._lock, autograd_allowed(device):
-            if device not in self._graphs:
+            if device not in self._graphs and self._module is None:
+                self._graphs[device] = _moved(cast(torch.fx.GraphModule, self._graphs[CPU]), device)
+            elif device not in self._graphs:
                 module = self._module if device == CPU else copy.deepcopy(self._module).to(device)
                 maps, x = cam_function(module, self._cam), example(2, self._size).to(device, memory_format=self._layout)
-                self._graphs[device] = self._or_autograd(maps, lambda: trace(maps, x))
+                self._graphs[device] = self._or_autograd(maps, lambda: trace(maps, x, self._classes(x)))
             return self._graphs[device]
 
     def _on_cpu(self) -> Maps:
         maps, x = cam_function(self._module, self._cam), example(2, self._size)
         right = self._by_autograd(maps, x[1:])
         try:
-            return self._in_layout(torch.channels_last, maps, x, lambda _: right)
+            return self._in_layout(torch.channels_last, maps, x, lambda *_: right)
         except Exception:  # an operator is wrong in this layout or refuses it, or the net cannot be traced at all
             # Against autograd at each batch size: in bf16 scores have ties, which another batch size breaks in another way.
             return self._or_autograd(maps, lambda: self._in_layout(torch.contiguous_format, maps, x, maps))
@@ -135,20 +179,47 @@ class TracedCAM:
         self._channels_last = layout == torch.channels_last
         self._module.to(memory_format=layout)
         x = x.contiguous(memory_format=layout)
-        graph = trace(maps, x)
+        graph = trace(maps, x, self._classes(x))
         for images in (x[1:], x):
-            pairs = zip(graph(images), expected(images), strict=True)
-            if not all(_alike(got[-1], want[-1], MISMATCH[self._cam.dtype]) for got, want in pairs):
+            if not _alike(
+                graph(images, self._classes(images)), expected(images, self._classes(images)), MISMATCH[self._cam.dtype]
+            ):
                 raise RuntimeError("its trace gives other maps than autograd does")
         return graph
 
     def _by_autograd(self, maps: Maps, x: Tensor) -> list[Tensor]:
         try:
-            return [m.detach() for m in maps(x)]
+            return [m.detach() for m in maps(x, self._classes(x))]
         except RuntimeError as error:
+            score = partial(scores_of, classes=self._classes(x), target=self._cam.target)
+            cause = why_cut(self._module, x.to(self._cam.dtype), self.layers, score)
+            if cause:
+                wanted = "`model` must let gradients pass from its layers to the logits"
+                raise ValueError(f"{wanted}, {self._name} does not: {cause}") from error
             raise ValueError(
                 f"`layers` must lie on the way to the logits, got {self.layers} of {self._name}: {error}"
             ) from error
+
+    def _mixes(self) -> bool:
+        maps, x = cam_function(self._module, self._cam), example(2, self._size)
+        try:
+            together, beside = maps(x, self._classes(x)), maps(torch.cat((-3 * x[:1], x[1:])), self._classes(x))
+        except Exception:  # it takes one image alone
+            return True
+        if not _alike(together, beside, MIXED):
+            return True
+        classes = self._classes(x)
+        if self._cam.dtype == torch.bfloat16:  # scores have ties, which another batch size breaks in another way
+            classes = classes.clamp(min=0)
+            together = maps(x, classes)
+        return not _alike(together, maps(x[1:], classes[1:]), MISMATCH[self._cam.dtype])
+
+    def _check_alone(self) -> None:
+        if not any(m.any() for m in self.maps(example(1, self._size))):
+            raise ValueError(
+                f"`model` must have maps of a single image, those of {self._name} depend on the other images of its batch and "
+                "are zero without them; take batch norms with running statistics, and nothing that compares images"
+            )
 
     def _warn(self, error: Exception) -> None:
         reason = (str(error).strip() or "no reason given").splitlines()[0]
@@ -163,7 +234,11 @@ class TracedCAM:
 
     def __getstate__(self) -> dict[str, Any]:
         graphs = {d: g for d, g in self._graphs.items() if d == CPU and not isinstance(g, _Serial)}
-        return {**self.__dict__, "_lock": None, "_graphs": graphs}
+        if not graphs:
+            return {**self.__dict__, "_lock": None, "_graphs": graphs}
+        # The graph holds what a callable target computes, and where a notebook defines one it could not be pickled.
+        cam = self._cam._replace(target=None) if callable(self._cam.target) else self._cam
+        return {**self.__dict__, "_lock": None, "_graphs": graphs, "_module": None, "_cam": cam}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, _lock=_own_lock(self))
@@ -175,9 +250,9 @@ class _Serial:
     def __init__(self, maps: Maps) -> None:
         self._maps, self._lock = maps, _own_lock(self)
 
-    def __call__(self, x: Tensor) -> list[Tensor]:
+    def __call__(self, x: Tensor, classes: Tensor) -> list[Tensor]:
         with self._lock, autograd_allowed(x.device):
-            return [m.detach() for m in self._maps(x.clone())]
+            return [m.detach() for m in self._maps(x.clone(), classes.clone())]
 
 
 _holders: weakref.WeakSet[Any] = weakref.WeakSet()
@@ -198,11 +273,11 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_renew_locks)
 
 
-def trace(maps: Maps, x: Tensor) -> Maps:
+def trace(maps: Maps, x: Tensor, classes: Tensor) -> Maps:
     """The operators of `maps` as a module for any batch size.
 
     Args:
-        x: an example of two images; their size is kept.
+        x, classes: an example of two images; their size is kept.
 
     Raises:
         RuntimeError: the operators depend on the batch size.
@@ -211,18 +286,22 @@ def trace(maps: Maps, x: Tensor) -> Maps:
     from torch._subclasses.fake_tensor import FakeTensorMode
     from torch.fx.experimental.proxy_tensor import make_fx
     from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
+    from torch.nn.attention import SDPBackend, sdpa_kernel
 
     # The graph would keep annotations, as strings, which torch 2.11 cannot pickle.
-    def bare_maps(images):  # type: ignore[no-untyped-def]
-        return maps(images)
+    def bare_maps(images, classes):  # type: ignore[no-untyped-def]
+        return maps(images, classes)
 
     # `tracing_mode="symbolic"` would make height and width symbols, too, which takes two to three times as long.
-    dims = [DimDynamic.DYNAMIC, DimDynamic.STATIC, DimDynamic.STATIC, DimDynamic.STATIC]
-    sizes: Any = StatelessSymbolicContext(dynamic_sizes=dims)
     mode = FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True)
-    fake = mode.from_tensor(x, static_shapes=False, symbolic_context=sizes)
+    fakes = []
+    for given in (x, classes):  # DUCK: equal sizes are one symbol
+        sizes: Any = StatelessSymbolicContext(dynamic_sizes=[DimDynamic.DUCK] + [DimDynamic.STATIC] * (given.ndim - 1))
+        fakes.append(mode.from_tensor(given, static_shapes=False, symbolic_context=sizes))
     rewritten = {torch.ops.aten.constant_pad_nd.default: _padded}
-    graph = make_fx(bare_maps, tracing_mode="fake", decomposition_table=rewritten, _allow_non_fake_inputs=True)(fake)
+    make = make_fx(bare_maps, tracing_mode="fake", decomposition_table=rewritten, _allow_non_fake_inputs=True)
+    with sdpa_kernel(SDPBackend.MATH):  # its other kernels are of one device each
+        graph = make(*fakes)
     output: Any = graph.graph.output_node().args[0]
     if any(isinstance(n.meta["val"].shape[0], int) for n in output) or _branches(mode.shape_env):
         raise RuntimeError("its operators depend on the batch size")
@@ -233,9 +312,20 @@ def trace(maps: Maps, x: Tensor) -> Maps:
     return cast(Maps, graph)
 
 
-def _alike(got: Tensor, want: Tensor, tolerance: float) -> bool:
-    got, want = got.nan_to_num(), want.nan_to_num()
-    return bool((got - want).norm() <= tolerance * want.norm())
+def _alike(got: Sequence[Tensor], want: Sequence[Tensor], tolerance: float) -> bool:
+    """Whether the maps of the last image of two batches agree at every level."""
+    pairs = [(g[-1].nan_to_num(), w[-1].nan_to_num()) for g, w in zip(got, want, strict=True)]
+    return all(bool((g - w).norm() <= tolerance * w.norm()) for g, w in pairs)
+
+
+def _moved(graph: torch.fx.GraphModule, device: torch.device) -> Maps:
+    """A copy of a graph on another device, with all that its operators make there."""
+    moved = copy.deepcopy(graph).to(device)
+    for node in moved.graph.nodes:
+        if "device" in node.kwargs:
+            node.update_kwarg("device", device)
+    moved.recompile()
+    return cast(Maps, moved)
 
 
 def _padded(x: Tensor, pad: Sequence[int], value: float = 0.0) -> Tensor:

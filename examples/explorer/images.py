@@ -48,7 +48,9 @@ class Photo:
         header = _header(self)
         file = repr(self.file or self.name)
         expression = f"Image.open({file})"
-        if header.getexif().get(ORIENTATION, 1) not in (0, 1):  # of a PNG, this decodes it
+        with _without_warnings():
+            orientation = header.getexif().get(ORIENTATION, 1)  # of a PNG, this decodes it
+        if orientation not in (0, 1):
             if header.format == "TIFF":  # which Pillow maps into memory in the wrong shape, if it knows the path
                 expression = f"Image.open(BytesIO(Path({file}).read_bytes()))"
             expression = f"ImageOps.exif_transpose({expression})"

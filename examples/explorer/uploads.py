@@ -30,14 +30,14 @@ class Uploads:
         """Bytes that complete uploads take."""
         total = 0
         for path in self._folder.glob("*/*"):
-            with suppress(FileNotFoundError):  # a page has taken it
+            with suppress(OSError):  # a page has taken it
                 total += max(LEAST, path.stat().st_size)
         return total
 
     def sweep(self, unfinished: bool) -> None:
         """Remove what no page has taken for `STALE` seconds, and, if `unfinished`, what uploads that broke off left."""
         for path in list(self._folder.iterdir()):
-            with suppress(FileNotFoundError):
+            with suppress(OSError):
                 if unfinished and path.name.startswith("tmp") and path.is_file():
                     path.unlink()
                 # The time of the folder is the time at which its last file was complete; that of a file may be much earlier.

@@ -1,0 +1,145 @@
+"""What a net returns, module by module, and which of its modules are the levels."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from .checks import check_layers, shortened
+from .stages import Call, enters, find_layers, record_calls, with_layouts
+from .trace import CamArguments, Target, example, gradient_function
+
+STRIDE = 32  # pixels by which the second size of a probe is larger: the coarsest maps of most nets grow by one
+
+
+class Probe(NamedTuple):
+    """One pass of a net over one image. `scores` are its logits [1, classes], or what a callable target makes of its output."""
+
+    module: nn.Module
+    name: str
+    x: Tensor
+    target: int | Target | None
+    calls: list[Call]
+    last: dict[str, Call]  # by name
+    scores: Tensor
+
+    def scores_in(self, output: Any) -> Tensor:
+        found: Tensor = self.target(output) if callable(self.target) else output
+        return found
+
+
+def run_probe(module: nn.Module, name: str, x: Tensor, target: int | Target | None) -> Probe:
+    """Also at another size, to tell which axes of a map are spatial.
+
+    Raises:
+        ValueError: the net fails, or returns neither logits nor what the target takes.
+    """
+    wanted = "`model` must map images [N, 3, s, s] to logits [N, classes]"
+    others: list[Call] = []
+    with contextlib.suppress(Exception), warnings.catch_warnings():  # many nets take one size alone
+        warnings.simplefilter("ignore")
+        record_calls(module, example(1, x.shape[2] + STRIDE), others)
+    calls: list[Call] = []
+    try:
+        output = record_calls(module, x, calls)
+    except NotImplementedError as error:
+        raise ValueError(f"{wanted}; {name} failed ({shortened(error)}); {_within(module)}") from error
+    except Exception as error:
+        cause = _hint(module) or _batch_hint(module, x)
+        raise ValueError(f"{wanted}; {name} failed at s = {x.shape[2]}, which `input_size` sets: {error}{cause}") from error
+    calls = with_layouts(calls, others, (x.shape[2] + STRIDE) / x.shape[2])
+    if callable(target):
+        scores = _checked_scores(target, output)
+    elif not isinstance(output, Tensor) or output.ndim != 2 or len(output) != 1:
+        got = list(output.shape) if isinstance(output, Tensor) else type(output).__name__
+        way = _hint(module) or "; for another output pass target=..., a callable that makes scores [N] of it"
+        raise ValueError(f"{wanted}; for {list(x.shape)} {name} returned {got}{way}")
+    else:
+        scores = output
+    return Probe(module, name, x, target, calls, {c.name: c for c in calls}, scores)
+
+
+def _checked_scores(target: Target, output: Any) -> Tensor:
+    wanted = "`target` must map the model's output to scores [N], floating point"
+    try:
+        scores = target(output)
+    except Exception as error:
+        raise ValueError(f"{wanted}; for a {type(output).__name__} it failed ({shortened(error)})") from error
+    if not isinstance(scores, Tensor) or scores.shape != (1,) or not scores.is_floating_point():
+        got = f"{list(scores.shape)} of {scores.dtype}" if isinstance(scores, Tensor) else type(scores).__name__
+        raise ValueError(f"{wanted}, got {got} for one image")
+    return scores
+
+
+def _batch_hint(module: nn.Module, x: Tensor) -> str:
+    try:
+        module(x.expand(2, -1, -1, -1))
+    except Exception:
+        return ""
+    return "; two images it takes, but a net that needs others beside an image has no maps of it alone"
+
+
+def _within(module: nn.Module) -> str:
+    children = ", ".join(repr(name) for name, _ in module.named_children()) or "none"
+    return f"pass the net within it (it holds {children})"
+
+
+def _hint(module: nn.Module) -> str:
+    lightning = any(c.__name__ == "LightningModule" for c in type(module).__mro__)
+    return f"; the forward of a LightningModule may take and return other things: {_within(module)}" if lightning else ""
+
+
+# ---- levels -----------------------------------------------------------------------------------------------------------
+
+
+def find_levels(probe: Probe, layers: Sequence[str] | None) -> tuple[str, ...]:
+    """Names of the levels, fine to coarse: those that are asked for, or the stages of the net.
+
+    Raises:
+        TypeError, ValueError: names that are none, modules without maps or without a way to the scores.
+    """
+    if layers is None:
+        found = find_layers(probe.calls, probe.name)
+        # From the last block of many transformers only the class token goes on: what enters it is the last level then.
+        last = found[-1] if _reached(probe, found[-1]) else enters(probe.calls, found[-1]) or found[-1]
+        return tuple(dict.fromkeys((*found[:-1], last)))
+    names = check_layers(layers, [n for n, _ in probe.module.named_modules() if n], probe.name)
+    for name in names:
+        if name not in probe.last or not probe.last[name].layout:
+            got = f"returned {list(probe.last[name].output.shape)}" if name in probe.last else "returned no tensor"
+            raise ValueError(
+                "`layers` must be modules that return square maps [N, K, h, w], [N, h, w, K] or tokens [N, T, K], as their "
+                f"shapes at two input sizes tell, {name!r} {got}{_others(probe)}"
+            )
+        if _reached(probe, name) is False:
+            before = enters(probe.calls, name)
+            way = f"; take what enters it, {before!r}" if before else ""
+            raise ValueError(f"`layers` must lie on the way to the scores, of {name!r} only the class token does{way}")
+    return names
+
+
+def _others(probe: Probe) -> str:
+    try:
+        return f"; layers={list(find_layers(probe.calls, probe.name))} would do"
+    except ValueError:
+        return ""
+
+
+def _reached(probe: Probe, name: str) -> bool | None:
+    """Whether the scores depend on the patches of a layer; None where they depend on none of its tokens, as at a head of
+    zeros."""
+    call = probe.last[name]
+    if call.layout is None or not call.layout.prefix:
+        return True
+    cam = CamArguments((name,), (call.layout,), probe.target, probe.x.dtype, call.overwritten)
+    try:
+        gradient = gradient_function(probe.module, cam)(probe.x, torch.tensor([-1]))[1][0]
+    except RuntimeError:  # what cuts it is told where all levels are tried
+        return True
+    patches = bool(gradient[:, call.layout.prefix :].any())
+    return patches or (False if gradient.any() else None)
