@@ -58,11 +58,13 @@ class LayerCAMExtractor(v2.Transform):
         model: "tiny", a net of 0.94 M parameters that comes with the package; the name of a torchvision classification
             model; or your own `nn.Module` that maps [N, 3, s, s] to logits [N, classes]. Your module is copied at
             construction: it stays as it was, and later changes to it are not seen. The copy runs in eval mode without
-            your forward and backward hooks, and parametrizations are settled to the weights that they give.
+            your forward and backward hooks, and parametrizations are settled to the weights that they give. DataParallel,
+            DistributedDataParallel and torch.compile are taken off. A net whose maps depend on the other images of a batch
+            runs on one image at a time.
         weights: "DEFAULT", a torchvision weights enum or its name, the path of a state_dict (read once: copies carry what
             it held), or None for random weights (the same in every process). With your own module it stays "DEFAULT".
-        layers: names of the modules whose outputs [N, K, h, w] are the levels. None: the last block of each
-            resolution stage, four at most, from fine to coarse.
+        layers: names of the modules whose outputs [N, K, h, w] are the levels, with or without those of wrappers. None: the
+            last block of each resolution stage, four at most, from fine to coarse.
         target: class index; None takes the arg-max class of each image.
         input_size: images are squashed to (s, s) for the net, antialiased bilinear; at least 32. None: 128 for "tiny",
             the weights' crop size, else 224.
@@ -76,7 +78,8 @@ class LayerCAMExtractor(v2.Transform):
         TypeError: an argument of a wrong kind; a module that was compiled by torch.jit or cannot be copied; images inside
             of `torch.vmap`.
         ValueError: an unknown model, layer or precision (near names are listed), a target that is no class, layers
-            without maps [N, K, h, w], a file of other weights, a module without memory for its weights (meta, lazy).
+            without maps [N, K, h, w], a file of other weights, a module without memory for its weights (meta, lazy), one that
+            cuts gradients off (no_grad, inference_mode, detach) or has no maps of a single image.
         FileNotFoundError: no file at the path `weights`.
         ConnectionError: weights that have to be fetched and cannot.
 
