@@ -69,12 +69,14 @@ class LayerCAMExtractor(v2.Transform):
         model: "tiny", a net of 0.94 M parameters that comes with the package; the name of a torchvision classification
             model; or your own `nn.Module` that maps [N, 3, s, s] to logits [N, classes]. Your module is copied at
             construction: it stays as it was, and later changes to it are not seen. The copy runs in eval mode without
-            your forward and backward hooks, and parametrizations are settled to the weights that they give.
+            your forward and backward hooks, and parametrizations are settled to the weights that they give. DataParallel,
+            DistributedDataParallel and torch.compile are taken off. A net whose maps depend on the other images of a batch
+            runs on one image at a time.
         weights: "DEFAULT", a torchvision weights enum or its name, the path of a state_dict (read once: copies carry what
             it held), or None for random weights (the same in every process). With your own module it stays "DEFAULT".
-        layers: names of the modules whose outputs [N, K, h, w] are the levels. None: the last block of each
-            resolution stage, four at most, from fine to coarse; in a transformer of one resolution the blocks at four even
-            depths. Maps [N, K, h, w], [N, h, w, K] and tokens [N, T, K] are told apart by running the net at two sizes, or
+        layers: names of the modules whose outputs are the levels, with or without those of wrappers. None: the last block
+            of each resolution stage, four at most, from fine to coarse; in a transformer of one resolution the blocks at four
+            even depths. Maps [N, K, h, w], [N, h, w, K] and tokens [N, T, K] are told apart by running the net at two sizes, or
             by its patches; tokens before those of the patches are left out.
         target: class index; None takes the arg-max class of each image; a callable makes the scores [N] of the model's output,
             whatever it is (a dict, a tuple, embeddings, maps). It is traced at construction, with the model.
@@ -90,7 +92,8 @@ class LayerCAMExtractor(v2.Transform):
         TypeError: an argument of a wrong kind; a module that was compiled by torch.jit or cannot be copied; images inside
             of `torch.vmap`.
         ValueError: an unknown model, layer or precision (near names are listed), a target that is no class, layers
-            without maps [N, K, h, w], a file of other weights, a module without memory for its weights (meta, lazy).
+            without maps [N, K, h, w], a file of other weights, a module without memory for its weights (meta, lazy), one that
+            cuts gradients off (no_grad, inference_mode, detach) or has no maps of a single image.
         FileNotFoundError: no file at the path `weights`.
         ConnectionError: weights that have to be fetched and cannot.
 

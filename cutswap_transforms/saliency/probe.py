@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import warnings
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -11,10 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from .checks import check_layers, shortened
-from .stages import Call, enters, find_layers, record_calls, with_layouts
-from .trace import CamArguments, Target, example, gradient_function
-
-STRIDE = 32  # pixels by which the second size of a probe is larger: the coarsest maps of most nets grow by one
+from .stages import Call, enters, find_layers, record_calls
+from .trace import CamArguments, Target, gradient_function
 
 
 class Probe(NamedTuple):
@@ -34,25 +30,19 @@ class Probe(NamedTuple):
 
 
 def run_probe(module: nn.Module, name: str, x: Tensor, target: int | Target | None) -> Probe:
-    """Also at another size, to tell which axes of a map are spatial.
+    """One pass, checked.
 
     Raises:
         ValueError: the net fails, or returns neither logits nor what the target takes.
     """
     wanted = "`model` must map images [N, 3, s, s] to logits [N, classes]"
-    others: list[Call] = []
-    with contextlib.suppress(Exception), warnings.catch_warnings():  # many nets take one size alone
-        warnings.simplefilter("ignore")
-        record_calls(module, example(1, x.shape[2] + STRIDE), others)
-    calls: list[Call] = []
     try:
-        output = record_calls(module, x, calls)
+        calls, output = record_calls(module, x)
     except NotImplementedError as error:
         raise ValueError(f"{wanted}; {name} failed ({shortened(error)}); {_within(module)}") from error
     except Exception as error:
         cause = _hint(module) or _batch_hint(module, x)
         raise ValueError(f"{wanted}; {name} failed at s = {x.shape[2]}, which `input_size` sets: {error}{cause}") from error
-    calls = with_layouts(calls, others, (x.shape[2] + STRIDE) / x.shape[2])
     if callable(target):
         scores = _checked_scores(target, output)
     elif not isinstance(output, Tensor) or output.ndim != 2 or len(output) != 1:

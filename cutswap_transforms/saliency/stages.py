@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import chain, repeat
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .layouts import Layout, Shape, layouts
 
 LEVELS = 4
+STRIDE = 32  # pixels by which the second size of a probe is larger: the coarsest maps of most nets grow by one
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +45,7 @@ class Call:
         return _version(self.output) != self.version
 
 
-@contextmanager
+@contextlib.contextmanager
 def forward_hooks(module: nn.Module, hook: Any, names: Sequence[str] | None = None) -> Iterator[None]:
     """Call `hook(name, module, args, output)` after the named modules, all by default."""
     handles = [
@@ -57,10 +60,20 @@ def forward_hooks(module: nn.Module, hook: Any, names: Sequence[str] | None = No
             handle.remove()
 
 
-def record_calls(module: nn.Module, x: Tensor, calls: list[Call]) -> Any:
-    """Append all calls of modules that return a tensor, in the order in which they end; returns the net's output.
+def record_calls(module: nn.Module, x: Tensor) -> tuple[list[Call], Any]:
+    """All calls of modules that return a tensor, in the order in which they end, and the net's output, for one image
+    [1, 3, s, s]. It also runs at another size, to tell which axes of a map are spatial."""
+    others: list[Call] = []
+    with contextlib.suppress(Exception), warnings.catch_warnings():  # many nets take one size alone
+        warnings.simplefilter("ignore")
+        _record(module, F.pad(x, (0, STRIDE, 0, STRIDE)), others)
+    calls: list[Call] = []
+    output = _record(module, x, calls)
+    return _with_layouts(calls, others, 1 + STRIDE / x.shape[2]), output
 
-    Where the net fails, `calls` holds those up to there."""
+
+def _record(module: nn.Module, x: Tensor, calls: list[Call]) -> Any:
+    """Append the calls; where the net fails, those up to there. Returns its output."""
 
     def record(name: str, mod: nn.Module, args: tuple[Any, ...], out: Any) -> None:
         if isinstance(out, Tensor):
@@ -72,7 +85,7 @@ def record_calls(module: nn.Module, x: Tensor, calls: list[Call]) -> Any:
         return module(x)
 
 
-def with_layouts(calls: Sequence[Call], others: Sequence[Call], ratio: float) -> list[Call]:
+def _with_layouts(calls: Sequence[Call], others: Sequence[Call], ratio: float) -> list[Call]:
     """The calls with what their tensors are maps of, from those of the same net at another size.
 
     Args:

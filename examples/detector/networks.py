@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from cutswap_transforms._random import own_seed
 from cutswap_transforms.saliency.fold import fold_batch_norms
+from cutswap_transforms.saliency.layouts import Layout
 from cutswap_transforms.saliency.stages import Call, find_layers, forward_hooks, record_calls
 
 from . import efficientnet
@@ -50,11 +51,14 @@ class Features(nn.Module):
         self.register_buffer("mean", torch.tensor(mean)[:, None, None], persistent=False)
         self.register_buffer("std", torch.tensor(std)[:, None, None], persistent=False)
         calls, names = _levels(self.net, spec, size)
-        sides = {call.name: call.side for call in calls}
-        self._strides = {name: round(size / sides[name]) for name in names}
-        self.layers = tuple(name for name in names if self._strides[name] >= FINEST) or names
+        last = {call.name: call for call in calls}
+        self._strides = {name: round(size / last[name].side) for name in names}
+        by_stride = {self._strides[name]: name for name in names}  # of a transformer of one resolution the last level
+        self.layers = tuple(name for stride, name in by_stride.items() if stride >= FINEST) or tuple(by_stride.values())
         self.strides = tuple(self._strides[name] for name in self.layers)
-        self.widths = tuple(next(c.output.shape[1] for c in calls if c.name == name) for name in self.layers)
+        self._layouts = [cast(Layout, last[name].layout) for name in self.layers]
+        outputs = [layout.as_maps(last[name].output) for name, layout in zip(self.layers, self._layouts, strict=True)]
+        self.widths = tuple(x.shape[1] for x in outputs)
         self._calls = [call.name for call in calls]  # in the order in which the modules end
         fold_batch_norms(self.net, ())
         self.to(memory_format=torch.channels_last)
@@ -74,7 +78,7 @@ class Features(nn.Module):
         images = ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
         with forward_hooks(self.net, keep, self.layers), contextlib.suppress(_Enough):
             self.net(images)
-        return [found[name] for name in self.layers]
+        return [layout.as_maps(found[name]) for name, layout in zip(self.layers, self._layouts, strict=True)]
 
     def freeze_before(self, stride: int) -> None:
         """Only what computes the maps of this stride and of coarser ones can be trained; the rest is left as it is."""
