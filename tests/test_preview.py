@@ -363,7 +363,7 @@ def test_pipes_and_devices_are_refused_at_once(folder: Path, capsys: pytest.Capt
         assert run(folder, "--out", str(path)) == 2
         assert f"error: `--out` must be a path that can be written, with an image suffix, got {path}" in capsys.readouterr().err
         assert files.load_image(path, (32,)) is None and len(files.ImageFiles([path], (32,))[0]) == 0
-        assert capsys.readouterr().err == f"skipped {path}: not a readable image (OSError)\n" * 2
+        assert capsys.readouterr().err == f"skipped {path}: not a readable image (ValueError)\n" * 2
     for model, name in (("tiny", "weights.npz"), ("resnet18", "weights.pth")):
         assert run(folder, "--model", model, "--weights", str(folder.parent / name)) == 2
         assert capsys.readouterr().err.startswith("error: `weights` ")

@@ -56,6 +56,7 @@ def scores_of(output: Any, classes: Tensor, target: int | Target | None) -> Tens
     if callable(target):
         return target(output)
     logits: Tensor = output
+    classes = classes[: logits.shape[0]]  # a net may return fewer rows than it is given images; it is asked one by one then
     index = torch.where(classes < 0, logits.argmax(1), classes)
     return logits.gather(1, index[:, None])[:, 0]
 

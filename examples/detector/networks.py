@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections import OrderedDict
 from importlib import resources
+from typing import cast
 
 import numpy as np
 import torch
