@@ -16,7 +16,6 @@ import tempfile
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from _harness import Case, Timing, cycle, difference, measure
 from _images import as_kind, pictures
@@ -43,7 +42,8 @@ def guidance_cases(images: Sequence[Tensor], mark: str) -> list[Case]:
     cells = [make_cells(m, x, GRID) for m, x in zip(maps, images, strict=True)]
     labels = [cluster_cells(c, kmeans) for c in cells]
     regions = [
-        pick_regions(c, *found).reshape(len(x), -1, GRID, GRID) for c, found, x in zip(cells, labels, images, strict=True)
+        pick_regions(c, *found, "salient").reshape(len(x), -1, GRID, GRID)
+        for c, found, x in zip(cells, labels, images, strict=True)
     ]
 
     def without_grad(call: Callable[[Any], object]) -> Callable[[Any], object]:
@@ -55,8 +55,8 @@ def guidance_cases(images: Sequence[Tensor], mark: str) -> list[Case]:
         "forward and gradient": (without_grad(lambda x: net.maps(x, levels)), prepared),
         "cells": (lambda pair: make_cells(*pair, GRID), list(zip(maps, images, strict=True))),
         "k-means": (lambda c: cluster_cells(c, kmeans), cells),
-        "region": (lambda pair: pick_regions(pair[0], *pair[1]), list(zip(cells, labels, strict=True))),
-        "pack": (lambda r: pack(r, np.zeros(len(r), np.uint8)), regions),
+        "region": (lambda pair: pick_regions(pair[0], *pair[1], "salient"), list(zip(cells, labels, strict=True))),
+        "pack": (pack, regions),
     }
     n = len(images[0])
     return [Case(name + mark, cycle(call, data), n, len(data)) for name, (call, data) in stages.items()]
@@ -67,14 +67,14 @@ def swap_cases(images: Sequence[Tensor], shown: Sequence[Any], folder: str) -> l
     cached, uncached = (SaliencySwap(levels="random", cache=cache) for cache in ("memory", None))
     marking = SaliencySwap(levels="random", return_mask=True)
     finder = cached._finder
-    entries = [pack(*finder(x))[0] for x in images]
+    entries = [pack(finder(x))[0] for x in images]
     keys = [content_key(finder.settings, pil_array(x)) for x in shown]
     disk = RegionCache(folder)
     disk.put(zip(keys, entries, strict=True))
     disk.close()
     on_disk = SaliencySwap(levels="random", cache=RegionCache(folder))
     size = (images[0].shape[-2], images[0].shape[-1])
-    regions = [finder(x).regions[0] for x in images]
+    regions = [finder(x)[0] for x in images]
     drawn = [torch.rand(HEAD + NUMBERS).tolist() for _ in images]
     params = [cached.make_params([x]) for x in images]
     pairs = [p["pairs"] for p in params]

@@ -375,9 +375,13 @@ SAMPLES = [
     (
         (IMAGE, BOXES),
         TypeError,
-        r"`sample` must not hold BoundingBoxes: boxes do not follow swapped pixels; apply the transform",
+        r"must not hold BoundingBoxes: (boxes do not follow swapped pixels|the saliency maps take the place)",
     ),
-    ((IMAGE, POINTS), TypeError, "`sample` must not hold KeyPoints: key points do not follow swapped pixels"),
+    (
+        (IMAGE, POINTS),
+        TypeError,
+        "must not hold KeyPoints: (key points do not follow swapped pixels|the saliency maps take the place)",
+    ),
     (tv_tensors.Video(torch.rand(2, 3, 8, 8)), TypeError, r"`sample` must not hold Video: .* tv_tensors.Image\(video\)"),
 ]
 
