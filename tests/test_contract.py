@@ -382,7 +382,7 @@ SAMPLES = [
         TypeError,
         "must not hold KeyPoints: (key points do not follow swapped pixels|the saliency maps take the place)",
     ),
-    (tv_tensors.Video(torch.rand(2, 3, 8, 8)), TypeError, r"`sample` must not hold Video: .* tv_tensors.Image\(video\)"),
+    (tv_tensors.Video(torch.rand(2, 3, 8, 8)), TypeError, r"must not hold Video: .* tv_tensors.Image\(video\)"),
 ]
 
 
