@@ -18,7 +18,6 @@ PAGES = {
     "changelog.md": "CHANGELOG.md",
 }
 PICTURES = {
-    "negatives.jpg": "examples/negatives.jpg",
     "contact_sheet.png": "examples/contact_sheet.png",
     "explorer.jpg": "examples/explorer/screenshot.jpg",
     "detector.jpg": "examples/detector.jpg",
