@@ -24,7 +24,7 @@ from .fold import fold_batch_norms
 from .layouts import Layout
 from .modes import autograd_allowed, construction
 from .probe import Probe, find_levels, run_probe
-from .trace import CamArguments, Target, TracedCAM, example
+from .trace import CamArguments, Target, TracedCAM, example, fresh
 
 CROP = 224
 FOLD_TOLERANCE = 1e-4  # of the largest logit
@@ -113,7 +113,7 @@ def _traced(
     module: nn.Module, name: str, layers: Sequence[str] | None, target: int | Target | None, size: int, dtype: torch.dtype
 ) -> TracedCAM:
     x = example(1, size)
-    probe = run_probe(module, name, x, target)
+    probe = run_probe(fresh(module), name, x, target)
     if not callable(target):
         check_target(target, probe.scores.shape[1])
     levels = find_levels(probe, layers)
@@ -131,7 +131,7 @@ def _folded(module: nn.Module, layers: Sequence[str], x: Tensor, probe: Probe) -
     if not fold_batch_norms(folded, keep=layers):
         return module
     with torch.no_grad():
-        error = (probe.scores_in(folded(x)) - probe.scores).abs().max()
+        error = (probe.scores_in(fresh(folded)(x)) - probe.scores).abs().max()
     return _frozen(folded) if error <= FOLD_TOLERANCE * probe.scores.abs().max() else module
 
 
