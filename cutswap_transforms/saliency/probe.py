@@ -100,8 +100,8 @@ def find_levels(probe: Probe, layers: Sequence[str] | None) -> tuple[str, ...]:
         found = tuple(dict.fromkeys((*found[:-1], last)))
         if _reached(probe, last) is False:
             raise ValueError(
-                f"`layers` of {probe.name!r} cannot be found automatically: of {last!r} only tokens of no patch reach the scores; "
-                "pass layers=[...] with modules before it"
+                f"`layers` of {probe.name!r} cannot be found automatically: of {last!r} only tokens of no patch reach the "
+                "scores; pass layers=[...] with modules before it"
             )
         return found
     names = check_layers(layers, [n for n, _ in probe.module.named_modules() if n], probe.name)

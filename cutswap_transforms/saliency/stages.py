@@ -199,12 +199,13 @@ def _last_of_stages(calls: Sequence[Call]) -> list[str]:
 
 
 def _at_even_depths(calls: Sequence[Call]) -> list[str]:
-    """Four of the blocks that follow one another at one resolution: the largest group of one parent, the outermost of these."""
+    """Four of the blocks that follow one another at one resolution: the largest group of one parent."""
     groups: dict[str, list[str]] = {}
     for c in calls:
         if c.is_block and c.input_side == c.side:
             groups.setdefault(c.name.rpartition(".")[0], []).append(c.name)
-    blocks = groups[max(groups, key=lambda parent: (len(groups[parent]), -len(parent.split(".") if parent else "")))] if groups else []
+    # Of equal groups the outermost: in a net of two blocks, each has two within.
+    blocks = max(sorted(groups.values(), key=lambda names: names[0].count(".")), key=len, default=[])
     return list(dict.fromkeys(blocks[-(-len(blocks) * k // LEVELS) - 1] for k in range(1, LEVELS + 1) if blocks))
 
 
