@@ -46,7 +46,7 @@ class Call:
 
 
 @contextlib.contextmanager
-def forward_hooks(module: nn.Module, hook: Any, names: Sequence[str] | None = None) -> Iterator[None]:
+def forward_hooks(module: nn.Module, hook: Callable[..., object], names: Sequence[str] | None = None) -> Iterator[None]:
     """Call `hook(name, module, args, output)` after the named modules, all by default."""
     handles = [
         m.register_forward_hook(lambda mod, args, out, name=name: hook(name, mod, args, out))
@@ -75,7 +75,7 @@ def record_calls(module: nn.Module, x: Tensor) -> tuple[list[Call], Any]:
 def _record(module: nn.Module, x: Tensor, calls: list[Call]) -> Any:
     """Append the calls; where the net fails, those up to there. Returns its output."""
 
-    def record(name: str, mod: nn.Module, args: tuple[Any, ...], out: Any) -> None:
+    def record(name: str, mod: nn.Module, args: tuple[Any, ...], out: object) -> None:
         if isinstance(out, Tensor):
             given = next((tuple(a.shape) for a in args if isinstance(a, Tensor)), ())
             block, layer = bool(list(mod.children())), bool(list(mod.parameters(recurse=False)))

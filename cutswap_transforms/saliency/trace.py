@@ -259,7 +259,7 @@ class _Serial:
 _holders: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
-def _own_lock(holder: Any) -> threading.Lock:
+def _own_lock(holder: object) -> threading.Lock:
     """A lock for `holder._lock` that a forked child finds open, whatever another thread did when it was forked."""
     _holders.add(holder)
     return threading.Lock()

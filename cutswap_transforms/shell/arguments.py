@@ -77,7 +77,7 @@ def image_files(args: argparse.Namespace, files: Sequence[Path]) -> ImageFiles:
 
 
 class _OneOrTwo(argparse.Action):
-    def __call__(self, parser: Any, namespace: Any, values: Any, option: Any = None) -> None:
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: Any = None) -> None:
         if len(values) > 2:
             parser.error(f"argument --size: must be S or H W, got {len(values)} numbers; put the images before it")
         setattr(namespace, self.dest, tuple(values))
