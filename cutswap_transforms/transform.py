@@ -77,9 +77,9 @@ class SaliencySwap(v2.Transform):
             {0, 1}.
         cache: where the regions of images on the CPU are kept, by the values of the image: "memory" (this process, 16 MB
             at most, shared by transforms of equal settings and gone with the last of them), a folder or `RegionCache`
-            (shared by workers and runs), or None. Put deterministic steps such as Resize before this transform and
-            random ones after it. A callable without a string attribute `fingerprint` is taken to be the same function
-            for the life of the transform: pass None if it changes.
+            (shared by workers and runs), or None. Its `hits` and `misses` count the look-ups of this process. Put
+            deterministic steps such as Resize before this transform and random ones after it. A callable without a string
+            attribute `fingerprint` is taken to be the same function for the life of the transform: pass None if it changes.
         normalized: (mean, std) if the transform stands after Normalize.
 
     Images are PIL images or tensors [C, H, W] or [N, C, H, W], plain or `tv_tensors.Image`: uint8, uint16, or floating
