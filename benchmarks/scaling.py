@@ -135,9 +135,9 @@ def filled(folder: Path, count: int) -> float:
     for key in keys(count):
         pending.append((key, entry))
         if len(pending) == 4096:
-            cache.put(pending)
+            cache._put(pending)
             pending = []
-    cache.put(pending)
+    cache._put(pending)
     cache.close()
     return time.perf_counter() - begin
 
@@ -146,7 +146,7 @@ def opened(folder: Path) -> float:
     """Seconds from nothing to the first look-up."""
     begin = time.perf_counter()
     cache = RegionCache(folder)
-    cache.get(next(keys(1)))
+    cache._get(next(keys(1)))
     cache.close()
     return time.perf_counter() - begin
 
@@ -197,7 +197,7 @@ wanted = some_keys(int(sys.argv[3]))
 cache = RegionCache(sys.argv[2])
 before = private_memory()
 for key in wanted:
-    cache.get(key)
+    cache._get(key)
 print(private_memory() - before, cache.misses)
 """
 

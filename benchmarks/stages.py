@@ -70,7 +70,7 @@ def swap_cases(images: Sequence[Tensor], shown: Sequence[Any], folder: str) -> l
     entries = [pack(finder(x))[0] for x in images]
     keys = [content_key(finder.settings, pil_array(x)) for x in shown]
     disk = RegionCache(folder)
-    disk.put(zip(keys, entries, strict=True))
+    disk._put(zip(keys, entries, strict=True))
     disk.close()
     on_disk = SaliencySwap(levels="random", cache=RegionCache(folder))
     size = (images[0].shape[-2], images[0].shape[-1])
@@ -87,7 +87,7 @@ def swap_cases(images: Sequence[Tensor], shown: Sequence[Any], folder: str) -> l
         "hash, tensor": over(lambda x: content_key(finder.settings, pil_order(eight_bits(x))[0]), images),
         "hash, PIL": over(lambda x: content_key(finder.settings, pil_array(x)), shown),
         "look-up, memory": over(lambda k: unpack(finder.store.get(k), GRID), keys),
-        "look-up, folder": over(lambda k: unpack(on_disk.cache.get(k), GRID), keys),
+        "look-up, folder": over(lambda k: unpack(on_disk.cache._get(k), GRID), keys),
         "sampling": over(lambda r, u: first_pairs(r, u, [0], size, cached.scale, cached.ratio), regions, drawn),
         "swap, tensor": over(functional.swap_patches, images, pairs),
         "swap, PIL": over(cached.transform, shown, params),

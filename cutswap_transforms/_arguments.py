@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from numbers import Integral, Real
-from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -14,12 +13,12 @@ MeanStd = tuple[Sequence[float], Sequence[float]]
 GRIDS = (2, 255)  # an entry of the cache holds the grid in one byte
 
 
-def scalar(value: Any) -> Any:
+def scalar(value: object) -> object:
     """A number of NumPy or torch, also in an array of no dimensions, as Python's; anything else as it is."""
     return value.item() if isinstance(value, (np.generic, np.ndarray, Tensor)) and value.ndim == 0 else value
 
 
-def checked_int(name: str, value: Any, low: int | None = None, high: int | None = None, kind: str = "an int") -> int:
+def checked_int(name: str, value: object, low: int | None = None, high: int | None = None, kind: str = "an int") -> int:
     """An integer of Python, NumPy or torch as an int. `kind` names in messages what the argument may be."""
     found = scalar(value)
     if isinstance(found, bool) or not isinstance(found, Integral):
@@ -32,7 +31,7 @@ def checked_int(name: str, value: Any, low: int | None = None, high: int | None 
     return found
 
 
-def checked_number(name: str, value: Any, kind: str = "a number") -> float:
+def checked_number(name: str, value: object, kind: str = "a number") -> float:
     """A real number of Python, NumPy or torch as a float."""
     found = scalar(value)
     if isinstance(found, bool) or not isinstance(found, Real):
@@ -40,25 +39,29 @@ def checked_number(name: str, value: Any, kind: str = "a number") -> float:
     return float(found)
 
 
-def checked_bool(name: str, value: Any) -> bool:
+def checked_bool(name: str, value: object) -> bool:
     found = scalar(value)
     if not isinstance(found, bool):
         raise TypeError(f"`{name}` must be True or False, got {value!r}")
     return found
 
 
-def _numbers(values: Any) -> tuple[float, ...]:
-    """The numbers of a sequence or an array [n]. Text, and what has no order, is not one.
+def _ordered(values: object) -> Iterable[object]:
+    """A sequence or an array [n]. Text, and what has no order, is not one.
 
     Raises:
         TypeError: anything else.
     """
-    if isinstance(values, (str, bytes, Mapping, Set)):
+    if isinstance(values, (str, bytes, Mapping, Set)) or not isinstance(values, Iterable):
         raise TypeError
-    return tuple(checked_number("", v) for v in values)
+    return values
 
 
-def checked_range(name: str, value: Any, top: float) -> tuple[float, float]:
+def _numbers(values: object) -> tuple[float, ...]:
+    return tuple(checked_number("", v) for v in _ordered(values))
+
+
+def checked_range(name: str, value: object, top: float) -> tuple[float, float]:
     try:
         low, high = _numbers(value)
     except (TypeError, ValueError):
@@ -69,43 +72,43 @@ def checked_range(name: str, value: Any, top: float) -> tuple[float, float]:
     return low, high
 
 
-def checked_size(name: str, value: Any) -> tuple[int, int]:
+def checked_size(name: str, value: object) -> tuple[int, int]:
     try:
-        height, width = (checked_int(name, v, 0) for v in value)
+        height, width = (checked_int(name, v, 0) for v in _ordered(value))
     except (TypeError, ValueError):
         raise TypeError(f"`{name}` must be two integers (H, W), got {value!r}") from None
     return height, width
 
 
-def check_tensor(name: str, value: Any, shape: str, rank: int) -> None:
+def check_tensor(name: str, value: object, shape: str, rank: int) -> None:
     if not isinstance(value, Tensor):
         raise TypeError(f"`{name}` must be a tensor {shape}, got {type(value).__name__}")
     if value.ndim != rank:
         raise ValueError(f"`{name}` must have shape {shape}, got {list(value.shape)}")
 
 
-def checked_probability(p: Any) -> float:
+def checked_probability(p: object) -> float:
     found = checked_number("p", p, "a number in [0, 1]")
     if not 0 <= found <= 1:
         raise ValueError(f"`p` must be a number in [0, 1], got {p!r}")
     return found
 
 
-def checked_levels(levels: Any) -> str | tuple[int, ...]:
+def checked_levels(levels: object) -> str | tuple[int, ...]:
     if isinstance(levels, str):
         if levels not in ("all", "random"):
             raise ValueError(f"`levels` must be 'all', 'random' or indices, got {levels!r}")
         return levels
     several = isinstance(levels, (Sequence, np.ndarray, Tensor)) and scalar(levels) is levels
-    indices = tuple(map(scalar, levels if several else (levels,)))
-    whole = all(isinstance(i, Integral) and not isinstance(i, bool) for i in indices)
-    if not indices or not whole or len(set(indices)) < len(indices):
+    indices = [scalar(i) for i in (_ordered(levels) if several else (levels,))]
+    whole = [int(i) for i in indices if isinstance(i, Integral) and not isinstance(i, bool)]
+    if not whole or len(whole) < len(indices) or len(set(whole)) < len(whole):
         raise ValueError(f"`levels` must be 'all', 'random' or distinct indices, got {levels!r}")
-    return tuple(int(i) for i in indices)
+    return tuple(whole)
 
 
 def checked_mean_std(
-    name: str, value: Any, channels: int | None = None, other: str = ""
+    name: str, value: object, channels: int | None = None, other: str = ""
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """(mean, std) as tuples of numbers. `other` names in messages what else the argument may be.
 
@@ -114,7 +117,7 @@ def checked_mean_std(
         ValueError: sequences of different or wrong length, non-finite numbers, or std <= 0.
     """
     try:
-        mean, std = map(_numbers, value)
+        mean, std = map(_numbers, _ordered(value))
     except (TypeError, ValueError):
         raise TypeError(f"`{name}` must be {other}(mean, std), each a sequence of numbers, got {value!r}") from None
     wrong = len(mean) != len(std) or not mean or (channels is not None and len(mean) != channels)

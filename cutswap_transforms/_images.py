@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol, TypeAlias, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,7 @@ FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 # Bicubic resizing overshoots [0, 1] by less than this. What lies beyond has another range.
 OVERSHOOT = 0.25
 
+ImageLike: TypeAlias = PIL.Image.Image | Tensor  # [C, H, W] or [N, C, H, W]; a tv_tensors.Image is a tensor
 Reasons = Mapping[str, str]  # by the kind that is refused
 _REFUSED = {
     "BoundingBoxes": "boxes do not follow swapped pixels; apply the transform to the image alone, before they are added",
@@ -28,34 +29,44 @@ _REFUSED = {
 }
 
 
+class Item(Protocol):
+    """anomalib's `ImageItem` and `ImageBatch`, which hold image, mask and label by name."""
+
+    image: Tensor
+    gt_mask: Tensor | None
+    gt_label: Tensor | None
+
+    def update(self, in_place: bool = True, **fields: Any) -> Any: ...
+
+
 # ---- samples ----------------------------------------------------------------------------------------------------------
 
 
-def is_image(leaf: Any) -> bool:
+def is_image(leaf: object) -> TypeGuard[ImageLike]:
     """True for PIL images, `tv_tensors.Image` and plain tensors (torchvision picks the one that counts)."""
     return isinstance(leaf, (PIL.Image.Image, tv_tensors.Image)) or (
         isinstance(leaf, Tensor) and not isinstance(leaf, tv_tensors.TVTensor)
     )
 
 
-def is_item(sample: Any) -> bool:
-    """True for anomalib's `ImageItem` and `ImageBatch`, which hold image, mask and label by name."""
+def is_item(sample: object) -> TypeGuard[Item]:
+    """True for anomalib's `ImageItem` and `ImageBatch`."""
     return hasattr(sample, "gt_label") and hasattr(sample, "gt_mask")
 
 
-def image_size(leaf: Any) -> tuple[int, int]:
+def image_size(leaf: ImageLike) -> tuple[int, int]:
     """(H, W) of an image leaf."""
     if isinstance(leaf, PIL.Image.Image):
         return leaf.height, leaf.width
     return int(leaf.shape[-2]), int(leaf.shape[-1])
 
 
-def batch_size(leaf: Any) -> int:
+def batch_size(leaf: ImageLike) -> int:
     """N of a batch [N, C, H, W]; 1 for a single image."""
     return int(leaf.shape[0]) if isinstance(leaf, Tensor) and leaf.ndim == 4 else 1
 
 
-def image_leaves(flat_inputs: Sequence[Any]) -> list[Any]:
+def image_leaves(flat_inputs: Sequence[object]) -> list[ImageLike]:
     """The images of a sample by torchvision's rule; the first of them guides.
 
     A plain tensor is an image only where the sample holds no PIL image and no `tv_tensors.Image`, and then only the
@@ -73,7 +84,7 @@ def image_leaves(flat_inputs: Sequence[Any]) -> list[Any]:
     return images
 
 
-def check_sample(flat_inputs: Sequence[Any], reasons: Reasons = _REFUSED) -> None:
+def check_sample(flat_inputs: Sequence[object], reasons: Reasons = _REFUSED) -> None:
     """Refuse a sample that cannot be transformed consistently: it must hold one pixel grid and at least one image.
 
     Raises:
@@ -101,7 +112,7 @@ def refusal(kind: str, reasons: Reasons = _REFUSED) -> TypeError:
     return TypeError(f"`sample` must not hold {kind}: {reasons[kind]}")
 
 
-def _check_kind(leaf: Any, reasons: Reasons) -> None:
+def _check_kind(leaf: object, reasons: Reasons) -> None:
     if isinstance(leaf, np.ndarray) and leaf.ndim >= 2:
         raise TypeError(
             f"`image` must be a PIL image or a tensor, got numpy.ndarray of shape {leaf.shape}; "
@@ -114,7 +125,7 @@ def _check_kind(leaf: Any, reasons: Reasons) -> None:
         raise refusal(name, reasons)
 
 
-def _check_tensor(image: Tensor, sample: Sequence[Any]) -> None:
+def _check_tensor(image: Tensor, sample: Sequence[object]) -> None:
     if image.is_nested or image.layout != torch.strided:
         kind = "a nested tensor; use images of one size" if image.is_nested else f"{image.layout}; use image.to_dense()"
         raise TypeError(f"`image` must be a dense tensor, got {kind}")
@@ -125,7 +136,7 @@ def _check_tensor(image: Tensor, sample: Sequence[Any]) -> None:
         _judge_narrow(shape, image.dtype)
 
 
-def _other_rank(image: Tensor, sample: Sequence[Any]) -> str:
+def _other_rank(image: Tensor, sample: Sequence[object]) -> str:
     """The way out for a tensor that is no image by its rank: a label before the image, or a grey image."""
     others = [x for x in sample if x is not image and is_image(x)]
     if others and not isinstance(image, tv_tensors.Image):
@@ -149,7 +160,7 @@ def _judge_narrow(shape: list[int], dtype: torch.dtype) -> None:
     )
 
 
-def _check_mask(mask: tv_tensors.Mask, image: Any) -> None:
+def _check_mask(mask: tv_tensors.Mask, image: ImageLike) -> None:
     if image_size(mask) != image_size(image):
         raise ValueError(f"`sample` must hold masks of the image's size {image_size(image)}, got {list(mask.shape)}")
     n = batch_size(image)
@@ -177,7 +188,7 @@ def pil_array(image: PIL.Image.Image) -> npt.NDArray[np.uint8]:
     return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
 
 
-def net_input(leaf: Any, normalized: MeanStd | None = None) -> Tensor:
+def net_input(leaf: ImageLike, normalized: MeanStd | None = None) -> Tensor:
     """An image leaf or batch as a saliency net takes it: [N, 3, H, W], 8 bits as uint8, floats as float32 in [0, 1].
 
     uint16 keeps its high byte. Floats must lie in [0, 1] up to the overshoot of bicubic resizing and are clamped. A
@@ -231,7 +242,7 @@ def _unsigned_form(x: Tensor) -> str:
     return f"{way}, or, if 16 bits were read as signed, use image.view(torch.uint16)" if x.dtype == torch.int16 else way
 
 
-def eight_bits(leaf: Any, normalized: MeanStd | None = None) -> Tensor:
+def eight_bits(leaf: ImageLike, normalized: MeanStd | None = None) -> Tensor:
     """What the method sees of an image leaf or batch: uint8 [N, 3, H, W]. Arguments and errors as `net_input`.
 
     Maps, colours and cache keys are functions of these values, so a float image and its 8-bit file are one image here.

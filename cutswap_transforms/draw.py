@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -63,13 +63,15 @@ TENSORS = SimpleNamespace(
     where=torch.where,
 )
 Size = tuple[int, int]  # (H, W) of the image
-Box = tuple[Any, Any, Any, Any]  # top, left, height, width: numbers or tensors
+Real = TypeVar("Real", float, Tensor)
+Whole = TypeVar("Whole", int, Tensor)
+Box: TypeAlias = tuple[Whole, Whole, Whole, Whole]  # top, left, height, width
 
 
 # ---- the rules, for numbers and for tensors ---------------------------------------------------------------------------
 
 
-def patch_size(on: Any, area: Any, aspect: Any, image: Size, scale: Range, ratio: Range) -> tuple[Any, Any]:
+def patch_size(on: SimpleNamespace, area: Real, aspect: Real, image: Size, scale: Range, ratio: Range) -> tuple[Any, Any]:
     """(height, width) from two uniform numbers, as RandomErasing draws them: the area is uniform in `scale` (a share of
     the image), the aspect log-uniform in `ratio`. A side is at least 1 and at most that of the image."""
     area = (scale[0] + area * (scale[1] - scale[0])) * (image[0] * image[1])
@@ -84,29 +86,29 @@ def shared(scale: Range, swaps: int) -> Range:
     return scale[0] / swaps, scale[1] / swaps
 
 
-def pixel(on: Any, cell: Any, down: Any, right: Any, grid: int, image: Size) -> tuple[Any, Any]:
+def pixel(on: SimpleNamespace, cell: Whole, down: Real, right: Real, grid: int, image: Size) -> tuple[Any, Any]:
     """(y, x) at the given share of a cell's height and width."""
     y = on.floor((cell // grid + down) * (image[0] / grid))
     x = on.floor((cell % grid + right) * (image[1] / grid))
     return on.clip(y, 0, image[0] - 1), on.clip(x, 0, image[1] - 1)
 
 
-def box(on: Any, around: tuple[Any, Any], h: Any, w: Any, image: Size) -> Box:
+def box(on: SimpleNamespace, around: tuple[Whole, Whole], h: Whole, w: Whole, image: Size) -> Box[Whole]:
     """The box around a pixel, pushed into the image."""
     return on.clip(around[0] - h // 2, 0, image[0] - h), on.clip(around[1] - w // 2, 0, image[1] - w), h, w
 
 
-def apart(a: Box, b: Box) -> Any:
+def apart(a: Box[Whole], b: Box[Whole]) -> Any:
     """True where two boxes share no pixel."""
     return (a[0] + a[2] <= b[0]) | (b[0] + b[2] <= a[0]) | (a[1] + a[3] <= b[1]) | (b[1] + b[3] <= a[1])
 
 
-def centre(of: Box) -> tuple[Any, Any]:
+def centre(of: Box[Whole]) -> tuple[Whole, Whole]:
     """The pixel (y, x) that `box` put the box around, unless it had to push it."""
     return of[0] + of[2] // 2, of[1] + of[3] // 2
 
 
-def fits(a: Box, b: Box, taken: Sequence[Box]) -> Any:
+def fits(a: Box[Whole], b: Box[Whole], taken: Sequence[Box[Whole]]) -> Any:
     """True where two boxes are apart from each other and from all that are taken."""
     free = apart(a, b)
     for other in taken:
@@ -114,18 +116,18 @@ def fits(a: Box, b: Box, taken: Sequence[Box]) -> Any:
     return free
 
 
-def halved(on: Any, h: Any, w: Any) -> tuple[Any, Any]:
+def halved(on: SimpleNamespace, h: Whole, w: Whole) -> tuple[Whole, Whole]:
     """The longer side halved (of equal sides the height), down to 1."""
     tall = h >= w
     return on.where(tall, on.clip(h // 2, 1, h), h), on.where(tall, w, on.clip(w // 2, 1, w))
 
 
-def window(cell: Any, grid: int, side: int) -> tuple[Any, Any]:
+def window(cell: Whole, grid: int, side: int) -> tuple[Whole, Whole]:
     """The pixels [start, end) that a row or column of cells shares, as adaptive pooling has them."""
     return cell * side // grid, -(-(cell + 1) * side // grid)
 
 
-def beside(on: Any, y: Any, x: Any, image: Size) -> tuple[Any, Any]:
+def beside(on: SimpleNamespace, y: Whole, x: Whole, image: Size) -> tuple[Whole, Whole]:
     """A neighbour of a pixel: the last resort where one pixel was drawn twice."""
     if image[1] > 1:
         return y, on.where(x + 1 < image[1], x + 1, x - 1)
@@ -147,7 +149,7 @@ def first_pairs(
     """Rows as `PatchPair` for one image. Arguments as `draw_pairs`: regions [L, G, G], u and levels lists, inside [H, W]."""
     grid = regions.shape[-1]
     rows: list[list[int]] = []
-    taken: list[Box] = []
+    taken: list[Box[int]] = []
     chosen = [min(int(u[0] * len(regions)), len(regions) - 1)] if levels is None else levels
     scale = shared(scale, len(chosen))
     for s, level in enumerate(chosen):
@@ -170,9 +172,9 @@ def _first_pair(
     h: int,
     w: int,
     image: Size,
-    taken: Sequence[Box],
+    taken: Sequence[Box[int]],
     inside: npt.NDArray[np.bool_] | None,
-) -> tuple[Box, Box] | None:
+) -> tuple[Box[int], Box[int]] | None:
     """The first pair of boxes that fits; None where there is none. `u` holds the numbers of the candidates."""
     count = len(cells)
 
@@ -274,7 +276,7 @@ def draw_pairs(
         raise ValueError(f"`u` must have {HEAD} + S * {NUMBERS} columns for S = {len(chosen)} levels, got {u.shape[1]}")
     scale = shared(scale, len(chosen))
     rows: list[Tensor] = []
-    taken: list[Box] = []
+    taken: list[Box[Tensor]] = []
     for s, level in enumerate(chosen):
         v = u[:, HEAD + s * NUMBERS : HEAD + (s + 1) * NUMBERS]
         h, w = patch_size(TENSORS, v[:, 0], v[:, 1], image_size, scale, ratio)
@@ -285,7 +287,7 @@ def draw_pairs(
     return torch.stack(rows, 1)
 
 
-def _checked_draw(regions: Any, u: Any, image_size: Any, scale: Any, ratio: Any) -> tuple[Size, Range, Range]:
+def _checked_draw(regions: Tensor, u: Tensor, image_size: Size, scale: Range, ratio: Range) -> tuple[Size, Range, Range]:
     check_tensor("regions", regions, "[N, L, G, G]", 4)
     check_tensor("u", u, f"[N, {HEAD} + S * {NUMBERS}]", 2)
     size = checked_size("image_size", image_size)
@@ -294,7 +296,7 @@ def _checked_draw(regions: Any, u: Any, image_size: Any, scale: Any, ratio: Any)
     return size, checked_range("scale", scale, 1.0), checked_range("ratio", ratio, float("inf"))
 
 
-def _chosen(levels: Any, drawn: Tensor, count: int) -> list[Tensor]:
+def _chosen(levels: Sequence[int] | None, drawn: Tensor, count: int) -> list[Tensor]:
     """The levels of every swap, S tensors int64 [N]."""
     if levels is None:
         return [drawn]
@@ -311,7 +313,7 @@ def _best_pair(
     h: Tensor,
     w: Tensor,
     image: Size,
-    taken: Sequence[Box],
+    taken: Sequence[Box[Tensor]],
     inside: Tensor | None,
 ) -> Tensor:
     """top_a, left_a, top_b, left_b, height, width [N, 6] of the first attempt that fits; zeros where none does."""

@@ -7,7 +7,7 @@ takes the uniform numbers `u` as an argument.
 from __future__ import annotations
 
 import warnings
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .draw import PatchPair, draw_pairs
 from .regions.cells import salient_regions
@@ -16,14 +16,15 @@ from .swap import patch_mask, swap_patches
 
 __all__ = ["PatchPair", "draw_pairs", "layer_cam", "normalize_maps", "patch_mask", "salient_regions", "swap_patches"]
 
+if not TYPE_CHECKING:  # with it, mypy would take every name for one that is there
 
-def __getattr__(name: str) -> Any:
-    if name != "all_pairs":
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {', '.join(__all__)}")
-    warnings.warn(
-        "`functional.all_pairs` is deprecated and will go: draw_pairs(regions, u[:, 1:], ...) does the same, without the "
-        "first column of `u`, which was not used",
-        DeprecationWarning,
-        stacklevel=2,
-    )
-    return lambda regions, u, *arguments: draw_pairs(regions, u[:, 1:], *arguments)
+    def __getattr__(name: str) -> Any:
+        if name != "all_pairs":
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {', '.join(__all__)}")
+        warnings.warn(
+            "`functional.all_pairs` is deprecated and will go: draw_pairs(regions, u[:, 1:], ...) does the same, without the "
+            "first column of `u`, which was not used",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        return lambda regions, u, *args, **kwargs: draw_pairs(regions, u[:, 1:], *args, **kwargs)

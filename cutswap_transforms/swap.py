@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import cast
 
 import PIL.Image
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor
 from torchvision import tv_tensors
 
 from ._arguments import check_tensor, checked_size
+from ._images import ImageLike
 from .draw import Box, PatchPair, fits
 
 
@@ -60,7 +61,7 @@ def _check_pairs(pairs: Tensor) -> None:
 def swaps(rows: list[list[int]], height: int, width: int) -> list[list[int]]:
     """The rows that swap something, checked: only boxes that lie in the image and apart make a permutation of its pixels."""
     found = [row for row in rows if row[5]]
-    taken: list[Box] = []
+    taken: list[Box[int]] = []
     for row in found:
         _, ta, la, tb, lb, h, w = row
         if h < 1 or w < 1 or min(ta, la, tb, lb) < 0 or max(ta, tb) + h > height or max(la, lb) + w > width:
@@ -83,7 +84,7 @@ def swap_in_pil(image: PIL.Image.Image, pairs: list[list[int]]) -> PIL.Image.Ima
     return out
 
 
-def swap_leaf(leaf: Any, pairs: Tensor) -> Any:
+def swap_leaf(leaf: ImageLike, pairs: Tensor) -> ImageLike:
     """The swap in an image leaf of a sample; type, dtype, device and PIL mode are kept."""
     return swap_in_pil(leaf, pairs[0].tolist()) if isinstance(leaf, PIL.Image.Image) else swap_patches(leaf, pairs)
 

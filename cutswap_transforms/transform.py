@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
-import numpy.typing as npt
 import PIL.Image
 import torch
 from torch import Tensor
@@ -25,13 +24,17 @@ from ._arguments import (
     checked_probability,
     checked_range,
 )
-from ._images import batch_size, check_sample, image_leaves, image_size, is_image, is_item
+from ._images import ImageLike, batch_size, check_sample, image_leaves, image_size, is_image, is_item
 from .draw import HEAD, NUMBERS, draw_pairs, first_pairs
-from .regions.finder import RegionFinder
+from .regions.clustering import Clustering, ClusteringLike
+from .regions.entry import Regions
+from .regions.finder import CacheLike, RegionFinder
+from .regions.memory import MemoryCache
 from .regions.precompute import holds, precompute
-from .regions.roi import GivenRegion, Inside, checked_roi, inside_of, with_given_region
+from .regions.roi import GivenRegion, Inside, RoiLike, checked_roi, inside_of, with_given_region
+from .regions.store import RegionCache
 from .saliency.checks import check_not_vmapped
-from .saliency.source import SaliencySource
+from .saliency.source import SaliencyLike, SaliencySource
 from .swap import mark_leaf, swap_leaf
 from .views import AnomalyGenerator, SwapViews, swapped_fields
 
@@ -74,9 +77,9 @@ class SaliencySwap(v2.Transform):
             {0, 1}.
         cache: where the regions of images on the CPU are kept, by the values of the image: "memory" (this process, 16 MB
             at most, shared by transforms of equal settings and gone with the last of them), a folder or `RegionCache`
-            (shared by workers and runs), or None. Put deterministic steps such as Resize before this transform and
-            random ones after it. A callable without a string attribute `fingerprint` is taken to be the same function
-            for the life of the transform: pass None if it changes.
+            (shared by workers and runs), or None. Its `hits` and `misses` count the look-ups of this process. Put
+            deterministic steps such as Resize before this transform and random ones after it. A callable without a string
+            attribute `fingerprint` is taken to be the same function for the life of the transform: pass None if it changes.
         normalized: (mean, std) if the transform stands after Normalize.
 
     Images are PIL images or tensors [C, H, W] or [N, C, H, W], plain or `tv_tensors.Image`: uint8, uint16, or floating
@@ -104,8 +107,8 @@ class SaliencySwap(v2.Transform):
 
     def __init__(
         self,
-        saliency: Any = "tiny",
-        clustering: Any = "kmeans",
+        saliency: SaliencyLike = "tiny",
+        clustering: ClusteringLike = "kmeans",
         *,
         levels: str | int | Sequence[int] = "all",
         scale: tuple[float, float] = (0.002, 0.03),
@@ -113,9 +116,9 @@ class SaliencySwap(v2.Transform):
         p: float = 1.0,
         grid: int = 24,
         region: str = "salient",
-        roi: Any = None,
+        roi: RoiLike | None = None,
         return_mask: bool = False,
-        cache: Any = "memory",
+        cache: CacheLike = "memory",
         normalized: MeanStd | None = None,
     ) -> None:
         super().__init__()
@@ -136,7 +139,7 @@ class SaliencySwap(v2.Transform):
         return self._finder.saliency
 
     @property
-    def clustering(self) -> Any:
+    def clustering(self) -> Clustering:
         """The clustering backend, points [P, 4] -> labels [P]."""
         return self._finder.clustering
 
@@ -151,8 +154,9 @@ class SaliencySwap(v2.Transform):
         return self._finder.region
 
     @property
-    def cache(self) -> Any:
-        """ "memory", the `RegionCache`, or None."""
+    def cache(self) -> MemoryCache | RegionCache | Any:
+        """Where regions are kept, an object whose `hits` and `misses` count the look-ups of this process; None if nowhere."""
+        # Any stands for None, as in typeshed: whoever asked for a cache need not ask whether there is one.
         return self._finder.cache
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]  # a compiled model breaks its graph here
@@ -207,8 +211,10 @@ class SaliencySwap(v2.Transform):
         levels = self._chosen_levels(self._finder.num_levels if found is None else found.shape[1])
         numbers = 1 + HEAD + (1 if levels is None else len(levels)) * NUMBERS  # the first decides whether p hits
         u = torch.rand(n, numbers, dtype=torch.float32, device=device)
-        draw = self._pairs_on_host if device.type == "cpu" else self._pairs_on_device
-        pairs = draw(image, u, levels, size, inside, found)
+        if device.type == "cpu":
+            pairs = self._pairs_on_host(image, u, levels, size, inside, cast(Regions | None, found))
+        else:
+            pairs = self._pairs_on_device(image, u, levels, size, inside, found)
         return {"pairs": pairs, "size": size}
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
@@ -273,7 +279,7 @@ class SaliencySwap(v2.Transform):
             )
         return precompute(self._finder, self.roi, dataset, batch_size, num_workers, device)
 
-    def preview(self, images: Sequence[Any], rows: int = 8) -> PIL.Image.Image:
+    def preview(self, images: Sequence[ImageLike] | Tensor, rows: int = 8) -> PIL.Image.Image:
         """A contact sheet of what this swap does: maps, clusters, boxes, negative and mask, one row per image.
 
         Args:
@@ -288,7 +294,7 @@ class SaliencySwap(v2.Transform):
         """
         from .preview.sheet import contact_sheet, spread  # the drawing code is not needed for training
 
-        return contact_sheet(spread(images, rows), self)
+        return contact_sheet(spread(cast(Sequence[ImageLike], images), rows), self)
 
     def as_anomaly_generator(self) -> AnomalyGenerator:
         """The swap as a module `x -> (augmented, mask)`, mask float [N, 1, H, W]: anomalib's contract of generators."""
@@ -329,19 +335,19 @@ class SaliencySwap(v2.Transform):
 
     def _pairs_on_host(
         self,
-        image: Any,
+        image: ImageLike,
         u: Tensor,
         levels: list[int] | None,
         size: tuple[int, int],
         inside: Inside | None = None,
-        found: npt.NDArray[np.bool_] | None = None,
+        found: Regions | None = None,
     ) -> Tensor:
         """`found` is what the finder would say of the whole batch."""
         numbers = u.tolist()
         hits = [i for i, row in enumerate(numbers) if row[0] < self.p]
         rows = [[[0] * 7] * (1 if levels is None else len(levels))] * len(numbers)
         if hits:
-            regions = self._finder(image, hits, inside and inside.cells) if found is None else found[hits]
+            regions = cast(Regions, self._finder(image, hits, inside and inside.cells)) if found is None else found[hits]
             masks = inside and inside.pixels.expand(len(numbers), -1, -1).numpy()
             for i, region in zip(hits, regions, strict=True):
                 mask = None if masks is None else masks[i]
@@ -350,12 +356,12 @@ class SaliencySwap(v2.Transform):
 
     def _pairs_on_device(
         self,
-        image: Any,
+        image: ImageLike,
         u: Tensor,
         levels: list[int] | None,
         size: tuple[int, int],
         inside: Inside | None = None,
-        found: Any = None,
+        found: Regions | Tensor | None = None,
     ) -> Tensor:
         regions = torch.as_tensor(self._finder(image, None, inside and inside.cells) if found is None else found)
         pairs = draw_pairs(regions, u[:, 1:], levels, size, self.scale, self.ratio, inside and inside.pixels)
@@ -380,7 +386,7 @@ def _warn_of_lists(sample: dict[Any, Any]) -> None:
         )
 
 
-def empty_mask(image: Any) -> tv_tensors.Mask:
+def empty_mask(image: ImageLike) -> tv_tensors.Mask:
     """uint8 zeros [1, H, W], of a batch [N, 1, H, W], on the image's device."""
     if isinstance(image, Tensor):
         zeros = torch.zeros((*image.shape[:-3], 1, *image.shape[-2:]), dtype=torch.uint8, device=image.device)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
 from torchvision import tv_tensors
 
-from ._images import image_size, is_image, refusal
+from ._images import ImageLike, Item, image_size, is_image, refusal
 from .swap import patch_mask
+
+if TYPE_CHECKING:
+    from .transform import SaliencySwap
 
 
 class SwapViews(nn.Module):
@@ -83,7 +86,7 @@ class SwapViews(nn.Module):
         return images, torch.arange(k, device=images.device).repeat_interleave(n)
 
 
-def _views_of(sample: Any) -> Sequence[Tensor]:
+def _views_of(sample: object) -> Sequence[Tensor]:
     """The views of a sample (v1, v2, ...) or (views, target), checked."""
     views = sample[0] if isinstance(sample, (tuple, list)) and sample and isinstance(sample[0], (tuple, list)) else sample
     if not isinstance(views, (tuple, list)):
@@ -102,7 +105,7 @@ def _views_of(sample: Any) -> Sequence[Tensor]:
     return views
 
 
-def swapped_fields(swap: Any, item: Any) -> dict[str, Any]:
+def swapped_fields(swap: SaliencySwap, item: Item) -> dict[str, Any]:
     """Image, depth map, mask and label of an item or a batch of anomalib after the swap.
 
     The depth map is swapped in step. Absent masks and labels are made.
@@ -136,7 +139,7 @@ def swapped_fields(swap: Any, item: Any) -> dict[str, Any]:
 class AnomalyGenerator(nn.Module):
     """`x -> (augmented, mask)`: images [N, C, H, W] in, the same and a float mask [N, 1, H, W] out; or without N both."""
 
-    def __init__(self, swap: Any) -> None:
+    def __init__(self, swap: SaliencySwap) -> None:
         super().__init__()
         self.swap = swap
 
@@ -148,18 +151,20 @@ class AnomalyGenerator(nn.Module):
         return self.swap.transform(img, params), mask if img.ndim == 4 else mask[0]
 
 
-def _shares(a: Any, b: Any) -> bool:
-    both = isinstance(a, Tensor) and isinstance(b, Tensor)
-    return a is b or (both and a.untyped_storage().data_ptr() == b.untyped_storage().data_ptr() != 0)
+def _shares(a: object, b: object) -> bool:
+    if not (isinstance(a, Tensor) and isinstance(b, Tensor)):
+        return a is b
+    return a is b or a.untyped_storage().data_ptr() == b.untyped_storage().data_ptr() != 0
 
 
-def _copy(image: Any) -> Any:
+def _copy(image: ImageLike) -> ImageLike:
     if isinstance(image, tv_tensors.TVTensor):
-        return tv_tensors.wrap(image.as_subclass(Tensor).clone(), like=image)
+        return cast(Tensor, tv_tensors.wrap(image.as_subclass(Tensor).clone(), like=image))
     return image.clone() if isinstance(image, Tensor) else image.copy()
 
 
-def as_image(view: Any) -> Any:
+def as_image(view: ImageLike) -> ImageLike:
     """A plain tensor as `tv_tensors.Image`, so that it counts as an image beside others."""
-    plain = isinstance(view, Tensor) and not isinstance(view, tv_tensors.TVTensor)
-    return tv_tensors.Image(view, device=view.device) if plain else view
+    if not isinstance(view, Tensor) or isinstance(view, tv_tensors.TVTensor):
+        return view
+    return cast(Tensor, tv_tensors.Image(view, device=view.device))

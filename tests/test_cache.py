@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import functools
 import gc
 import hashlib
@@ -326,7 +327,7 @@ def test_the_folder_is_private_and_nothing_lies_beside_it(tmp_path):
     before = set(tmp_path.iterdir())
     cache = RegionCache(folder)
     assert set(tmp_path.iterdir()) == before, "the folder was made before it was needed"
-    cache.put([entry_of(1)])
+    cache._put([entry_of(1)])
     cache.close()
     assert folder.stat().st_mode & 0o777 == 0o700
     assert [p.name for p in folder.iterdir()] == ["regions.sqlite"]
@@ -335,10 +336,10 @@ def test_the_folder_is_private_and_nothing_lies_beside_it(tmp_path):
 
 def test_a_pickled_cache_is_a_path(tmp_path):
     cache = RegionCache(tmp_path / "c")
-    cache.put([entry_of(1)])
+    cache._put([entry_of(1)])
     data = pickle.dumps(cache)
     twin = pickle.loads(data)
-    assert len(data) < 500 and twin.get(entry_of(1)[0]) == entry_of(1)[1] and repr(twin) == repr(cache)
+    assert len(data) < 500 and twin._get(entry_of(1)[0]) == entry_of(1)[1] and repr(twin) == repr(cache)
 
 
 def test_parent_and_forked_workers_share_a_folder(tmp_path):
@@ -356,9 +357,9 @@ def test_parent_and_forked_workers_share_a_folder(tmp_path):
 def fill(folder, start, count):
     cache = RegionCache(folder)
     for i in range(start, start + count):
-        cache.put([entry_of(i)])
+        cache._put([entry_of(i)])
         key, entry = entry_of(i // 2)
-        assert cache.get(key) in (None, entry)
+        assert cache._get(key) in (None, entry)
 
 
 def test_eight_processes_fill_one_cache(tmp_path):
@@ -372,17 +373,17 @@ def test_eight_processes_fill_one_cache(tmp_path):
         assert process.exitcode == 0
     cache = RegionCache(tmp_path / "c")
     assert len(cache) == 450
-    assert all(cache.get(entry_of(i)[0]) == entry_of(i)[1] for i in range(450))
+    assert all(cache._get(entry_of(i)[0]) == entry_of(i)[1] for i in range(450))
 
 
 def test_threads_that_fork_at_once_do_not_wait_for_each_other(tmp_path):
     caches = [RegionCache(tmp_path / str(i)) for i in range(3)]
     for cache in caches:
-        cache.put([entry_of(0)])
+        cache._put([entry_of(0)])
 
     def forks(_):
         for _ in range(20):
-            in_child(lambda: [cache.get(entry_of(0)[0]) for cache in caches])
+            in_child(lambda: [cache._get(entry_of(0)[0]) for cache in caches])
 
     threads = [threading.Thread(target=forks, args=(i,), daemon=True) for i in range(3)]
     for thread in threads:
@@ -418,7 +419,7 @@ def trains_on(folder, times=3):
 
 def filled(folder, count=40):
     with contextlib.closing(RegionCache(folder)) as cache:
-        cache.put(entry_of(i) for i in range(count))
+        cache._put(entry_of(i) for i in range(count))
     return folder / "regions.sqlite"
 
 
@@ -447,12 +448,12 @@ def test_a_truncated_file_gives_nothing_wrong(tmp_path, share):
     cache = RegionCache(tmp_path / "c")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        found = [cache.get(entry_of(i)[0]) for i in range(40)]
-        cache.put([entry_of(50)])
+        found = [cache._get(entry_of(i)[0]) for i in range(40)]
+        cache._put([entry_of(50)])
     assert all(f in (None, entry_of(i)[1]) for i, f in enumerate(found)) and None in found
     assert len(caught) <= 1
     again = RegionCache(tmp_path / "c", read_only=True)
-    assert caught or again.get(entry_of(50)[0]) == entry_of(50)[1], "neither said nor mended"
+    assert caught or again._get(entry_of(50)[0]) == entry_of(50)[1], "neither said nor mended"
 
 
 def test_flipped_bits_are_never_served(tmp_path):
@@ -466,7 +467,7 @@ def test_flipped_bits_are_never_served(tmp_path):
         cache = RegionCache(tmp_path / "c")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            found = [cache.get(entry_of(i)[0]) for i in range(40)]
+            found = [cache._get(entry_of(i)[0]) for i in range(40)]
         assert all(f in (None, entry_of(i)[1]) for i, f in enumerate(found))
         lost += None in found
         cache.close()
@@ -513,7 +514,7 @@ def test_a_folder_that_cannot_be_written_is_read(tmp_path):
 def test_what_a_killed_writer_left_in_the_log_is_read_where_nothing_can_be_written(tmp_path):
     def work():
         cache = RegionCache(tmp_path / "c")
-        cache.put(entry_of(i) for i in range(5))
+        cache._put(entry_of(i) for i in range(5))
         os.kill(os.getpid(), signal.SIGKILL)
 
     pid = os.fork()
@@ -531,7 +532,7 @@ def test_what_a_killed_writer_left_in_the_log_is_read_where_nothing_can_be_writt
 
     def read():
         cache = RegionCache(tmp_path / "c", read_only=True)
-        assert len(cache) == 5 and cache.get(entry_of(4)[0]) == entry_of(4)[1]
+        assert len(cache) == 5 and cache._get(entry_of(4)[0]) == entry_of(4)[1]
 
     in_child(read, uid=65534)
     (tmp_path / "c").chmod(0o700)
@@ -555,10 +556,10 @@ def test_a_full_disk(tmp_path):
         cache = RegionCache(tmp_path / "c")
         with one_warning("cannot be written"):
             for i in range(2000):
-                cache.put([entry_of(i)])
+                cache._put([entry_of(i)])
         cache = RegionCache(tmp_path / "c", read_only=True)
-        kept = [i for i in range(2000) if cache.get(entry_of(i)[0]) is not None]
-        assert len(kept) > 20 and all(cache.get(entry_of(i)[0]) == entry_of(i)[1] for i in kept)
+        kept = [i for i in range(2000) if cache._get(entry_of(i)[0]) is not None]
+        assert len(kept) > 20 and all(cache._get(entry_of(i)[0]) == entry_of(i)[1] for i in kept)
 
     in_child(work)
 
@@ -598,13 +599,13 @@ def test_images_that_are_never_the_same_twice_are_noticed_once(tmp_path):
 def test_a_first_epoch_of_several_workers_is_no_reason_to_warn(tmp_path):
     """Workers fill a fresh folder together: at its hundredth miss each sees the entries of the others."""
     for start in (0, 1000, 2000):
-        RegionCache(tmp_path / "c").get(entry_of(start)[0])
+        RegionCache(tmp_path / "c")._get(entry_of(start)[0])
     caches = [RegionCache(tmp_path / "c") for _ in range(3)]
     for i in range(150):
         for k, cache in enumerate(caches):
             key, entry = entry_of(1000 * k + i)
-            assert cache.get(key) is None
-            cache.put([(key, entry)])
+            assert cache._get(key) is None
+            cache._put([(key, entry)])
 
 
 def test_precompute_needs_few_open_files(tmp_path):
@@ -981,3 +982,72 @@ def test_ctrl_c_ends_the_command_and_its_workers_without_a_traceback(scenes, tmp
     told = process.communicate(timeout=60)[1]
     assert process.returncode == 130 and "Traceback" not in told, told
     assert told.splitlines()[-1].startswith("stopped: the regions of ")
+
+
+# ---- what counts, and names that go -----------------------------------------------------------------------------------
+
+
+def test_the_memory_cache_counts_the_look_ups_of_each_transform():
+    first, second = SaliencySwap(grid=17), SaliencySwap(grid=17)
+    for seed in (1, 1, 2):
+        first(scene(seed=seed))
+    second(scene(seed=2))
+    assert (first.cache.hits, first.cache.misses) == (1, 2)
+    assert (second.cache.hits, second.cache.misses) == (1, 0)
+    assert len(first.cache) == len(second.cache) == 2
+    assert "cache='memory'" in repr(first) and first.cache
+    torch.manual_seed(0)
+    quiet = SaliencySwap(grid=17, p=0.0)
+    quiet(scene(seed=1))
+    assert (quiet.cache.hits, quiet.cache.misses) == (0, 0)
+
+
+def test_the_memory_cache_counts_the_images_of_a_batch_and_nothing_of_precompute():
+    swap = SaliencySwap(lambda images: hot_quarter(images))  # shares with no other
+    assert swap.precompute([scene(seed=i) for i in range(3)]) == 3
+    assert (swap.cache.hits, swap.cache.misses, len(swap.cache)) == (0, 0, 3)
+    swap(torch.stack([scene(seed=i) for i in range(4)]))
+    assert (swap.cache.hits, swap.cache.misses) == (3, 1)
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda swap: pickle.loads(pickle.dumps(swap))])
+def test_copies_count_from_zero_and_share_the_memory(copied):
+    swap = SaliencySwap(grid=18)
+    swap(scene())
+    twin = copied(swap)
+    assert twin.cache is not swap.cache and (twin.cache.hits, twin.cache.misses) == (0, 0)
+    twin(scene())
+    assert (twin.cache.hits, twin.cache.misses) == (1, 0) and (swap.cache.hits, swap.cache.misses) == (0, 1)
+
+
+def test_the_cache_of_one_transform_is_an_argument_of_another():
+    swap = SaliencySwap(grid=19)
+    swap(scene())
+    same, other = SaliencySwap(grid=19, cache=swap.cache), SaliencySwap(grid=20, cache=swap.cache)
+    assert len(same.cache) == 1 and len(other.cache) == 0 and same.cache is not swap.cache
+    assert SaliencySwap(cache=SaliencySwap(cache=None).cache).cache is None
+
+
+def test_comparing_the_memory_cache_with_its_name_is_deprecated():
+    cache = SaliencySwap().cache
+    with pytest.warns(DeprecationWarning, match='`swap.cache == "memory"` is deprecated .* `hits` and `misses`'):
+        assert cache == "memory"
+    with pytest.warns(DeprecationWarning), pytest.raises(AssertionError):
+        assert cache != "memory"
+    with pytest.warns(DeprecationWarning):
+        assert cache not in ("folder", "disk")
+    assert cache == cache and cache != SaliencySwap().cache and cache is not None and cache != RegionCache("c")
+    assert len({cache, SaliencySwap().cache}) == 2
+
+
+def test_get_and_put_of_a_folder_are_deprecated_and_do_the_same(tmp_path):
+    cache = RegionCache(tmp_path / "c")
+    key, entry = entry_of(1)
+    with pytest.warns(
+        DeprecationWarning, match=r"`RegionCache.put` is deprecated and will go: SaliencySwap\(cache=...\)"
+    ) as seen:
+        cache.put([(key, entry)])
+    with pytest.warns(DeprecationWarning, match="`RegionCache.get` .* SaliencySwap.precompute fills"):
+        assert cache.get(key) == entry == cache._get(key)
+    assert seen[0].filename == __file__
+    assert (cache.hits, cache.misses, len(cache)) == (2, 0, 1)

@@ -52,7 +52,7 @@ class Darkness(Counting):
 def leaves_no_doubt(cache, i):
     """Write an entry and read it past the memory, and another one that may be there."""
     key, entry = entry_of(i)
-    cache.put([(key, entry)])
+    cache._put([(key, entry)])
     assert cache._read(key) == entry and cache._read(entry_of(i + 1)[0]) in (None, entry_of(i + 1)[1])
 
 
@@ -100,7 +100,7 @@ def listing(folder):
 def killed_writer(folder, count):
     def work():
         cache = RegionCache(folder)
-        cache.put([entry_of(i) for i in range(count)])
+        cache._put([entry_of(i) for i in range(count)])
         os.kill(os.getpid(), signal.SIGKILL)
 
     process = CONTEXT.Process(target=work)
@@ -119,7 +119,7 @@ def test_a_reader_leaves_the_folder_as_it_was(tmp_path, state):
         (folder / "regions.sqlite-shm").unlink()
     before = listing(folder)
     reader = RegionCache(folder, read_only=True)
-    found = [reader.get(key) for key in keys(12)]
+    found = [reader._get(key) for key in keys(12)]
     assert len(reader) == sum(entry is not None for entry in found) == (9 if state == "log" else 5)
     assert all(entry in (None, entry_of(i)[1]) for i, entry in enumerate(found))
     assert sorted(p.name for p in folder.iterdir()) == sorted(before)
@@ -167,9 +167,9 @@ def test_a_reader_beside_a_writer_finds_what_it_writes(tmp_path):
         reader = RegionCache(tmp_path / "c", read_only=True)
         assert len(reader) == 5  # the file is settled: it is opened without a log
         for i in range(5, 400):
-            assert reader.get(entry_of(i)[0]) is None
+            assert reader._get(entry_of(i)[0]) is None
             write(i)
-            assert reader.get(entry_of(i)[0]) == entry_of(i)[1]
+            assert reader._get(entry_of(i)[0]) == entry_of(i)[1]
             if i % 7 == 0:
                 write(None)
             if i % 30 == 0:
@@ -195,7 +195,7 @@ def test_a_reader_never_gets_a_wrong_value_from_a_file_in_motion(tmp_path):
     def work():
         for i in range(10**9):
             with contextlib.closing(RegionCache(tmp_path / "c")) as cache:
-                cache.put([entry_of(i % 500), entry_of(i % 77)])
+                cache._put([entry_of(i % 500), entry_of(i % 77)])
 
     filled(tmp_path / "c", 20)
     process = CONTEXT.Process(target=work)
@@ -218,37 +218,37 @@ def test_a_reader_never_gets_a_wrong_value_from_a_file_in_motion(tmp_path):
 def test_a_folder_removed_in_mid_run_is_noticed_at_the_next_write(tmp_path):
     for name in ("c", "d"):
         cache = RegionCache(tmp_path / name)
-        cache.put([entry_of(0)])
+        cache._put([entry_of(0)])
         shutil.rmtree(tmp_path / name)
         if name == "d":
             in_child(lambda: None)  # a fork closes the file
         with one_warning("cannot be used (it was removed while it was in use); regions are computed and kept in this process"):
             for i in range(1, 4):
-                cache.put([entry_of(i)])
-        assert [cache.get(key) for key in keys(4)] == [entry_of(i)[1] for i in range(4)] and len(cache) == 0
+                cache._put([entry_of(i)])
+        assert [cache._get(key) for key in keys(4)] == [entry_of(i)[1] for i in range(4)] and len(cache) == 0
         assert not list(tmp_path.iterdir()) and not cache.writable
     reader = filled(tmp_path / "c") and RegionCache(tmp_path / "c", read_only=True)
     assert len(reader) == 40
     shutil.rmtree(tmp_path / "c")
     with one_warning("cannot be used (it was removed while it was in use)"):
-        assert reader.get(entry_of(0)[0]) is None and reader.get(entry_of(1)[0]) is None
+        assert reader._get(entry_of(0)[0]) is None and reader._get(entry_of(1)[0]) is None
 
 
 def test_a_file_that_was_replaced_is_written(tmp_path):
     cache = RegionCache(tmp_path / "c")
-    cache.put([entry_of(0)])
+    cache._put([entry_of(0)])
     shutil.rmtree(tmp_path / "c")
     filled(tmp_path / "c", 5)
-    cache.put([entry_of(7)])
+    cache._put([entry_of(7)])
     assert len(RegionCache(tmp_path / "c")) == 6 and cache.writable
 
 
 def test_a_closed_cache_makes_its_folder_again(tmp_path):
     cache = RegionCache(tmp_path / "c")
-    cache.put([entry_of(0)])
+    cache._put([entry_of(0)])
     cache.close()
     shutil.rmtree(tmp_path / "c")
-    cache.put([entry_of(1)])
+    cache._put([entry_of(1)])
     assert len(cache) == 1
 
 
@@ -308,7 +308,7 @@ def test_a_collected_cache_closes_its_file(tmp_path, monkeypatch):
     monkeypatch.setattr(database.sqlite3, "connect", spy)
     for read_only in (False, True):
         cache = RegionCache(tmp_path / "c", read_only=read_only)
-        cache.put([entry_of(0)])
+        cache._put([entry_of(0)])
         assert len(cache) == 1
         in_child(lambda cache=cache: len(cache))
         assert len(cache) == 1
@@ -417,7 +417,7 @@ def with_entries(folder, entries):
     swap = SaliencySwap(cache=folder, levels="all")
     for i, entry in enumerate(entries):
         pixels = scene(12, 9, seed=i).permute(1, 2, 0).contiguous().numpy()
-        swap.cache.put([(content_key(swap._finder.settings, pixels), entry)])
+        swap.cache._put([(content_key(swap._finder.settings, pixels), entry)])
     swap.cache.close()
     return SaliencySwap(cache=RegionCache(folder), levels="all")
 

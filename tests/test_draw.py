@@ -10,6 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cutswap_transforms import functional
 from cutswap_transforms.draw import (
     CANDIDATES,
     NUMBERS,
@@ -159,3 +160,20 @@ def test_which_attempt_wins(spots, expected):
 def test_one_pixel_of_room_raises():
     with pytest.raises(ValueError, match=r"`image` must have room for two disjoint patches, got \(H, W\) = \(1, 1\)"):
         draw_pairs(torch.ones(1, 1, 2, 2, dtype=torch.bool), torch.rand(1, 51), None, (1, 1), (0.1, 0.2), RATIO)
+
+
+def test_all_pairs_is_deprecated_and_does_the_same_without_the_first_column():
+    generator = torch.Generator().manual_seed(0)
+    regions, u = torch.ones(3, 2, 5, 5, dtype=torch.bool), torch.rand(3, 2 + 2 * NUMBERS, generator=generator)
+    roi = torch.ones(1, 17, 11, dtype=torch.bool)
+    options = {"image_size": (17, 11), "scale": (0.01, 0.1), "ratio": (0.5, 2.0)}
+    with pytest.warns(
+        DeprecationWarning, match=r"`functional.all_pairs` is deprecated .* draw_pairs\(regions, u\[:, 1:\]"
+    ) as seen:
+        old = functional.all_pairs(regions, u, [0, 1], *options.values(), roi)
+    assert torch.equal(old, draw_pairs(regions, u[:, 1:], [0, 1], *options.values(), roi)) and seen[0].filename == __file__
+    with pytest.warns(DeprecationWarning):
+        named = functional.all_pairs(regions=regions, u=u, levels=None, **options)
+    assert torch.equal(named, draw_pairs(regions, u[:, 1:], None, **options))
+    with pytest.raises(AttributeError, match="has no attribute 'every_pair'; it has PatchPair, draw_pairs"):
+        functional.every_pair  # noqa: B018

@@ -134,7 +134,7 @@ def test_a_child_forked_while_threads_open_new_caches_reads_and_writes(tmp_path,
         for i in range(10**9):
             if done.is_set():
                 return
-            RegionCache(tmp_path / f"{name}{i % 20}").put([entry_of(i)])
+            RegionCache(tmp_path / f"{name}{i % 20}")._put([entry_of(i)])
 
     threads = [threading.Thread(target=opens, args=(name,)) for name in "ab"]
     for thread in threads:
@@ -158,7 +158,7 @@ def test_a_hundred_kills_in_the_middle_of_writes(tmp_path):
         if pid == 0:
             cache, i = RegionCache(folder), told
             while True:
-                cache.put([entry_of(i), entry_of(i + 1)])
+                cache._put([entry_of(i), entry_of(i + 1)])
                 i += 2
                 os.write(writer, b".")  # only now it counts as stored
         os.close(writer)
@@ -170,11 +170,11 @@ def test_a_hundred_kills_in_the_middle_of_writes(tmp_path):
             told += 2 * (1 + len(stream.read()))
         cache = RegionCache(folder)
         assert len(cache) >= told and len(cache) % 2 == 0
-        assert cache.get(entry_of(told - 1)[0]) == entry_of(told - 1)[1]
+        assert cache._get(entry_of(told - 1)[0]) == entry_of(told - 1)[1]
         told = len(cache)  # a last pair may have been stored and not told
         cache.close()
     cache = RegionCache(folder)
-    assert told >= 200 and all(cache.get(entry_of(i)[0]) == entry_of(i)[1] for i in range(told))
+    assert told >= 200 and all(cache._get(entry_of(i)[0]) == entry_of(i)[1] for i in range(told))
 
 
 @pytest.mark.parametrize("trials", [5, pytest.param(300, marks=[pytest.mark.slow, pytest.mark.timeout(1200)])])
@@ -231,7 +231,7 @@ def test_a_mutated_file_changes_no_result(tmp_path, count):
     plain = outputs(SaliencySwap(Darkness(), cache=None))
     swap = SaliencySwap(Darkness(), cache=tmp_path / "c")
     outputs(swap)
-    swap.cache.put(entry_of(i) for i in range(60))  # pages enough that the tree has a root
+    swap.cache._put(entry_of(i) for i in range(60))  # pages enough that the tree has a root
     swap.cache.close()
     path, computed = tmp_path / "c" / "regions.sqlite", 0
     good = path.read_bytes()

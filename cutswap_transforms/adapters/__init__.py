@@ -8,7 +8,13 @@
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .for_albumentations import AlbumentationsSwap as AlbumentationsSwap
+    from .for_anomalib import AnomalibSwap as AnomalibSwap
+    from .for_hugging_face import HuggingFaceSwap as HuggingFaceSwap
+    from .for_kornia import KorniaSwap as KorniaSwap
 
 _HOMES = {
     "AlbumentationsSwap": ("for_albumentations", "albumentations"),
@@ -18,12 +24,13 @@ _HOMES = {
 }
 __all__ = list(_HOMES)
 
+if not TYPE_CHECKING:  # with it, mypy would take every name for one that is there
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {', '.join(_HOMES)}")
-    module, package = _HOMES[name]
-    try:
-        return getattr(importlib.import_module(f".{module}", __name__), name)
-    except ModuleNotFoundError as error:
-        raise ImportError(f"`adapters.{name}` needs {package}: pip install {package}") from error
+    def __getattr__(name: str) -> Any:
+        if name not in _HOMES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {', '.join(_HOMES)}")
+        module, package = _HOMES[name]
+        try:
+            return getattr(importlib.import_module(f".{module}", __name__), name)
+        except ModuleNotFoundError as error:
+            raise ImportError(f"`adapters.{name}` needs {package}: pip install {package}") from error

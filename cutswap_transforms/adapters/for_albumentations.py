@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import albumentations as A
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from .._images import refusal
@@ -21,6 +22,10 @@ _REFUSED = {
     **dict.fromkeys(("volume", "volumes", "mask3d", "masks3d"), "Video"),
 }
 _PLAIN = ("levels", "scale", "ratio", "p", "grid", "return_mask", "normalized")
+
+
+Array: TypeAlias = npt.NDArray[Any]  # [H, W] or [H, W, C]
+Pairs: TypeAlias = list[list[list[int]]]  # [1, S, 7], rows as `PatchPair`
 
 
 class AlbumentationsSwap(A.DualTransform):
@@ -83,10 +88,10 @@ class AlbumentationsSwap(A.DualTransform):
         self.swap.check_inputs(planes)
         return planes[0]
 
-    def _pairs(self, data: Mapping[str, Any], generator: Any) -> list[Any]:
+    def _pairs(self, data: Mapping[str, Any], generator: np.random.Generator) -> Pairs:
         image = self._checked(data)
         with own_seed(int(generator.integers(2**63))):
-            pairs: list[Any] = self.swap.make_params([image])["pairs"].tolist()  # so that a replay can be written as JSON
+            pairs: Pairs = self.swap.make_params([image])["pairs"].tolist()  # so that a replay can be written as JSON
         return pairs
 
     if hasattr(A.DualTransform, "sample_parameters"):  # AlbumentationsX, which refuses the other name
@@ -100,19 +105,19 @@ class AlbumentationsSwap(A.DualTransform):
         def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
             return {"pairs": self._pairs(data, self.random_generator)}
 
-    def apply(self, img: Any, pairs: Any, **params: Any) -> Any:
+    def apply(self, img: Array, pairs: Pairs, **params: Any) -> Array:
         return _pixels(swap_patches(_planes(img), torch.tensor(pairs)), img)
 
-    def apply_to_images(self, images: Any, pairs: Any, **params: Any) -> Any:
+    def apply_to_images(self, images: Array | list[Array], pairs: Pairs, **params: Any) -> Array | list[Array]:
         return _like(images, [self.apply(image, pairs) for image in images])
 
-    def apply_to_mask(self, mask: Any, pairs: Any, **params: Any) -> Any:
+    def apply_to_mask(self, mask: Array, pairs: Pairs, **params: Any) -> Array:
         area = patch_mask(torch.tensor(pairs), mask.shape[:2])[0, 0].numpy().astype(bool)
-        found = mask.copy()
+        found: Array = mask.copy()
         found[area] = 1
         return found
 
-    def apply_to_masks(self, masks: Any, pairs: Any, **params: Any) -> Any:
+    def apply_to_masks(self, masks: Array | list[Array], pairs: Pairs, **params: Any) -> Array | list[Array]:
         return _like(masks, [self.apply_to_mask(mask, pairs) for mask in masks])
 
     def get_transform_init_args_names(self) -> tuple[str, ...]:
@@ -130,7 +135,7 @@ class AlbumentationsSwap(A.DualTransform):
         return found
 
 
-def _check_array(name: str, part: Any) -> None:
+def _check_array(name: str, part: object) -> None:
     if not isinstance(part, np.ndarray):
         raise TypeError(
             f"`{name}` must be a numpy.ndarray [H, W] or [H, W, C], got {type(part).__name__}; SaliencySwap itself takes PIL "
@@ -140,24 +145,24 @@ def _check_array(name: str, part: Any) -> None:
         raise ValueError(f"`{name}` must have shape [H, W] or [H, W, C], got {list(part.shape)}")
 
 
-def _planes(image: Any) -> torch.Tensor:
+def _planes(image: Array) -> torch.Tensor:
     """[H, W] or [H, W, C] of NumPy -> tensor [C, H, W]."""
     array = np.require(image, requirements=("C", "W"))  # torch knows no negative strides and warns of read-only arrays
     return torch.from_numpy(array if array.ndim == 3 else array[..., None]).movedim(-1, 0)
 
 
-def _pixels(image: Any, like: Any) -> Any:
+def _pixels(image: torch.Tensor, like: Array) -> Array:
     return image.movedim(0, -1).contiguous().numpy().reshape(like.shape)
 
 
-def _like(before: Any, after: list[Any]) -> Any:
+def _like(before: Array | list[Array], after: list[Array]) -> Array | list[Array]:
     """A stack where there was one, else a list."""
     return np.stack(after) if isinstance(before, np.ndarray) and after else after
 
 
 def _arguments(swap: SaliencySwap) -> dict[str, Any]:
     """What makes an equal swap, of plain data."""
-    cache = str(swap.cache.folder) if isinstance(swap.cache, RegionCache) else swap.cache
+    cache = str(swap.cache.folder) if isinstance(swap.cache, RegionCache) else swap.cache and "memory"
     found = {**swap._given, "cache": cache, **{name: getattr(swap, name) for name in _PLAIN}}
     objects = [name for name in swap._given if not isinstance(found[name], str)]
     if type(swap) is not SaliencySwap or objects:
@@ -166,5 +171,5 @@ def _arguments(swap: SaliencySwap) -> dict[str, Any]:
     return {name: _listed(value) for name, value in found.items()}
 
 
-def _listed(value: Any) -> Any:
+def _listed(value: object) -> object:
     return [_listed(x) for x in value] if isinstance(value, (tuple, list)) else value

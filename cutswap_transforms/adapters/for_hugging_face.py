@@ -75,7 +75,7 @@ class HuggingFaceSwap:
         self.swap.check_inputs([*map(as_image, guides), *others])
         params = self.swap.make_params(guides[:1])
 
-        def moved(name: str, leaf: Any) -> Any:
+        def moved(name: str, leaf: object) -> Any:
             return self.swap.transform(leaf, params) if name == self.column or isinstance(leaf, FOLLOWING) else leaf
 
         found = {}

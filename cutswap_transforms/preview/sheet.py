@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from PIL import Image, ImageDraw
 from torch import Tensor
 
 from .._arguments import checked_int
-from .._images import image_size
+from .._images import ImageLike, image_size
 from .panels import GAP, PAGE, clusters, font
 from .steps import drawn_steps, found_steps
+
+if TYPE_CHECKING:
+    from ..transform import SaliencySwap
 
 INK, FAINT = (34, 36, 40), (120, 124, 130)
 MARGIN, ROW_TEXT = 24, 29
@@ -29,8 +32,8 @@ class Row(NamedTuple):
 
 
 def contact_sheet(
-    images: Sequence[Any],
-    swap: Any,
+    images: Sequence[ImageLike],
+    swap: SaliencySwap,
     *,
     names: Sequence[str] | None = None,
     caption: str | None = None,
@@ -92,7 +95,7 @@ def spread(items: Sequence[Item], limit: int) -> list[Item]:
 # ---------------------------------------- one row
 
 
-def _row(image: Any, swap: Any, name: str, cell: int) -> tuple[Row, list[tuple[str, str]]]:
+def _row(image: ImageLike, swap: SaliencySwap, name: str, cell: int) -> tuple[Row, list[tuple[str, str]]]:
     """The row of an image and the headings of its columns."""
     found = found_steps(image, swap, cell)
     drawn = drawn_steps(image, swap, swap.make_params([image]), found.photo)
@@ -164,7 +167,7 @@ def _clipped(name: str, width: float, size: int) -> str:
     return "..." * (start > 0) + name[start:]
 
 
-def _settings(swap: Any) -> str:
+def _settings(swap: SaliencySwap) -> str:
     names = ("levels", "scale", "ratio", "p", "grid")
     parts = [f"saliency={swap.saliency!r}", f"clustering={swap.clustering!r}"]
     return ", ".join(parts + [f"{name}={getattr(swap, name)!r}" for name in names])

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from PIL import Image, ImageChops
 from torch import Tensor
 
-from .._images import eight_bits, image_size
+from .._images import ImageLike, eight_bits, image_size
 from ..draw import PatchPair
 from ..regions.cells import cluster_cells, make_cells, pick_regions
 from ..regions.roi import inside_of
 from ..saliency.source import native_maps
 from ..swap import patch_mask
 from .panels import boxes, fitted, heat_map, level_clusters, picture
+
+if TYPE_CHECKING:
+    from ..transform import SaliencySwap
 
 
 class Found(NamedTuple):
@@ -37,7 +40,7 @@ class Drawn(NamedTuple):
     pairs: list[PatchPair]  # those that swap something
 
 
-def found_steps(image: Any, swap: Any, side: int) -> Found:
+def found_steps(image: ImageLike, swap: SaliencySwap, side: int) -> Found:
     """What `swap` sees in a single image, before anything is drawn.
 
     Args:
@@ -65,7 +68,7 @@ def found_steps(image: Any, swap: Any, side: int) -> Found:
     )
 
 
-def drawn_steps(image: Any, swap: Any, params: dict[str, Any], photo: Image.Image) -> Drawn:
+def drawn_steps(image: ImageLike, swap: SaliencySwap, params: dict[str, Any], photo: Image.Image) -> Drawn:
     """One swap of the image.
 
     Args:
@@ -93,7 +96,7 @@ def swapped_pairs(params: dict[str, Any]) -> list[PatchPair]:
     return [pair for row in params["pairs"][0].tolist() if (pair := PatchPair(*row)).height > 0]
 
 
-def negative_picture(image: Any, swap: Any, params: dict[str, Any]) -> Image.Image:
+def negative_picture(image: ImageLike, swap: SaliencySwap, params: dict[str, Any]) -> Image.Image:
     """The swapped image in RGB, at its own size."""
     swapped = swap.transform(image, params)
     if isinstance(swapped, Image.Image) and swapped.mode == "RGB" and swap.normalized is None:
@@ -101,7 +104,7 @@ def negative_picture(image: Any, swap: Any, params: dict[str, Any]) -> Image.Ima
     return picture(eight_bits(swapped, swap.normalized)[0].cpu())
 
 
-def _seen(image: Any, swap: Any) -> Tensor:
+def _seen(image: ImageLike, swap: SaliencySwap) -> Tensor:
     """uint8 [1, 3, H, W]: what the method sees."""
     swap.check_inputs([image])
     seen = eight_bits(image, swap.normalized).cpu()

@@ -6,6 +6,7 @@ of a call decides, and torch's on a device, where nothing may be read back: `xp`
 
 from __future__ import annotations
 
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,11 +15,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .._arguments import check_tensor, checked_int
-from .._arrays import as_dtype, widened
+from .._arrays import Array, as_dtype, library, widened
 from ..saliency.maps import squashed
 from ..saliency.modes import without_autocast
 from .choose import checked_region, salient_points
-from .clustering import label_cells, resolve_clustering
+from .clustering import Clustering, ClusteringLike, label_cells, resolve_clustering
 from .roi import cells_inside
 
 
@@ -40,7 +41,7 @@ def make_cells(maps: list[Tensor], images: Tensor, grid: int, inside: Tensor | N
             range of the saliency.
     """
     host = images.device.type == "cpu"
-    xp: Any = np if host else torch
+    xp: ModuleType = np if host else torch
     maps = [m.detach() if m.dtype in (torch.float32, torch.float64) else m.detach().float() for m in maps]
     maps = maps if host else [m * 0.5 for m in maps]  # so that no span is beyond float32
     rows, low, high = _extremes(xp, maps)
@@ -57,7 +58,7 @@ def make_cells(maps: list[Tensor], images: Tensor, grid: int, inside: Tensor | N
     lowest, highest = (saliency if within is None else xp.where(within, saliency, far) for far in (float("inf"), -float("inf")))
     covered = mask[..., None]
     if not host or mask.any():  # rare on the host, and not asked on a device
-        covered = _covered(xp, highest, widened(low)[..., None], widened(high)[..., None])
+        covered = _covered(highest, widened(low)[..., None], widened(high)[..., None])
     least = xp.amin(lowest, -1)[..., None]
     span = xp.amax(highest, -1)[..., None] - least
     saliency = (saliency - least) / xp.where((span > 0) & ~flat[..., None], span, float("inf"))
@@ -72,19 +73,21 @@ def make_cells(maps: list[Tensor], images: Tensor, grid: int, inside: Tensor | N
     return Cells(as_dtype(points, "float32"), flat, mask, covered, within)
 
 
-def _covered(xp: Any, values: Any, low: Any, high: Any) -> Any:
+def _covered(values: Array, low: Array, high: Array) -> Array:
     """Where resampled maps [N, L, P] lie in the upper half between the lowest and the highest value [N, L, 1] of the map,
     or, of maps that lie there nowhere, in the upper half of their own range."""
+    xp = library(values)
     top = xp.amax(values, -1)[..., None]
     middle = low + (high - low) * (0.5 - 1e-6)  # resampling rounds
-    return values >= xp.where(top >= middle, middle, low + (top - low) * 0.5)
+    covered: Array = values >= xp.where(top >= middle, middle, low + (top - low) * 0.5)
+    return covered
 
 
 def _array(host: bool, x: Tensor) -> Any:
     return x.numpy() if host else x
 
 
-def _extremes(xp: Any, maps: list[Tensor]) -> tuple[list[Any], Any, Any]:
+def _extremes(xp: ModuleType, maps: list[Tensor]) -> tuple[list[Any], Any, Any]:
     """Maps as rows [N, P_l], their lowest and their highest value [N, L], NaN where a value is."""
     rows = [_array(xp is np, m.flatten(1)) for m in maps]
     return rows, xp.stack([xp.amin(row, 1) for row in rows], 1), xp.stack([xp.amax(row, 1) for row in rows], 1)
@@ -108,7 +111,7 @@ def _resized(m: Tensor, grid: int) -> Tensor:
 def salient_regions(
     maps: list[Tensor],
     images: Tensor,
-    clustering: Any,
+    clustering: ClusteringLike,
     grid: int = 24,
     *,
     region: str = "salient",
@@ -155,7 +158,7 @@ def salient_regions(
 
 
 def find_regions(
-    maps: list[Tensor], images: Tensor, clustering: Any, grid: int, region: str, inside: Tensor | None = None
+    maps: list[Tensor], images: Tensor, clustering: Clustering, grid: int, region: str, inside: Tensor | None = None
 ) -> Tensor:
     """`salient_regions`, unchecked; `inside` as in `make_cells`."""
     with without_autocast(images.device.type):  # products in half precision move points to other clusters
@@ -165,19 +168,19 @@ def find_regions(
     return found if isinstance(found, Tensor) else torch.from_numpy(found)
 
 
-def cluster_cells(cells: Cells, clustering: Any) -> tuple[Any, int]:
+def cluster_cells(cells: Cells, clustering: Clustering) -> tuple[Any, int]:
     """Labels int64 [N, L, P], 0 to k - 1 or -1 for noise, and k."""
     shape = cells.points.shape
     labels, k = label_cells(clustering, cells.points.reshape(shape[0] * shape[1], *shape[2:]))
     return labels.reshape(shape[:3]), k
 
 
-def pick_regions(cells: Cells, labels: Any, k: int, region: str) -> Any:
+def pick_regions(cells: Cells, labels: Array, k: int, region: str) -> Any:
     """The region bool [N, L, P] among clustered cells, by the rules of `salient_regions`."""
-    xp: Any = torch if isinstance(labels, Tensor) else np
+    xp = library(labels)
     saliency = cells.points[..., 0]
-    found = salient_points(saliency, labels, k, region)
-    found = xp.where(cells.mask[..., None], cells.covered & ~xp.isnan(saliency), found)
+    salient = salient_points(saliency, labels, k, region)
+    found = xp.where(cells.mask[..., None], cells.covered & ~xp.isnan(saliency), salient)
     if cells.inside is None:
         return found | cells.flat[..., None] | ~found.any(-1)[..., None]
     found = (found | cells.flat[..., None]) & cells.inside

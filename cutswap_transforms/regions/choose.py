@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-import torch
 from torch import Tensor
 
-from .._arrays import widened
+from .._arrays import Array, library, widened
 
 EMPTY = -1e30  # the mean of a cluster without points: below any other, finite, and a number in float32 too
 REGIONS = ("salient", "top")
 
 
-def checked_region(region: Any) -> str:
+def checked_region(region: object) -> str:
     if region not in REGIONS:
         raise ValueError(f"`region` must be 'salient' or 'top', got {region!r}")
     return str(region)
 
 
-def salient_points(saliency: Any, labels: Any, k: int, region: str) -> Any:
+def salient_points(saliency: Array, labels: Array, k: int, region: str) -> Array:
     """The points of the salient clusters; none where all is noise.
 
     Args:
@@ -32,20 +29,25 @@ def salient_points(saliency: Any, labels: Any, k: int, region: str) -> Any:
     Returns:
         bool [..., P].
     """
-    xp: Any = torch if isinstance(labels, Tensor) else np
-    means = cluster_means(xp, saliency, labels, k)
+    xp = library(labels)
+    means = cluster_means(saliency, labels, k)
     if region == "top":
-        return (labels == means.argmax(-1)[..., None]) & (labels >= 0)
+        first: Array = (labels == means.argmax(-1)[..., None]) & (labels >= 0)
+        return first
     lowest = xp.amin(xp.where(means == EMPTY, -EMPTY, means), -1)
     chosen = means >= ((xp.amax(means, -1) + lowest) * 0.5)[..., None]  # [..., k]
     index = labels.clip(0)
-    return (np.take_along_axis(chosen, index, -1) if xp is np else chosen.gather(-1, index)) & (labels >= 0)
+    found: Array = chosen.gather(-1, index) if isinstance(index, Tensor) else np.take_along_axis(chosen, index, -1)
+    found &= labels >= 0
+    return found
 
 
-def cluster_means(xp: Any, saliency: Any, labels: Any, k: int) -> Any:
+def cluster_means(saliency: Array, labels: Array, k: int) -> Array:
     """Mean saliency [..., k] of the clusters, EMPTY where one has no point; labels int64 [..., P] below k, -1 is noise."""
-    numbers = np.arange(k) if xp is np else torch.arange(k, device=labels.device)
+    xp = library(labels)
+    numbers = xp.arange(k) if xp is np else xp.arange(k, device=labels.device)
     member = labels[..., None, :] == numbers[:, None]  # [..., k, P]
     columns = xp.stack((xp.where(labels >= 0, saliency, 0.0), xp.ones_like(saliency)), -1)  # one product: sums and sizes
     sums = widened(member) @ widened(columns)  # [..., k, 2]
-    return xp.where(sums[..., 1] > 0, sums[..., 0] / sums[..., 1].clip(1), EMPTY)
+    means: Array = xp.where(sums[..., 1] > 0, sums[..., 0] / sums[..., 1].clip(1), EMPTY)
+    return means

@@ -8,21 +8,34 @@ from __future__ import annotations
 
 import copy
 import difflib
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from .._arrays import Array
 from .kmeans import KMeans
 from .libraries import OpenCVKMeans, SklearnKMeans, one_thread_in_workers
 
+Labels: TypeAlias = Tensor | npt.NDArray[np.integer[Any] | np.bool_] | Sequence[int]  # [P]
+
+
+class FitPredict(Protocol):
+    """A clusterer of scikit-learn: points float32 [P, 4] -> labels [P]. It is copied before each fit."""
+
+    def fit_predict(self, points: npt.NDArray[Any], /) -> Labels: ...
+
+
+Clustering: TypeAlias = Callable[[Tensor], Labels] | FitPredict  # points [P, 4] -> labels [P]
+ClusteringLike: TypeAlias = str | Clustering
 _NAMES: dict[str, Callable[[], KMeans]] = {"kmeans": KMeans, "sklearn": SklearnKMeans, "opencv": OpenCVKMeans}
 BATCHED = (KMeans, SklearnKMeans, OpenCVKMeans)  # exactly these classes label [M, P, D]
 
 
-def resolve_clustering(clustering: Any) -> Any:
+def resolve_clustering(clustering: ClusteringLike) -> Clustering:
     """The backend that the argument stands for: a name, a callable `points [P, D] -> labels [P]`, or an object with
     `fit_predict`.
 
@@ -45,7 +58,7 @@ def resolve_clustering(clustering: Any) -> Any:
     return clustering
 
 
-def label_cells(clustering: Any, points: Any) -> tuple[Any, int]:
+def label_cells(clustering: Clustering, points: Array) -> tuple[Array, int]:
     """Labels int64 [M, P] of the points [M, P, D] of M maps, 0 to k - 1 or -1 for noise, and k; arrays as the points are.
 
     A backend of the user's sees the finite points of one map at a time, as a tensor. An object with `fit_predict` gets
@@ -56,7 +69,7 @@ def label_cells(clustering: Any, points: Any) -> tuple[Any, int]:
         ValueError: not one label per point.
     """
     points = points.detach() if isinstance(points, Tensor) else points
-    if type(clustering) in BATCHED:
+    if isinstance(clustering, KMeans) and type(clustering) in BATCHED:
         return clustering.label(points), clustering.n_clusters
     given = points if isinstance(points, Tensor) else torch.from_numpy(points)
     labels = torch.full(given.shape[:-1], -1, dtype=torch.int64, device=given.device)
@@ -72,7 +85,7 @@ def label_cells(clustering: Any, points: Any) -> tuple[Any, int]:
     return labels if isinstance(points, Tensor) else labels.numpy(), most
 
 
-def _labels_of(clustering: Any, points: Tensor) -> Tensor:
+def _labels_of(clustering: Clustering, points: Tensor) -> Tensor:
     if callable(clustering):
         found = clustering(points)
     else:

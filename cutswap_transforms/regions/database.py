@@ -231,7 +231,7 @@ def seal(key: bytes, entry: bytes) -> bytes:
     return hashlib.blake2b(key + entry, digest_size=8).digest()
 
 
-def verified(key: bytes, stored: Any) -> bytes | None:
+def verified(key: bytes, stored: object) -> bytes | None:
     if not isinstance(stored, bytes) or len(stored) < 8 or seal(key, stored[8:]) != stored[:8]:
         return None
     return stored[8:]

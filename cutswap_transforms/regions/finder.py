@@ -9,26 +9,29 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 import numpy.typing as npt
-import PIL.Image
 import torch
 from torch import Tensor
 
 from .._arguments import GRIDS, MeanStd, checked_int
-from .._images import eight_bits, pil_array, pil_order
+from .._images import ImageLike, eight_bits, pil_array, pil_order
 from ..saliency.layer_cam import LayerCAMExtractor
-from ..saliency.source import native_maps, own_fingerprint, resolve_saliency
+from ..saliency.source import SaliencyLike, SaliencySource, native_maps, own_fingerprint, resolve_saliency
 from .cells import find_regions
 from .choose import checked_region
-from .clustering import BATCHED, resolve_clustering
-from .entry import content_key, pack, unpack
-from .memory import Memory, shared_memory
+from .clustering import BATCHED, Clustering, ClusteringLike, resolve_clustering
+from .entry import Regions, content_key, pack, unpack
+from .kmeans import KMeans
+from .memory import Memory, MemoryCache, shared_memory
 from .store import RegionCache
 
 _VERSION = "regions-5"  # enters every key: raise it when the same settings come to give other regions
+
+
+CacheLike: TypeAlias = str | os.PathLike[str] | RegionCache | MemoryCache | None
 
 
 class RegionFinder:
@@ -38,11 +41,19 @@ class RegionFinder:
         saliency, clustering, grid, region, cache, normalized: as in `SaliencySwap`.
 
     Attributes:
-        cache: the argument, resolved: "memory", a `RegionCache` or None.
+        cache: the argument, resolved: a `MemoryCache`, a `RegionCache` or None.
         num_levels: L; None for a source of the user's that was not called yet, whatever the cache says.
     """
 
-    def __init__(self, saliency: Any, clustering: Any, grid: int, region: str, cache: Any, normalized: MeanStd | None) -> None:
+    def __init__(
+        self,
+        saliency: SaliencyLike,
+        clustering: ClusteringLike,
+        grid: int,
+        region: str,
+        cache: CacheLike,
+        normalized: MeanStd | None,
+    ) -> None:
         self.saliency, self.clustering = resolve_saliency(saliency), resolve_clustering(clustering)
         self.grid, self.normalized = checked_int("grid", grid, *GRIDS), normalized
         # `KMeans(union=False)`, deprecated, keeps its meaning for one version.
@@ -61,17 +72,22 @@ class RegionFinder:
         described = self._described()
         # Sources without a fingerprint get a random key per process, so nothing that they make is ever mistaken.
         self.settings = os.urandom(32) if described is None else hashlib.sha256(described.encode()).digest()
-        shared = shared_memory(self.settings) if self.cache == "memory" else self.cache
-        self.store = cast(Memory | RegionCache | None, shared)
+        if isinstance(self.cache, MemoryCache):
+            self.cache.memory = shared_memory(self.settings)
+
+    @property
+    def store(self) -> Memory | RegionCache | None:
+        """Where the entries lie, looked at without counting."""
+        return self.cache.memory if isinstance(self.cache, MemoryCache) else self.cache
 
     def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in self.__dict__.items() if k not in ("settings", "store")}
+        return {k: v for k, v in self.__dict__.items() if k != "settings"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._prepare()
 
-    def __call__(self, image: Any, rows: Sequence[int] | None = None, inside: Tensor | None = None) -> Any:
+    def __call__(self, image: ImageLike, rows: Sequence[int] | None = None, inside: Tensor | None = None) -> Regions | Tensor:
         """The regions of an image leaf or batch; on the host of the given rows of the batch alone.
 
         Args:
@@ -79,14 +95,14 @@ class RegionFinder:
         """
         if isinstance(image, Tensor) and image.device.type != "cpu":
             return self.compute(eight_bits(image, self.normalized), inside)
-        if self.store is None or self.normalized is not None or isinstance(image, Tensor):
+        if self.cache is None or self.normalized is not None or isinstance(image, Tensor):
             seen = eight_bits(image, self.normalized)
             if rows is not None and len(rows) < len(seen):
                 seen, inside = seen[list(rows)], inside if inside is None or len(inside) == 1 else inside[list(rows)]
-            if self.store is None:
-                return self.compute(seen, inside).numpy()
+            if self.cache is None:
+                return cast(Regions, self.compute(seen, inside).numpy())
             return self._looked_up(list(pil_order(seen)), inside)
-        return self._looked_up([pil_array(cast(PIL.Image.Image, image))], inside)
+        return self._looked_up([pil_array(image)], inside)
 
     def compute(self, images: Tensor, inside: Tensor | None = None) -> Tensor:
         """The regions of images uint8 [N, 3, H, W] on any device; nothing is looked up.
@@ -107,16 +123,16 @@ class RegionFinder:
 
     def fill(self, keys: Sequence[bytes], images: Tensor, inside: Tensor | None = None) -> None:
         """Compute the regions of images uint8 [N, 3, H, W] and store them under the keys."""
-        if self.store is not None:
-            self.store.put(zip(keys, pack(self.compute(images, inside).cpu().numpy()), strict=True))
+        if self.cache is not None:
+            self.cache._put(zip(keys, pack(self.compute(images, inside).cpu().numpy()), strict=True))
 
-    def _looked_up(self, arrays: Sequence[npt.NDArray[np.uint8]], inside: Tensor | None) -> npt.NDArray[np.bool_]:
+    def _looked_up(self, arrays: Sequence[npt.NDArray[np.uint8]], inside: Tensor | None) -> Regions:
         """Of images uint8 [H, W, 3] of one size; what the store lacks is computed in one batch and stored."""
-        store = cast(Memory | RegionCache, self.store)
+        cache = cast(MemoryCache | RegionCache, self.cache)
         cells = [None] * len(arrays) if inside is None else inside.expand(len(arrays), -1).numpy()
         keys = [content_key(self.settings, a, c) for a, c in zip(arrays, cells, strict=True)]
         while True:
-            entries = [store.get(key) for key in keys]
+            entries = [cache._get(key) for key in keys]
             found = [None if entry is None else unpack(entry, self.grid, self.num_levels) for entry in entries]
             if len({len(regions) for regions in found if regions is not None}) > 1:
                 found[0] = None  # the source must say which number of levels is right
@@ -124,10 +140,10 @@ class RegionFinder:
             if missing:
                 images = torch.from_numpy(np.stack([arrays[j] for j in missing])).permute(0, 3, 1, 2)
                 new = self.compute(images, inside if inside is None or len(inside) == 1 else inside[missing]).numpy()
-                store.put(zip((keys[j] for j in missing), pack(new), strict=True))
+                cache._put(zip((keys[j] for j in missing), pack(new), strict=True))
                 for j, regions in zip(missing, new, strict=True):
                     found[j] = regions
-            whole = cast(list[npt.NDArray[np.bool_]], found)
+            whole = cast(list[Regions], found)
             if len({len(regions) for regions in whole}) == 1:  # else entries of another number are missing in a second round
                 return np.stack(whole) if len(whole) > 1 else whole[0][None]
 
@@ -140,13 +156,15 @@ class RegionFinder:
         return " and ".join(n for n, x in named.items() if not isinstance(_fingerprint(x), str))
 
 
-def _fingerprint(source: Any) -> Any:
-    return source.fingerprint if type(source) in BATCHED else own_fingerprint(source)
+def _fingerprint(source: SaliencySource | Clustering) -> object:
+    return source.fingerprint if isinstance(source, KMeans) and type(source) in BATCHED else own_fingerprint(source)
 
 
-def _resolved_cache(cache: Any) -> Any:
-    if cache is None or cache == "memory" or isinstance(cache, RegionCache):
+def _resolved_cache(cache: CacheLike) -> MemoryCache | RegionCache | None:
+    if cache is None or isinstance(cache, RegionCache):
         return cache
+    if isinstance(cache, MemoryCache) or (isinstance(cache, str) and cache == "memory"):
+        return MemoryCache()  # one for each transform, which counts its look-ups
     if isinstance(cache, (str, os.PathLike)) and os.fspath(cache):
         return RegionCache(cache)
     got = repr(cache) if isinstance(cache, str) else type(cache).__name__

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import KW_ONLY, InitVar, dataclass
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor
 
 from .._arguments import checked_bool, checked_int, checked_number
-from .._arrays import as_dtype, widened
+from .._arrays import Array, as_dtype, library, widened
 
 FAR = 1e300  # beyond float32 squared, but no inf: some processors' matrix products warn of inf * 0 in lanes that nobody reads
 OVERSHOOT = 1e-3  # rounding and resampling leave [0, 1] by less; the start counts it as 0 or 1
@@ -87,26 +88,26 @@ class KMeans:
             ValueError: another rank, no column, or (on the CPU) saliency of another range.
         """
         rows = _checked_points(points)
-        labels = self.label(rows.numpy() if rows.device.type == "cpu" else rows)
-        return (labels if isinstance(labels, Tensor) else torch.from_numpy(labels)).reshape(points.shape[:-1])
+        labels = torch.from_numpy(self.label(rows.numpy())) if rows.device.type == "cpu" else self.label(rows)
+        return labels.reshape(points.shape[:-1])
 
-    def label(self, points: Any) -> Any:
+    def label(self, points: Array) -> Array:
         """The same for float32 points [M, P, D] of NumPy or torch, unchecked."""
-        xp: Any = torch if isinstance(points, Tensor) else np
+        xp = library(points)
         if 0 in points.shape:
             return as_dtype(points.sum(-1), "int64")
         x = widened(points if self.color else points[..., :1])
         finite = xp.isfinite(x.sum(-1))
         x = xp.where(finite[..., None], x, 0.0)  # also a copy, which is changed below
         labels = as_dtype(x[..., 0] * self.n_clusters, "int64").clip(0, self.n_clusters - 1)  # equal parts of [0, 1]
-        start = xp.where(finite, labels, -1)
+        start: Array = xp.where(finite, labels, -1)
         x[..., 0] *= self.saliency_weight
-        found = self._partition(xp, x, finite, start)
+        found: Array = self._partition(x, finite, start)
         return as_dtype(found, "int64")  # NumPy 1 has other default integers on some systems
 
-    def _partition(self, xp: Any, x: Any, finite: Any, start: Any) -> Any:
+    def _partition(self, x: Array, finite: Array, start: Array) -> Array:
         """Labels int64 [M, P] of points as `lloyd` takes them from the starting ones; all have -1 where not finite."""
-        return lloyd(xp, x, start, self.n_clusters, self.n_iter)
+        return lloyd(library(x), x, start, self.n_clusters, self.n_iter)
 
 
 def _checked_points(points: Tensor) -> Tensor:
@@ -130,7 +131,7 @@ def _check_saliency(values: Tensor) -> None:
         )
 
 
-def lloyd(xp: Any, x: Any, labels: Any, n_clusters: int, n_iter: int) -> Any:
+def lloyd(xp: ModuleType, x: Array, labels: Array, n_clusters: int, n_iter: int) -> Array:
     """`n_iter` rounds of (means of the clusters, nearest mean) from `labels`.
 
     A point that is equally near to two means counts for both, and ends in the lower one.
@@ -160,4 +161,5 @@ def lloyd(xp: Any, x: Any, labels: Any, n_clusters: int, n_iter: int) -> Any:
             member = member & kept
         if xp is np and np.array_equal(before, member):
             break
-    return xp.where(kept[:, 0], as_dtype(member, "int64").argmax(1), -1)
+    found: Array = xp.where(kept[:, 0], as_dtype(member, "int64").argmax(1), -1)
+    return found

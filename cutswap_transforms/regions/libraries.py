@@ -10,10 +10,16 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
+from torch import Tensor
 from torch.utils.data import get_worker_info
 
+from .._arrays import Array
 from .kmeans import KMeans
+
+Points = npt.NDArray[np.float64]  # [P, D], finite
+Labels = npt.NDArray[np.int64]  # [P]
 
 
 class LibraryKMeans(KMeans):
@@ -35,11 +41,11 @@ class LibraryKMeans(KMeans):
         except ImportError as error:
             raise ImportError(f'`clustering="{self.extra}"` needs {self.module}: {_INSTALL[self.extra]}') from error
 
-    def _partition(self, xp: Any, x: Any, finite: Any, start: Any) -> Any:
-        if xp is torch:
-            found = self._partition(np, x.cpu().numpy(), finite.cpu().numpy(), start.cpu().numpy())
+    def _partition(self, x: Array, finite: Array, start: Array) -> Array:
+        if isinstance(x, Tensor):
+            found = self._partition(x.cpu().numpy(), finite.cpu().numpy(), start.cpu().numpy())
             return torch.from_numpy(found).to(x.device)
-        labels = start.copy()
+        labels: Array = start.copy()
         for points, keep, label in zip(x, finite, labels, strict=True):
             found, first = np.unique(label[keep], return_inverse=True)
             if len(found) > 1:
@@ -48,7 +54,7 @@ class LibraryKMeans(KMeans):
                     label[keep] = self._fit(points[keep], first, centres)
         return labels
 
-    def _fit(self, points: Any, start: Any, centres: Any) -> Any:
+    def _fit(self, points: Points, start: Labels, centres: Points) -> Labels:
         raise NotImplementedError
 
 
@@ -57,13 +63,14 @@ class SklearnKMeans(LibraryKMeans):
 
     module, extra = "sklearn", "sklearn"
 
-    def _fit(self, points: Any, start: Any, centres: Any) -> Any:
+    def _fit(self, points: Points, start: Labels, centres: Points) -> Labels:
         kmeans = importlib.import_module("sklearn.cluster").KMeans(
             len(centres), init=centres, n_init=1, max_iter=self.n_iter, tol=0, random_state=0
         )
         with warnings.catch_warnings():  # fewer distinct points than clusters: a result, not a fault
             warnings.simplefilter("ignore", importlib.import_module("sklearn.exceptions").ConvergenceWarning)
-            return kmeans.fit_predict(points)
+            labels: Labels = kmeans.fit_predict(points)
+            return labels
 
 
 class OpenCVKMeans(LibraryKMeans):
@@ -71,14 +78,15 @@ class OpenCVKMeans(LibraryKMeans):
 
     module, extra = "cv2", "opencv"
 
-    def _fit(self, points: Any, start: Any, centres: Any) -> Any:
+    def _fit(self, points: Points, start: Labels, centres: Points) -> Labels:
         cv2 = self._library()
         # cv2 counts two rounds more than Lloyd: the first makes the centres, the last moves no label.
         criteria = (cv2.TERM_CRITERIA_COUNT, self.n_iter + 2, 0.0)
         initial, k = start.astype(np.int32)[:, None], len(centres)
         # Its threads are left alone: to set their number in a forked worker may wait for threads that the fork lost.
         found = cv2.kmeans(points.astype(np.float32), k, initial, criteria, 1, cv2.KMEANS_USE_INITIAL_LABELS)
-        return found[1][:, 0]
+        labels: Labels = found[1][:, 0]
+        return labels
 
 
 _INSTALL = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 import weakref
 from collections.abc import Iterable, Sequence
 
@@ -29,6 +30,60 @@ class Memory:
             elif self.size + cost <= self.limit:
                 self.entries[key] = entry
                 self.size += cost
+
+
+class MemoryCache:
+    """What `cache="memory"` is: regions that this process keeps, shared by transforms of equal settings. `len` counts them.
+
+    Attributes:
+        hits, misses: look-ups of one transform in this process.
+
+    >>> import torch, cutswap_transforms
+    >>> swap, image = cutswap_transforms.SaliencySwap(), torch.zeros(3, 8, 8, dtype=torch.uint8)
+    >>> _ = swap(image), swap(image)
+    >>> len(swap.cache), swap.cache.hits, swap.cache.misses
+    (1, 1, 1)
+    """
+
+    def __init__(self) -> None:
+        self.hits = self.misses = 0
+        self.memory = Memory()
+
+    def __repr__(self) -> str:
+        return "'memory'"  # the argument that it stands for
+
+    def __len__(self) -> int:
+        return len(self.memory.entries)
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, str):
+            return self is other
+        warnings.warn(
+            '`swap.cache == "memory"` is deprecated and will be False: the memory cache is an object with `hits` and `misses` '
+            "now; None and RegionCache are the other kinds",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        return other == "memory"
+
+    __hash__ = object.__hash__
+
+    def __reduce__(self) -> tuple[type[MemoryCache], tuple[()]]:
+        return MemoryCache, ()  # what is kept stays in its process; a copy of a transform finds it by the settings
+
+    def _get(self, key: bytes) -> bytes | None:
+        entry = self.memory.get(key)
+        if entry is None:
+            self.misses += 1
+        else:
+            self.hits += 1
+        return entry
+
+    def _put(self, items: Iterable[tuple[bytes, bytes]]) -> None:
+        self.memory.put(items)
 
 
 _by_settings: weakref.WeakValueDictionary[bytes, Memory] = weakref.WeakValueDictionary()

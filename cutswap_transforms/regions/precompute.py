@@ -98,7 +98,7 @@ def holds(root: object, wanted: Callable[[Any], bool], beyond: type) -> bool:
     return False
 
 
-def _held(one: Any) -> list[object]:
+def _held(one: object) -> list[object]:
     if isinstance(one, dict):
         return list(itertools.islice(one.values(), _MOST_ITEMS))
     if isinstance(one, (list, tuple, set, frozenset)):
@@ -146,7 +146,7 @@ class _Keys:
         return found
 
 
-def _share_of_this_rank(dataset: Any) -> Dataset[Any]:
+def _share_of_this_rank(dataset: Dataset[Any]) -> Dataset[Any]:
     """Every world-size-th sample from the rank on, by the process group or by torchrun's environment.
 
     A `Subset` may be the share of this rank already, or the training half for all ranks. So its other samples follow:
@@ -154,9 +154,10 @@ def _share_of_this_rank(dataset: Any) -> Dataset[Any]:
     """
     rank, world = _rank_of_world()
     if world == 1:
-        return cast(Dataset[Any], dataset)
-    order = [i for first in range(rank, rank + world) for i in range(first % world, len(dataset), world)]
-    return Subset(dataset, order if isinstance(dataset, Subset) else order[: len(range(rank, len(dataset), world))])
+        return dataset
+    count = len(cast(Sized, dataset))
+    order = [i for first in range(rank, rank + world) for i in range(first % world, count, world)]
+    return Subset(dataset, order if isinstance(dataset, Subset) else order[: len(range(rank, count, world))])
 
 
 def _rank_of_world() -> tuple[int, int]:

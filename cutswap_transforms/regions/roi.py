@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 import PIL.Image
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torchvision import tv_tensors
 
-from .._images import image_size
+from .._images import ImageLike, image_size
 
+MaskLike: TypeAlias = PIL.Image.Image | Tensor | npt.NDArray[Any]  # [H, W]
 _KEPT = 16  # sizes of images
 
 
@@ -40,7 +42,7 @@ class Roi:
         ValueError: another shape, or a mask without a true pixel.
     """
 
-    def __init__(self, mask: Any) -> None:
+    def __init__(self, mask: MaskLike) -> None:
         self.mask = _as_mask(mask)
         if not self.mask.any():
             raise ValueError(
@@ -65,19 +67,22 @@ class Roi:
         return self._sized[key]
 
 
-def checked_roi(roi: Any) -> Roi | str | None:
+RoiLike: TypeAlias = MaskLike | Roi | str
+
+
+def checked_roi(roi: RoiLike | None) -> Roi | str | None:
     """The argument `roi`: a mask for all images, the key of the masks in the samples, or none."""
     return roi if roi is None or isinstance(roi, (str, Roi)) else Roi(roi)
 
 
-def with_given_region(sample: Any, key: str) -> Any:
+def with_given_region(sample: object, key: str) -> Any:
     """A copy of a sample, a dict, in which the mask under `key` says where the image may be changed.
 
     Raises:
         TypeError: no dict, or no `tv_tensors.Mask` under that key.
     """
     found = sample.get(key) if isinstance(sample, dict) else None
-    if not isinstance(found, tv_tensors.Mask):
+    if not isinstance(sample, dict) or not isinstance(found, tv_tensors.Mask):
         got = f"{type(found).__name__} under it" if isinstance(sample, dict) else type(sample).__name__
         raise TypeError(f"`roi={key!r}` must be the key of a tv_tensors.Mask in each sample, a dict, got {got}")
     marked = copy.copy(sample)
@@ -85,7 +90,7 @@ def with_given_region(sample: Any, key: str) -> Any:
     return marked
 
 
-def inside_of(roi: Roi | str | None, leaves: Sequence[Any], image: Any, grid: int) -> Inside | None:
+def inside_of(roi: Roi | str | None, leaves: Sequence[object], image: ImageLike, grid: int) -> Inside | None:
     """The region of interest of the guiding image of a sample, on the image's device.
 
     Raises:
@@ -105,7 +110,7 @@ def inside_of(roi: Roi | str | None, leaves: Sequence[Any], image: Any, grid: in
     return Inside(pixels, cells_inside(pixels, grid))
 
 
-def _as_mask(mask: Any) -> Tensor:
+def _as_mask(mask: MaskLike) -> Tensor:
     """bool [H, W]"""
     if isinstance(mask, PIL.Image.Image):
         mask = np.array(mask.convert("L") if mask.mode == "P" else mask)

@@ -48,12 +48,14 @@ class RegionCache:
     Memory per process is bounded: at most 16 MB of entries that were read or written, and 2 MB of SQLite's pages. If the
     folder cannot be read or written, one RuntimeWarning says what to do, and regions are kept in this process alone.
 
-    >>> import tempfile
+    >>> import tempfile, torch, cutswap_transforms
+    >>> image = torch.zeros(3, 8, 8, dtype=torch.uint8)
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     cache = RegionCache(folder)
-    ...     cache.put([(b"settings" + b"image", b"regions")])
-    ...     cache.get(b"settings" + b"image"), len(cache), cache.hits, cache.misses
-    (b'regions', 1, 1, 0)
+    ...     swap = cutswap_transforms.SaliencySwap(cache=cache)
+    ...     _ = swap(image), swap(image)
+    ...     len(cache), cache.hits, cache.misses
+    (1, 1, 1)
     """
 
     def __init__(self, folder: str | os.PathLike[str], *, read_only: bool = False) -> None:
@@ -92,7 +94,7 @@ class RegionCache:
     def __len__(self) -> int:
         return self._count("SELECT count(*) FROM regions", ())
 
-    def get(self, key: bytes) -> bytes | None:
+    def _get(self, key: bytes) -> bytes | None:
         """The entry of a key, or None where there is none or a damaged one."""
         entry = self._memory.get(key)
         if entry is None:
@@ -110,13 +112,23 @@ class RegionCache:
         """The keys without a good entry; counts neither as hits nor as misses."""
         return [key for key in keys if self._read(key) is None]
 
-    def put(self, items: Iterable[tuple[bytes, bytes]]) -> None:
+    def _put(self, items: Iterable[tuple[bytes, bytes]]) -> None:
         """Store entries in one transaction: all or none of them survive a kill."""
         items = list(items)
         self._memory.put(items)
         rows = [(key, seal(key, entry) + entry) for key, entry in items]
         if rows and self.writable:
             self._run(lambda file: file.executemany("INSERT OR REPLACE INTO regions VALUES (?, ?)", rows), writing=True)
+
+    def get(self, key: bytes) -> bytes | None:
+        """Deprecated."""
+        _warn_of_entries("get")
+        return self._get(key)
+
+    def put(self, items: Iterable[tuple[bytes, bytes]]) -> None:
+        """Deprecated."""
+        _warn_of_entries("put")
+        self._put(items)
 
     def close(self) -> None:
         """Close the file; the next look-up opens it again."""
@@ -187,3 +199,12 @@ class RegionCache:
         """Entries with the prefix of some settings, counted up to the patience."""
         query = "SELECT count(*) FROM (SELECT 1 FROM regions WHERE key >= ? AND key < ? LIMIT ?)"
         return self._count(query, (prefix, prefix + b"\xff" * 17, _PATIENCE))
+
+
+def _warn_of_entries(name: str) -> None:
+    warnings.warn(
+        f"`RegionCache.{name}` is deprecated and will go: SaliencySwap(cache=...) reads and writes the entries, "
+        "SaliencySwap.precompute fills a cache ahead, `hits`, `misses` and len(cache) count",
+        DeprecationWarning,
+        stacklevel=3,
+    )

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Iterable, Sequence
-from typing import Any
+from enum import Enum
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
+WeightsLike: TypeAlias = str | os.PathLike[str] | Enum | None  # a member of torchvision's weights is an Enum
 REASON = 200  # characters of another library's message: load_state_dict lists every key
 
 
@@ -26,7 +29,7 @@ def near(name: str, known: Iterable[str]) -> str:
     return f"near names are {shown}" if close else f"there are {shown}" + (", ..." if len(names) > 8 else "")
 
 
-def check_layers(layers: Any, known: Iterable[str], model: str) -> tuple[str, ...]:
+def check_layers(layers: Sequence[str], known: Iterable[str], model: str) -> tuple[str, ...]:
     """Layers as a tuple of names; one name may stand alone.
 
     Raises:
@@ -51,7 +54,7 @@ def check_target(target: int | None, classes: int) -> None:
         raise ValueError(f"`target` must lie in [0, {classes - 1}] for {classes} classes, got {target}")
 
 
-def check_not_vmapped(leaves: Iterable[Any]) -> None:
+def check_not_vmapped(leaves: Iterable[object]) -> None:
     """Raises TypeError for a tensor of which `torch.vmap` shows one image at a time: its pixels cannot be read."""
     if any(isinstance(leaf, Tensor) and torch._C._functorch.is_batchedtensor(leaf) for leaf in leaves):
         raise TypeError("`image` must be a tensor outside of torch.vmap, got one inside; pass the batch [N, C, H, W] itself")

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from .._arguments import checked_int, checked_mean_std
-from .._images import check_sample, eight_bits, net_input
+from .._arguments import MeanStd, checked_int, checked_mean_std
+from .._images import ImageLike, check_sample, eight_bits, net_input
 from . import tiny
-from .checks import check_not_vmapped
+from .checks import WeightsLike, check_not_vmapped
 from .maps import normalize_maps, squashed
 from .modes import real_tensors, without_autocast
 
@@ -49,7 +49,7 @@ class Net(Protocol):
         the classes int64 [N]."""
 
 
-def _plain_tensor(leaf: Any) -> bool:
+def _plain_tensor(leaf: object) -> bool:
     return isinstance(leaf, Tensor) and not isinstance(leaf, tv_tensors.TVTensor)
 
 
@@ -114,11 +114,11 @@ class LayerCAMExtractor(v2.Transform):
         self,
         model: str | nn.Module = "tiny",
         *,
-        weights: Any = "DEFAULT",
+        weights: WeightsLike = "DEFAULT",
         layers: Sequence[str] | None = None,
         target: int | Callable[[Any], Tensor] | None = None,
         input_size: int | None = None,
-        mean_std: Any = "imagenet",
+        mean_std: str | MeanStd | None = "imagenet",
         precision: str = "fp32",
     ) -> None:
         super().__init__()
@@ -179,7 +179,7 @@ class LayerCAMExtractor(v2.Transform):
         with torch.no_grad(), without_autocast(images.device.type):
             return self._net.maps(self._prepared(net_input(images)), target)
 
-    def _check_classes(self, target: Any, n: int) -> None:
+    def _check_classes(self, target: Tensor, n: int) -> None:
         if not isinstance(target, Tensor) or target.dtype != torch.int64:
             got = target.dtype if isinstance(target, Tensor) else type(target).__name__
             raise TypeError(f"`target` must be a tensor int64 [N], a class for each image, got {got}")
@@ -195,7 +195,7 @@ class LayerCAMExtractor(v2.Transform):
         check_not_vmapped(flat_inputs)
         check_sample(flat_inputs, REFUSED)
 
-    def transform(self, inpt: Any, params: dict[str, Any]) -> Tensor:
+    def transform(self, inpt: ImageLike, params: dict[str, Any]) -> Tensor:
         x = net_input(inpt)
         size = list(x.shape[-2:])
         with torch.no_grad():
@@ -205,7 +205,7 @@ class LayerCAMExtractor(v2.Transform):
             result = _stretched(torch.cat(maps, 1))  # [N, L, H, W]
         return result if isinstance(inpt, Tensor) and inpt.ndim == 4 else result[0]
 
-    def overlay(self, image: Any, level: int | None = None) -> PIL.Image.Image:
+    def overlay(self, image: ImageLike, level: int | None = None) -> PIL.Image.Image:
         """The saliency map of a single image, coloured, over the grey image: all levels side by side, or one of them.
 
         Raises:
@@ -251,7 +251,14 @@ def _stretched(maps: Tensor) -> Tensor:
     return (maps - low) / torch.where(high == low, 1.0, high - low)
 
 
-def _resolve_net(model: Any, weights: Any, layers: Any, target: Any, size: int | None, dtype: torch.dtype) -> tuple[Net, int]:
+def _resolve_net(
+    model: str | nn.Module,
+    weights: WeightsLike,
+    layers: Sequence[str] | None,
+    target: int | Callable[[Any], Tensor] | None,
+    size: int | None,
+    dtype: torch.dtype,
+) -> tuple[Net, int]:
     if isinstance(model, str) and model == "tiny":
         if weights is not None and not isinstance(weights, (str, os.PathLike)):
             raise TypeError(f'`weights` of "tiny" must be "DEFAULT", a path or None, got {weights!r}')
@@ -264,7 +271,7 @@ def _resolve_net(model: Any, weights: Any, layers: Any, target: Any, size: int |
     return build_net(model, weights, layers, target, size, dtype)
 
 
-def _resolved_mean_std(mean_std: Any) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _resolved_mean_std(mean_std: str | MeanStd | None) -> tuple[tuple[float, ...], tuple[float, ...]]:
     if mean_std is None:
         return (0.0,) * 3, (1.0,) * 3
     if isinstance(mean_std, str) and mean_std == "imagenet":

@@ -1,22 +1,24 @@
 """Which axes of a layer's output are spatial. Found by running the net at two sizes, never guessed from one shape.
 
-Where a net takes images of one size alone, as most transformers do, its patches say what the side of the grid is.
+Where a net takes images of one size alone, as most transformers do, a cube [1, s, s, s] is no map, and tokens are those of a
+grid that the net has shown before. Tokens of no patch (class, distillation, registers) are those that no image changes.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from torch import Tensor
 
-MOST_PREFIX = 16  # class, distillation and register tokens before those of the patches
 Shape = tuple[int, ...]
+Extra = tuple[int, int]  # tokens before and after those of the patches
 
 
 class Layout(NamedTuple):
-    """How an output holds a map of side x side: "first" [N, K, h, w], "last" [N, h, w, K], "tokens" [N, prefix + h * w, K]."""
+    """How an output holds a map of side x side: "first" [N, K, h, w], "last" [N, h, w, K], or "tokens" [N, T, K], of which
+    h * w behind the first `prefix` are the patches, row by row."""
 
     kind: str
     side: int
@@ -28,55 +30,90 @@ class Layout(NamedTuple):
             return x
         if self.kind == "last":
             return x.movedim(3, 1)
-        patches = x[:, self.prefix :]
+        patches = x[:, self.prefix : self.prefix + self.side**2]
         return patches.transpose(1, 2).reshape(-1, patches.shape[2], self.side, self.side)
 
 
-def layouts(shapes: Sequence[Shape], others: Sequence[Shape | None], ratio: float) -> list[Layout | None]:
+def extra_tokens(moved: Sequence[bool]) -> Extra | None:
+    """The tokens before and after those of the patches; None where some lie between these.
+
+    Args:
+        moved: whether each token depends on the image; at least one does.
+
+    >>> extra_tokens([False, True, True, True])
+    (1, 0)
+    """
+    before, after = moved.index(True), moved[::-1].index(True)
+    return (before, after) if sum(moved) == len(moved) - before - after else None
+
+
+def layouts(
+    shapes: Sequence[Shape], others: Sequence[Shape | None], ratio: float, extras: Mapping[int, Extra | None]
+) -> list[Layout | None]:
     """The layout of each output of one image, in the order of the calls; None where it is no square map.
 
     Args:
         shapes: of the outputs.
         others: the same at another input size; None where the net did not come so far.
         ratio: that size / this size.
+        extras: by the number of tokens, those of no patch.
     """
     found: list[Layout | None] = []
-    grid = prefix = None  # the side of the last map with known axes; the number of tokens before those of the patches
+    sides, channels = set[int](), set[int]()  # of the maps so far
+    extra: Extra | None = (0, 0)  # of the tokens so far
     for shape, other in zip(shapes, others, strict=True):
+        other = None if other == shape else other  # the same at any size, as of a net that resizes its images: tells nothing
         layout = None
         if len(shape) == 4 and shape[0] == 1:
-            layout = _of_map(shape, other)
+            layout = _of_map(shape, other, ratio)
         elif len(shape) == 3 and shape[0] == 1:
-            layout = _of_tokens(shape, other, ratio, grid, prefix)
+            count = shape[1]
+            sure, known = count in extras, [extras[count]] if count in extras else [extra, (0, 0)]
+            likely = None if sure or other else _grids(sides, finer=count in channels)
+            layout = _of_tokens(shape, other, ratio, known, likely)
         if layout is not None:
-            grid = layout.side
-            prefix = layout.prefix if layout.kind == "tokens" else prefix
+            sides.add(layout.side)
+            channels.add(shape[1] if layout.kind == "first" else shape[-1])
+            if layout.kind == "tokens":
+                extra = (layout.prefix, shape[1] - layout.prefix - layout.side**2)
         found.append(layout)
     return found
 
 
-def _of_map(shape: Shape, other: Shape | None) -> Layout | None:
+def _of_map(shape: Shape, other: Shape | None, ratio: float) -> Layout | None:
     first, last = shape[2] == shape[3], shape[1] == shape[2]
-    if other is not None and len(other) == 4 and other != shape:
-        changed = [axis for axis in (1, 2, 3) if shape[axis] != other[axis]]
+    if other is not None:
+        changed = [axis for axis in range(len(other)) if axis < 4 and shape[axis] != other[axis]]
         first, last = first and changed == [2, 3], last and changed == [1, 2]
-    elif other is not None:  # the same at any size, as after adaptive pooling; torch's own modules pool [N, K, h, w]
-        last = False
     if first == last:
         return None  # neither, or [1, s, s, s] in a net of one size
-    return Layout("first", shape[2]) if first else Layout("last", shape[1])
+    side = shape[2]
+    if other is not None and (other[2] - 1) / side > ratio**1.5:
+        return None  # it grows as the area does: attention from each token to each
+    return Layout("first" if first else "last", side)
 
 
-def _of_tokens(shape: Shape, other: Shape | None, ratio: float, grid: int | None, prefix: int | None) -> Layout | None:
-    known: Sequence[int] = range(MOST_PREFIX + 1) if prefix is None else (prefix,)
-    if other is not None:
-        if len(other) != 3 or other[2] != shape[2]:
-            return None
-        known = [p for p in known if abs(_side(other[1] - p) - _side(shape[1] - p) * ratio) < 1]
-    elif prefix is None:  # of one size: one token for each place of the map before it
-        known = [] if grid is None or not 0 <= shape[1] - grid**2 <= MOST_PREFIX else [shape[1] - grid**2]
-    sides = [Layout("tokens", _side(shape[1] - p), p) for p in known if _side(shape[1] - p) > 1]
-    return sides[0] if len(sides) == 1 else None
+def _of_tokens(
+    shape: Shape, other: Shape | None, ratio: float, extras: Iterable[Extra | None], likely: Collection[int] | None
+) -> Layout | None:
+    """
+    Args:
+        extras: what the tokens of no patch may be, the likeliest first.
+        likely: sides that the grid may have; None: any.
+    """
+    for extra in extras:
+        side = _side(shape[1] - sum(extra)) if extra else 0
+        grown = _side(other[1] - sum(extra)) if extra and other and len(other) == 3 else 0
+        as_large = other is None or (other[::2] == shape[::2] and abs(grown - side * ratio) < 1)
+        if extra and side > 1 and as_large and (likely is None or side in likely):
+            return Layout("tokens", side, extra[0])
+    return None
+
+
+def _grids(sides: Collection[int], finer: bool) -> set[int]:
+    """Sides that the grid of tokens may have in a net of one size: one of those before, or half of it, but where so many
+    tokens are as well the channels of a map before, as in [N, K, T] of a mixer."""
+    return {*sides} if finer else {*sides, *(s // 2 for s in sides), *(-(-s // 2) for s in sides)}
 
 
 def _side(count: int) -> int:

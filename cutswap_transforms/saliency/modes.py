@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 CPU = torch.device("cpu")
@@ -26,8 +27,11 @@ class ExactNorms(TorchDispatchMode):  # type: ignore[no-untyped-call]
     In channels_last torch's kernels for CPUs subtract large numbers: where the mean is a thousand times the spread, no digit
     of a group norm is right, and a batch norm loses one and a half."""
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func in NORMS and (NORMS[func] is None or args[NORMS[func]]):
+    def __torch_dispatch__(
+        self, func: OpOverload, types: Iterable[type], args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        at = NORMS.get(func)
+        if func in NORMS and (at is None or args[at]):
             args = [a.contiguous() if isinstance(a, Tensor) else a for a in args]
         return func(*args, **(kwargs or {}))
 

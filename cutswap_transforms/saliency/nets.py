@@ -7,6 +7,7 @@ import hashlib
 import http.client
 import os
 from collections.abc import Sequence
+from enum import Enum
 from pathlib import Path
 from typing import Any, cast
 from weakref import WeakValueDictionary
@@ -19,12 +20,12 @@ from torch.nn.parameter import is_lazy
 from torch.nn.utils.parametrize import is_parametrized, type_before_parametrizations
 
 from .._random import own_seed
-from .checks import check_target, near, shortened
+from .checks import WeightsLike, check_target, near, shortened
 from .fold import fold_batch_norms
 from .layouts import Layout
 from .modes import autograd_allowed, construction
 from .probe import Probe, find_levels, run_probe
-from .trace import CamArguments, Target, TracedCAM, example
+from .trace import CamArguments, Target, TracedCAM, example, fresh
 
 CROP = 224
 FOLD_TOLERANCE = 1e-4  # of the largest logit
@@ -35,7 +36,12 @@ _shared: WeakValueDictionary[tuple[Any, ...], TracedCAM] = WeakValueDictionary()
 
 @construction()
 def build_net(
-    model: Any, weights: Any, layers: Sequence[str] | None, target: int | Target | None, size: int | None, dtype: torch.dtype
+    model: str | nn.Module,
+    weights: WeightsLike,
+    layers: Sequence[str] | None,
+    target: int | Target | None,
+    size: int | None,
+    dtype: torch.dtype,
 ) -> tuple[TracedCAM, int]:
     """LayerCAM source for a torchvision name or the user's module, and its input size."""
     if isinstance(model, nn.Module):
@@ -50,17 +56,17 @@ def build_net(
             f'`model` must be "tiny", a torchvision classification model or your nn.Module, got {model!r}; '
             f"{near(model, ['tiny', *names])}"
         )
-    weights = _resolve_weights(model, weights)
-    size = size or _crop_size(weights)
+    found = _resolve_weights(model, weights)
+    size = size or _crop_size(found)
     if callable(target):  # it may not be hashed, and its program tells what it computes
-        return _traced_by_name(model, weights, layers, target, size, dtype), size
-    key = (model, _identity(weights), repr(layers), target, size, dtype)
-    net = _shared.get(key) or _traced_by_name(model, weights, layers, target, size, dtype)
+        return _traced_by_name(model, found, layers, target, size, dtype), size
+    key = (model, _identity(found), repr(layers), target, size, dtype)
+    net = _shared.get(key) or _traced_by_name(model, found, layers, target, size, dtype)
     _shared[key] = net
     return net, size
 
 
-def _traced_module(model: nn.Module, layers: Any, *arguments: Any) -> TracedCAM:
+def _traced_module(model: nn.Module, layers: Sequence[str] | None, *arguments: Any) -> TracedCAM:
     name = type(_unwrapped(model)).__name__
     _check_module(model, name)
     with autograd_allowed():
@@ -90,7 +96,7 @@ def _unwrapped(module: nn.Module) -> nn.Module:
     return module
 
 
-def _plain_names(model: nn.Module, layers: Any) -> Any:
+def _plain_names(model: nn.Module, layers: Sequence[str] | None) -> Sequence[str] | None:
     """Layers as they are called without the wrappers around them. What is no name of a module stays as it is."""
     names = [layers] if isinstance(layers, str) else layers
     known = dict(model.named_modules(remove_duplicate=False))
@@ -103,7 +109,9 @@ def _plain_names(model: nn.Module, layers: Any) -> Any:
     return [plain(n) if n in known else n for n in names] if isinstance(names, (list, tuple)) else layers
 
 
-def _traced_by_name(model: str, weights: Any, layers: Any, target: int | Target | None, *arguments: Any) -> TracedCAM:
+def _traced_by_name(
+    model: str, weights: Path | Enum | None, layers: Sequence[str] | None, target: int | Target | None, *arguments: Any
+) -> TracedCAM:
     with autograd_allowed():
         net = _traced(_frozen(_load(model, weights)), model, layers, target, *arguments)
     return _told_by_program(net) if callable(target) else net
@@ -113,7 +121,7 @@ def _traced(
     module: nn.Module, name: str, layers: Sequence[str] | None, target: int | Target | None, size: int, dtype: torch.dtype
 ) -> TracedCAM:
     x = example(1, size)
-    probe = run_probe(module, name, x, target)
+    probe = run_probe(fresh(module), name, x, target)
     if not callable(target):
         check_target(target, probe.scores.shape[1])
     levels = find_levels(probe, layers)
@@ -131,7 +139,7 @@ def _folded(module: nn.Module, layers: Sequence[str], x: Tensor, probe: Probe) -
     if not fold_batch_norms(folded, keep=layers):
         return module
     with torch.no_grad():
-        error = (probe.scores_in(folded(x)) - probe.scores).abs().max()
+        error = (probe.scores_in(fresh(folded)(x)) - probe.scores).abs().max()
     return _frozen(folded) if error <= FOLD_TOLERANCE * probe.scores.abs().max() else module
 
 
@@ -203,15 +211,15 @@ def _digest(module: nn.Module, name: str) -> str:
     return digest.hexdigest()
 
 
-def _resolve_weights(model: str, weights: Any) -> Any:
+def _resolve_weights(model: str, weights: WeightsLike) -> Path | Enum | None:
     """None, a member of the model's weights enum, or the path of a state_dict."""
     known = torchvision.models.get_model_weights(model)
     if weights is None or isinstance(weights, known):
-        return weights
+        return cast(Enum | None, weights)
     if isinstance(weights, str):
         member = weights.removeprefix(f"{known.__name__}.")
         if member in known.__members__ or member == "DEFAULT":
-            return known[member] if member != "DEFAULT" else known.DEFAULT
+            return cast(Enum, known[member] if member != "DEFAULT" else known.DEFAULT)
     if isinstance(weights, (str, os.PathLike)) and Path(weights).suffix:
         if not Path(weights).is_file():
             raise FileNotFoundError(f"`weights` must be a file that can be read, got {str(weights)!r}")
@@ -222,18 +230,18 @@ def _resolve_weights(model: str, weights: Any) -> Any:
     )
 
 
-def _identity(weights: Any) -> Any:
+def _identity(weights: Path | Enum | None) -> object:
     """What identifies a set of weights; a file that was written again is read again."""
     return (weights, os.stat(weights).st_mtime_ns) if isinstance(weights, Path) else weights
 
 
-def _crop_size(weights: Any) -> int:
+def _crop_size(weights: Path | Enum | None) -> int:
     if weights is None or isinstance(weights, Path):
         return CROP
-    return int(weights.transforms.keywords["crop_size"])
+    return int(weights.value.transforms.keywords["crop_size"])
 
 
-def _load(model: str, weights: Any) -> nn.Module:
+def _load(model: str, weights: Path | Enum | None) -> nn.Module:
     if weights is None or isinstance(weights, Path):
         # Their default initialisation warns that it will change and takes seconds.
         extra = {"init_weights": False} if model in ("googlenet", "inception_v3") else {}
@@ -248,7 +256,7 @@ def _load(model: str, weights: Any) -> nn.Module:
     except (OSError, http.client.HTTPException) as error:
         folder = Path(torch.hub.get_dir()) / "checkpoints"
         raise ConnectionError(
-            f"`weights` {weights} of {model!r} could not be fetched ({error}); put {weights.url} into {folder}, "
+            f"`weights` {weights} of {model!r} could not be fetched ({error}); put {weights.value.url} into {folder}, "
             'pass weights="path of a state_dict" or weights=None (random), or take model="tiny", which is built in'
         ) from error
 

@@ -97,7 +97,13 @@ def find_levels(probe: Probe, layers: Sequence[str] | None) -> tuple[str, ...]:
         found = find_layers(probe.calls, probe.name)
         # From the last block of many transformers only the class token goes on: what enters it is the last level then.
         last = found[-1] if _reached(probe, found[-1]) else enters(probe.calls, found[-1]) or found[-1]
-        return tuple(dict.fromkeys((*found[:-1], last)))
+        found = tuple(dict.fromkeys((*found[:-1], last)))
+        if _reached(probe, last) is False:
+            raise ValueError(
+                f"`layers` of {probe.name!r} cannot be found automatically: of {last!r} only tokens of no patch reach the "
+                "scores; pass layers=[...] with modules before it"
+            )
+        return found
     names = check_layers(layers, [n for n, _ in probe.module.named_modules() if n], probe.name)
     for name in names:
         if name not in probe.last or not probe.last[name].layout:
@@ -124,12 +130,12 @@ def _reached(probe: Probe, name: str) -> bool | None:
     """Whether the scores depend on the patches of a layer; None where they depend on none of its tokens, as at a head of
     zeros."""
     call = probe.last[name]
-    if call.layout is None or not call.layout.prefix:
+    if call.layout is None or call.layout.kind != "tokens":
         return True
     cam = CamArguments((name,), (call.layout,), probe.target, probe.x.dtype, call.overwritten)
     try:
         gradient = gradient_function(probe.module, cam)(probe.x, torch.tensor([-1]))[1][0]
     except RuntimeError:  # what cuts it is told where all levels are tried
         return True
-    patches = bool(gradient[:, call.layout.prefix :].any())
+    patches = bool(call.layout.as_maps(gradient).any())
     return patches or (False if gradient.any() else None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, TypeAlias, cast
 
 import numpy as np
 import torch
@@ -14,34 +14,41 @@ from .layer_cam import LayerCAMExtractor
 MOST_LEVELS = 255  # an entry of the cache counts them in one byte
 
 
+Levels: TypeAlias = list[Tensor] | tuple[Tensor, ...]  # one map [N, h_l, w_l] per level, fine to coarse
+
+
 class SaliencySource(Protocol):
     """An object with `native_maps`: images uint8 [N, 3, H, W] -> one map [N, h_l, w_l] per level, fine to coarse."""
 
-    def native_maps(self, images: Tensor, /) -> list[Tensor]: ...
+    def native_maps(self, images: Tensor, /) -> Levels: ...
+
+
+SaliencyFunction: TypeAlias = Callable[[Tensor], Tensor | Levels]  # float32 [N, 3, H, W] in [0, 1] -> [N, L, h, w] or levels
+SaliencyLike: TypeAlias = str | SaliencySource | SaliencyFunction
 
 
 class CallableSaliency:
     """A function as a source: images float32 [N, 3, H, W] in [0, 1] -> [N, L, h, w] or a list of [N, h_l, w_l]."""
 
-    def __init__(self, function: Callable[[Tensor], Any]) -> None:
+    def __init__(self, function: SaliencyFunction) -> None:
         self.function, self.fingerprint = function, own_fingerprint(function)
 
-    def native_maps(self, images: Tensor, /) -> Any:
+    def native_maps(self, images: Tensor, /) -> Levels:
         found = self.function(images.float() / 255)
-        return list(found.unbind(1)) if isinstance(found, Tensor) and found.ndim == 4 else found
+        return list(found.unbind(1)) if isinstance(found, Tensor) and found.ndim == 4 else cast(Levels, found)
 
     def __repr__(self) -> str:
         return repr(self.function)
 
 
-def own_fingerprint(source: Any) -> Any:
+def own_fingerprint(source: object) -> object:
     """The attribute `fingerprint` of an object or of its very class, else None. An inherited one does not count: it
     describes what the base class computes, not what a subclass makes of it."""
     own = "fingerprint" in getattr(source, "__dict__", {}) or "fingerprint" in vars(type(source))
-    return source.fingerprint if own else None
+    return getattr(source, "fingerprint") if own else None  # noqa: B009
 
 
-def resolve_saliency(saliency: Any) -> SaliencySource:
+def resolve_saliency(saliency: SaliencyLike) -> SaliencySource:
     """The source that the argument stands for: a model's name, an object with `native_maps` or a callable.
 
     Raises:
@@ -53,7 +60,7 @@ def resolve_saliency(saliency: Any) -> SaliencySource:
     if isinstance(saliency, type):
         raise TypeError(f"`saliency` must be an object, got the class {saliency.__name__}; pass {saliency.__name__}()")
     if hasattr(saliency, "native_maps"):
-        return cast(SaliencySource, saliency)
+        return saliency
     if callable(saliency):
         return CallableSaliency(saliency)
     raise TypeError(
@@ -84,18 +91,18 @@ def native_maps(source: SaliencySource, images: Tensor) -> list[Tensor]:
     return [m.detach().to(device=images.device, dtype=torch.float32) for m in maps]
 
 
-def _is_map(found: Any, n: int) -> bool:
+def _is_map(found: object, n: int) -> bool:
     return isinstance(found, Tensor) and found.ndim == 3 and found.shape[0] == n and found[0].numel() > 0
 
 
-def _shape(found: Any) -> str:
+def _shape(found: object) -> str:
     if isinstance(found, Tensor):
         return str(tuple(found.shape))
     kind = f"{type(found).__module__}.{type(found).__name__}".removeprefix("builtins.")
     return f"{kind} of shape {tuple(found.shape)}" if hasattr(found, "shape") else kind
 
 
-def _way_out(found: Any, n: int) -> str:
+def _way_out(found: object, n: int) -> str:
     if isinstance(found, np.ndarray):
         return "torch.from_numpy(array) makes a tensor of it"
     if isinstance(found, Tensor) and found.ndim == 3 and len(found) == n:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, repeat
 from typing import Any
@@ -13,9 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .layouts import Layout, Shape, layouts
+from .layouts import Extra, Layout, Shape, extra_tokens, layouts
 
 LEVELS = 4
+CHANNELS = 8  # of a token, which tell whether it is the same for two images
 STRIDE = 32  # pixels by which the second size of a probe is larger: the coarsest maps of most nets grow by one
 
 
@@ -46,7 +47,7 @@ class Call:
 
 
 @contextlib.contextmanager
-def forward_hooks(module: nn.Module, hook: Any, names: Sequence[str] | None = None) -> Iterator[None]:
+def forward_hooks(module: nn.Module, hook: Callable[..., object], names: Sequence[str] | None = None) -> Iterator[None]:
     """Call `hook(name, module, args, output)` after the named modules, all by default."""
     handles = [
         m.register_forward_hook(lambda mod, args, out, name=name: hook(name, mod, args, out))
@@ -69,13 +70,14 @@ def record_calls(module: nn.Module, x: Tensor) -> tuple[list[Call], Any]:
         _record(module, F.pad(x, (0, STRIDE, 0, STRIDE)), others)
     calls: list[Call] = []
     output = _record(module, x, calls)
-    return _with_layouts(calls, others, 1 + STRIDE / x.shape[2]), output
+    extras = _extra_tokens(module, x) if any(c.output.ndim == 3 and len(c.output) == 1 for c in calls) else {}
+    return _with_layouts(calls, others, 1 + STRIDE / x.shape[2], extras), output
 
 
 def _record(module: nn.Module, x: Tensor, calls: list[Call]) -> Any:
     """Append the calls; where the net fails, those up to there. Returns its output."""
 
-    def record(name: str, mod: nn.Module, args: tuple[Any, ...], out: Any) -> None:
+    def record(name: str, mod: nn.Module, args: tuple[Any, ...], out: object) -> None:
         if isinstance(out, Tensor):
             given = next((tuple(a.shape) for a in args if isinstance(a, Tensor)), ())
             block, layer = bool(list(mod.children())), bool(list(mod.parameters(recurse=False)))
@@ -85,12 +87,37 @@ def _record(module: nn.Module, x: Tensor, calls: list[Call]) -> Any:
         return module(x)
 
 
-def _with_layouts(calls: Sequence[Call], others: Sequence[Call], ratio: float) -> list[Call]:
+def _extra_tokens(module: nn.Module, x: Tensor) -> dict[int, Extra | None]:
+    """By the number of tokens in a tensor [1, T, K], those of no patch: no image changes them before the first attention."""
+
+    def rows(image: Tensor) -> list[Tensor]:
+        found: list[Tensor] = []
+
+        def look(name: str, mod: nn.Module, args: tuple[Any, ...], out: Any) -> None:
+            tokens = [t for t in (*args, out) if isinstance(t, Tensor) and t.ndim == 3 and len(t) == 1]
+            found.extend(t[0, :, :CHANNELS].clone() for t in tokens)
+
+        with forward_hooks(module, look), torch.no_grad():
+            module(image)
+        return found
+
+    extras: dict[int, Extra | None] = {}
+    for one, other in zip(rows(x), rows(1 - x), strict=False):
+        moved = (one != other).any(1).tolist() if one.shape == other.shape else []
+        if any(moved) and not all(moved):
+            extras.setdefault(len(moved), extra_tokens(moved))
+    return extras
+
+
+def _with_layouts(
+    calls: Sequence[Call], others: Sequence[Call], ratio: float, extras: Mapping[int, Extra | None]
+) -> list[Call]:
     """The calls with what their tensors are maps of, from those of the same net at another size.
 
     Args:
         others: as many as the net made there before it failed.
         ratio: that size / this size.
+        extras: see `layouts`.
     """
     shapes: list[Shape] = []
     other: list[Shape | None] = []
@@ -98,7 +125,7 @@ def _with_layouts(calls: Sequence[Call], others: Sequence[Call], ratio: float) -
         alike = same is not None and same.name == call.name
         shapes += [call.given, tuple(call.output.shape)]
         other += [same.given, tuple(same.output.shape)] if same is not None and alike else [None, None]
-    found = layouts(shapes, other, ratio)
+    found = layouts(shapes, other, ratio, extras)
     return [replace(c, input_layout=found[2 * i], layout=found[2 * i + 1]) for i, c in enumerate(calls)]
 
 
@@ -177,7 +204,8 @@ def _at_even_depths(calls: Sequence[Call]) -> list[str]:
     for c in calls:
         if c.is_block and c.input_side == c.side:
             groups.setdefault(c.name.rpartition(".")[0], []).append(c.name)
-    blocks = max(groups.values(), key=len, default=[])
+    # Of equal groups the outermost: in a net of two blocks, each has two within.
+    blocks = max(sorted(groups.values(), key=lambda names: names[0].count(".")), key=len, default=[])
     return list(dict.fromkeys(blocks[-(-len(blocks) * k // LEVELS) - 1] for k in range(1, LEVELS + 1) if blocks))
 
 

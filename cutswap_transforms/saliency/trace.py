@@ -51,6 +51,12 @@ def example(n: int, size: int) -> Tensor:
     return torch.rand(n, 3, size, size, generator=torch.Generator().manual_seed(0), device=CPU, dtype=torch.float32)
 
 
+def fresh(module: nn.Module) -> nn.Module:
+    """A copy that shares the weights, to be called in its place: nets keep things from call to call, which are of the wrong
+    dtype once they are converted, and fake tensors once they are traced."""
+    return copy.deepcopy(module, {id(t): t for t in (*module.parameters(), *module.buffers())})
+
+
 def scores_of(output: Any, classes: Tensor, target: int | Target | None) -> Tensor:
     """The scores [N] whose gradient LayerCAM takes."""
     if callable(target):
@@ -153,34 +159,38 @@ class TracedCAM:
                 self._graphs[device] = _moved(cast(torch.fx.GraphModule, self._graphs[CPU]), device)
             elif device not in self._graphs:
                 module = self._module if device == CPU else copy.deepcopy(self._module).to(device)
-                maps, x = cam_function(module, self._cam), example(2, self._size).to(device, memory_format=self._layout)
-                self._graphs[device] = self._or_autograd(maps, lambda: trace(maps, x, self._classes(x)))
+                x = example(2, self._size).to(device, memory_format=self._layout)
+                self._graphs[device] = self._or_autograd(module, lambda: trace(self._maps(module), x, self._classes(x)))
             return self._graphs[device]
 
+    def _maps(self, module: nn.Module) -> Maps:
+        return cam_function(fresh(module), self._cam)
+
     def _on_cpu(self) -> Maps:
-        maps, x = cam_function(self._module, self._cam), example(2, self._size)
-        right = self._by_autograd(maps, x[1:])
+        x = example(2, self._size)
+        right = self._by_autograd(x[1:])
         try:
-            return self._in_layout(torch.channels_last, maps, x, lambda *_: right)
+            return self._in_layout(torch.channels_last, x, lambda *_: right)
         except Exception:  # an operator is wrong in this layout or refuses it, or the net cannot be traced at all
             # Against autograd at each batch size: in bf16 scores have ties, which another batch size breaks in another way.
-            return self._or_autograd(maps, lambda: self._in_layout(torch.contiguous_format, maps, x, maps))
+            maps = self._maps(self._module)
+            return self._or_autograd(self._module, lambda: self._in_layout(torch.contiguous_format, x, maps))
 
-    def _or_autograd(self, maps: Maps, traced: Callable[[], Maps]) -> Maps:
+    def _or_autograd(self, module: nn.Module, traced: Callable[[], Maps]) -> Maps:
         if self._untraceable:
-            return _Serial(maps)
+            return _Serial(self._maps(module))
         try:
             return traced()
         except Exception as error:
             self._warn(error)
             self._untraceable = True
-            return _Serial(maps)
+            return _Serial(self._maps(module))
 
-    def _in_layout(self, layout: torch.memory_format, maps: Maps, x: Tensor, expected: Maps) -> Maps:
+    def _in_layout(self, layout: torch.memory_format, x: Tensor, expected: Maps) -> Maps:
         self._channels_last = layout == torch.channels_last
         self._module.to(memory_format=layout)
         x = x.contiguous(memory_format=layout)
-        graph = trace(maps, x, self._classes(x))
+        graph = trace(self._maps(self._module), x, self._classes(x))
         for images in (x[1:], x):
             if not _alike(
                 graph(images, self._classes(images)), expected(images, self._classes(images)), MISMATCH[self._cam.dtype]
@@ -188,9 +198,9 @@ class TracedCAM:
                 raise RuntimeError("its trace gives other maps than autograd does")
         return graph
 
-    def _by_autograd(self, maps: Maps, x: Tensor) -> list[Tensor]:
+    def _by_autograd(self, x: Tensor) -> list[Tensor]:
         try:
-            return [m.detach() for m in maps(x, self._classes(x))]
+            return [m.detach() for m in self._maps(self._module)(x, self._classes(x))]
         except RuntimeError as error:
             score = partial(scores_of, classes=self._classes(x), target=self._cam.target)
             cause = why_cut(self._module, x.to(self._cam.dtype), self.layers, score)
@@ -202,7 +212,7 @@ class TracedCAM:
             ) from error
 
     def _mixes(self) -> bool:
-        maps, x = cam_function(self._module, self._cam), example(2, self._size)
+        maps, x = self._maps(self._module), example(2, self._size)
         try:
             together, beside = maps(x, self._classes(x)), maps(torch.cat((-3 * x[:1], x[1:])), self._classes(x))
         except Exception:  # it takes one image alone
@@ -259,7 +269,7 @@ class _Serial:
 _holders: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
-def _own_lock(holder: Any) -> threading.Lock:
+def _own_lock(holder: object) -> threading.Lock:
     """A lock for `holder._lock` that a forked child finds open, whatever another thread did when it was forked."""
     _holders.add(holder)
     return threading.Lock()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import math
 import sys
 import textwrap
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from .. import LayerCAMExtractor, SaliencySwap
 from .decode import decoded
@@ -33,6 +35,12 @@ class HelpWithDefaults(argparse.ArgumentDefaultsHelpFormatter):
 def add_guidance(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", default="tiny", help="tiny (embedded) or a torchvision classification model")
     parser.add_argument("--weights", default="DEFAULT", help="name of torchvision weights, path to a state_dict, or none")
+    parser.add_argument(
+        "--net",
+        metavar="MODULE:FACTORY",
+        help="in place of --model: a function on PYTHONPATH or in this folder that returns your nn.Module, images in [0, 1] -> "
+        "logits; or a LayerCAMExtractor",
+    )
     parser.add_argument("--clustering", default="kmeans", help="kmeans, sklearn or opencv")
     parser.add_argument("--levels", type=_levels, default="all", help="all, random or indices such as 0,2")
 
@@ -77,7 +85,7 @@ def image_files(args: argparse.Namespace, files: Sequence[Path]) -> ImageFiles:
 
 
 class _OneOrTwo(argparse.Action):
-    def __call__(self, parser: Any, namespace: Any, values: Any, option: Any = None) -> None:
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: Any = None) -> None:
         if len(values) > 2:
             parser.error(f"argument --size: must be S or H W, got {len(values)} numbers; put the images before it")
         setattr(namespace, self.dest, tuple(values))
@@ -95,7 +103,18 @@ def make_swap(args: argparse.Namespace, **arguments: Any) -> SaliencySwap:
         raise UserError(one_line(error)) from None
 
 
-def _saliency(args: argparse.Namespace) -> LayerCAMExtractor:
+def _saliency(args: argparse.Namespace) -> Any:
+    if args.net is not None:
+        if (args.model, args.weights) != ("tiny", "DEFAULT"):
+            raise UserError(f"`--net` must stand without `--model` and `--weights`, got {args.net!r} beside them")
+        made = _made(args.net)
+        if hasattr(made, "native_maps"):
+            return made
+        if not isinstance(made, nn.Module):
+            raise UserError(
+                f"`--net` must name a function that returns an nn.Module, {args.net} returned {type(made).__name__}"
+            )
+        return LayerCAMExtractor(made, mean_std=None)
     try:
         return LayerCAMExtractor(args.model, weights=None if args.weights.lower() == "none" else args.weights)
     except Exception as error:  # a file of weights may hold anything
@@ -104,6 +123,18 @@ def _saliency(args: argparse.Namespace) -> LayerCAMExtractor:
             raise UserError(reason) from None
         name = type(error).__name__
         raise UserError(f"`--weights` must be weights of {args.model}, got {args.weights!r} ({name}: {reason})") from None
+
+
+def _made(spec: str) -> Any:
+    """What the function that `--net` names returns."""
+    wanted = f"`--net` must be MODULE:FACTORY, a function without arguments that returns an nn.Module, got {spec!r}"
+    module, _, name = spec.partition(":")
+    if not module or not name:
+        raise UserError(wanted)
+    try:
+        return getattr(importlib.import_module(module), name)()
+    except (Exception, SystemExit) as error:  # whatever code of others raises
+        raise UserError(f"{wanted} ({type(error).__name__}: {one_line(error)})") from None
 
 
 def check_device(device: str) -> None:

@@ -7,9 +7,9 @@ import logging
 import time
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from .. import SaliencySwap
+from .. import RegionCache, SaliencySwap
 from .arguments import STATUS, HelpWithDefaults, add_guidance, add_images, add_size, check_device, make_swap, one_line, whole
 from .decode import as_image_folder
 from .files import ImageFiles, UserError, find_images
@@ -77,4 +77,5 @@ def _cause(fault: Exception) -> str:
 
 
 def _kept(swap: SaliencySwap) -> str:
-    return f"the regions of {len(swap.cache)} images are kept in {swap.cache.folder}, the same command goes on from there"
+    cache = cast(RegionCache, swap.cache)
+    return f"the regions of {len(cache)} images are kept in {cache.folder}, the same command goes on from there"

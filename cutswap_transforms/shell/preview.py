@@ -72,8 +72,9 @@ def run(args: argparse.Namespace) -> None:
     if not loaded:
         raise UserError(f"none of the {len(shown)} images tried could be read")
     pictures = [image for _, image in loaded]
+    net = f"net={args.net}" if args.net else f"model={args.model}, weights={args.weights}"
     caption = (
-        f"model={args.model}, weights={args.weights}, clustering={args.clustering}, levels={args.levels}, "
+        f"{net}, clustering={args.clustering}, levels={args.levels}, "
         f"scale={tuple(args.scale)}, seed={args.seed}; {size_text(args.size)}"
     )
     with own_seed(args.seed):
