@@ -70,11 +70,11 @@ def private_memory() -> int:
 def fill_memory_cache(_: int) -> None:
     """Fill the memory cache of a worker up to its limit with entries of the size that "tiny" makes."""
     swap = SaliencySwap()
-    found = swap._finder(torch.zeros(3, 64, 64, dtype=torch.uint8))
-    entry_bytes, number, cache, before = len(pack(*found)[0]), 0, swap._finder.store, -1
+    (entry,) = pack(swap._finder(torch.zeros(3, 64, 64, dtype=torch.uint8)))
+    number, cache, before = 0, swap._finder.store, -1
     while cache.size > before:
         before = cache.size
-        cache._put((number.to_bytes(KEY_BYTES, "big"), bytes(entry_bytes)) for number in range(number, number + 1000))
+        cache._put((number.to_bytes(KEY_BYTES, "big"), bytes(len(entry))) for number in range(number, number + 1000))
         number += 1000
     if cache.size < cache.limit - MARGIN:
         raise RuntimeError(f"the memory cache holds {cache.size} of {cache.limit} bytes")

@@ -9,6 +9,7 @@ import math
 import os
 import subprocess
 import sys
+import weakref
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any
 import _harness as harness
 import _peers as peers
 import _report as report
+import loader
 import numpy as np
 import pytest
 import regions
@@ -29,6 +31,9 @@ from _images import write_files
 from images import as_kind, pixels, scene
 from PIL import Image
 from targets import Target
+
+from cutswap_transforms import SaliencySwap
+from cutswap_transforms.regions import memory
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 SCRIPTS = ("stages", "throughput", "layercam", "loader", "device", "scaling")
@@ -203,6 +208,15 @@ def test_script_runs(name, others, tmp_path):
     assert all(s > 0 for t in found["timings"].values() for s in t["samples"] if not t["name"].startswith("gradient"))
     if others:
         assert found["settings"]["entries"] == 3000 and found["timings"]["look-up"]["samples"]
+
+
+def test_the_memory_cache_of_a_worker_is_filled_to_its_limit(monkeypatch):
+    """A full cache is a memory of its own here, so that no later test meets it."""
+    monkeypatch.setattr(memory, "_by_settings", weakref.WeakValueDictionary())
+    cache = SaliencySwap()._finder.store
+    loader.fill_memory_cache(0)
+    assert cache.limit - loader.MARGIN <= cache.size <= cache.limit
+    assert len({id(entry) for entry in cache.entries.values()}) == len(cache.entries), "entries that share their memory"
 
 
 def test_report_holds_all_tables_and_the_verdicts(tmp_path, monkeypatch, capsys):

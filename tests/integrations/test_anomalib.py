@@ -9,6 +9,7 @@ import toy
 from anomalib.data import Folder, ImageItem
 from anomalib.engine import Engine
 from anomalib.models import Draem, Supersimplenet
+from anomalib.models.image.draem.torch_model import DiscriminativeSubNetwork, ReconstructiveSubNetwork
 from jsonargparse import ArgumentParser
 from lightning.pytorch import Callback, seed_everything
 
@@ -64,7 +65,11 @@ def test_supersimplenet_trains_on_negatives_of_the_batch(data, tmp_path, monkeyp
 
 
 def test_draem_trains_with_the_generator(data, tmp_path):
-    model = Draem(dtd_dir=data.root / "train" / "good")  # textures of its own are replaced: they would be downloaded
+    folder = data.root / "train" / "good"  # textures of its own are replaced: they would be downloaded
+    model = Draem(folder, pre_processor=Draem.configure_pre_processor((64, 64)))
+    # Its networks, 8 channels wide: of 64 and 128 channels a step and a checkpoint take minutes on a busy machine.
+    model.model.reconstructive_subnetwork = ReconstructiveSubNetwork(base_width=8)
+    model.model.discriminative_subnetwork = DiscriminativeSubNetwork(in_channels=6, out_channels=2, base_width=8)
     model.augmenter = SaliencySwap(p=0.5).as_anomaly_generator()
     assert "p=0.5" in repr(model.augmenter)
     train(model, data, tmp_path)
