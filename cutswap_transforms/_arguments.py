@@ -8,6 +8,7 @@ from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 MeanStd = tuple[Sequence[float], Sequence[float]]
@@ -82,6 +83,14 @@ def check_tensor(name: str, value: Any, shape: str, rank: int) -> None:
         raise TypeError(f"`{name}` must be a tensor {shape}, got {type(value).__name__}")
     if value.ndim != rank:
         raise ValueError(f"`{name}` must have shape {shape}, got {list(value.shape)}")
+
+
+def check_masks(name: str, value: Any, count: int, size: tuple[int, int]) -> None:
+    """One mask for each of `count` images of (H, W) = `size`, or one for all."""
+    shape = f"bool [{count} or 1, {size[0]}, {size[1]}]"
+    check_tensor(name, value, shape, 3)
+    if value.shape[0] not in (1, count) or tuple(value.shape[1:]) != tuple(size) or value.dtype != torch.bool:
+        raise ValueError(f"`{name}` must be {shape}, got {value.dtype} {list(value.shape)}")
 
 
 def checked_probability(p: Any) -> float:

@@ -17,13 +17,15 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor
+from torchvision import tv_tensors
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
 from cutswap_transforms import LayerCAMExtractor, SaliencySwap
 from cutswap_transforms import __main__ as cli
-from cutswap_transforms.preview.panels import font
+from cutswap_transforms.preview.panels import ROI, font
 from cutswap_transforms.preview.sheet import _clipped, contact_sheet, spread
+from cutswap_transforms.preview.steps import found_steps
 from cutswap_transforms.shell import arguments, files, preview
 
 CELL = 64
@@ -704,6 +706,33 @@ def test_the_rate_is_the_median_of_one_thread(monkeypatch: pytest.MonkeyPatch) -
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("key", [False, True])
+def test_the_region_of_interest_is_shown_in_the_photo_and_in_the_cells(key: bool) -> None:
+    """Its left half: the other half is dim in the original and the cells, and not in the negative."""
+    image = Image.new("RGB", (CELL, CELL), (200, 60, 60))
+    left = np.zeros((CELL, CELL), dtype=bool)
+    left[:, : CELL // 2] = True
+    sample = {"image": image, "where": tv_tensors.Mask(torch.from_numpy(left))} if key else image
+    swap = swapper(roi="where" if key else left[::2, ::2])
+    found = found_steps(sample, swap, CELL)
+    for panel in (found.original, found.cells[0]):
+        pixels = np.asarray(panel).astype(int)
+        assert pixels[:, : CELL // 2 - 1].mean() > 2 * pixels[:, CELL // 2 + 1 :].mean()
+        assert (pixels[:, CELL // 2] == ROI).all()
+    assert np.ptp(np.asarray(found.photo), axis=(0, 1)).max() == 0  # what the negative is compared with
+    sheet = swap.preview([sample])
+    assert (np.asarray(sheet) == ROI).all(-1).sum() >= 2 * CELL
+    assert not (np.asarray(swapper().preview([image])) == ROI).all(-1).any()
+
+
+def test_a_preview_by_a_key_says_that_it_takes_samples() -> None:
+    swap = swapper(roi="where")
+    with pytest.raises(TypeError, match=r"`roi='where'` must be the key of a .* in each sample, a dict, got Image"):
+        swap.preview([picture()])
+    with pytest.raises(TypeError, match=r"`images` must be a sequence .*, got one dict; pass \[image\]"):
+        swap.preview({"image": picture()})  # type: ignore[arg-type]
 
 
 def test_a_swap_previews_itself_and_an_extractor_its_maps() -> None:
