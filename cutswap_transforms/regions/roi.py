@@ -55,7 +55,12 @@ class Roi:
         self._sized: dict[tuple[Any, ...], Inside] = {}
 
     def __repr__(self) -> str:
-        return f"<mask of {_size(self.mask)}, {float(self.mask.float().mean()):.0%} true>"
+        return f"<mask of {_size(self.mask)}, {self.share:.0%} true>"
+
+    @property
+    def share(self) -> float:
+        """That of the pixels that are true."""
+        return float(self.mask.float().mean())
 
     @property
     def fingerprint(self) -> str:

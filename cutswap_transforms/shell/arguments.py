@@ -97,7 +97,7 @@ def size_text(size: tuple[int, ...]) -> str:
 
 def make_swap(args: argparse.Namespace, **arguments: Any) -> SaliencySwap:
     try:
-        return SaliencySwap(_saliency(args), args.clustering, levels=args.levels, roi=_roi(args.roi), **arguments)
+        return SaliencySwap(_saliency(args), args.clustering, levels=args.levels, roi=read_roi(args.roi), **arguments)
     except (ImportError, OSError, TypeError, ValueError) as error:  # the library's own sentences are good enough
         raise UserError(one_line(error)) from None
 
@@ -113,7 +113,12 @@ def _saliency(args: argparse.Namespace) -> LayerCAMExtractor:
         raise UserError(f"`--weights` must be weights of {args.model}, got {args.weights!r} ({name}: {reason})") from None
 
 
-def _roi(path: Path | None) -> Roi | None:
+def read_roi(path: Path | None) -> Roi | None:
+    """The mask of `--roi`.
+
+    Raises:
+        UserError: a file that cannot be read, or a mask that is false everywhere.
+    """
     try:
         return None if path is None else Roi(read_mask(path))
     except Exception as error:  # Pillow passes on whatever its decoders meet in a broken file

@@ -70,8 +70,9 @@ def update(visitor: Visitor, choice: str, values: Any) -> View:
     """
     try:
         photo, settings = visitor.photo(choice), Settings.of(values)
-        (image, notes), swap = visitor.opened(photo, settings.size), settings.swap()
-        key = (photo.name, settings.size, settings.guidance)
+        (image, notes), interest = visitor.opened(photo, settings.size), visitor.region
+        swap = settings.swap(interest)
+        key = (photo.name, settings.size, settings.guidance, interest and interest.mask.fingerprint)
         shown = visitor.shown
         if shown is None or shown.key != key:
             shown = _shown(visitor, key, found_steps(image, swap, SIDE))
@@ -83,7 +84,7 @@ def update(visitor: Visitor, choice: str, values: Any) -> View:
         return View(paragraphs([f"This cannot be shown. {type(error).__name__}: {str(error)[:300]}. {BEFORE}"], "error"))
     visitor.shown = shown
     visitor.shows(shown.address, drawn.address)
-    return View(paragraphs(notes, "note"), drawn.html, drawn.words, shown.html, settings.code(photo))
+    return View(paragraphs(notes, "note"), drawn.html, drawn.words, shown.html, settings.code(photo, interest))
 
 
 def _shown(visitor: Visitor, key: Any, found: Found) -> Shown:
