@@ -17,7 +17,7 @@ from torchvision import tv_tensors
 from cutswap_transforms import KMeans, RegionCache, SaliencySwap
 from cutswap_transforms.draw import first_pairs
 from cutswap_transforms.functional import draw_pairs, salient_regions
-from cutswap_transforms.regions.roi import GivenRegion, Roi, _inside, cells_inside
+from cutswap_transforms.regions.roi import GivenRegion, Roi, cells_inside, inside_at
 
 
 def centers(pairs):
@@ -248,6 +248,7 @@ def test_a_key_needs_a_sample_with_a_mask_under_it():
         (scene(), "Tensor"),
         ({"image": scene()}, "NoneType under it"),
         ({"where": scene()}, "Tensor under it"),
+        ({"image": scene(), "where": tv_tensors.Mask(scene()[0].to(torch.complex64))}, "Mask of torch.complex64 under it"),
     ):
         with pytest.raises(TypeError, match=sentence + got):
             swap(sample)
@@ -303,8 +304,10 @@ def test_a_device_takes_a_mask_without_a_cell_for_the_whole_image():
     class OnDevice(torch.Tensor):
         device = torch.device("cuda")
 
-    masks = torch.zeros(2, 8, 8, dtype=torch.bool)
-    masks[0, 0, 0], masks[1, :4] = True, True
-    pixels, cells = (found.as_subclass(torch.Tensor) for found in _inside(masks.as_subclass(OnDevice), 2))
-    assert cells.tolist() == [[True] * 4, [True, True, False, False]]
-    assert pixels[0].all() and torch.equal(pixels[1], masks[1])  # where it may be drawn is where it is found
+    masks = torch.zeros(3, 8, 8, dtype=torch.bool)
+    masks[0, 0, 0], masks[1, :4], masks[2, ::2] = True, True, True
+    pixels, cells = (found.as_subclass(torch.Tensor) for found in inside_at(masks.as_subclass(OnDevice), 2))
+    assert cells.tolist() == [[True] * 4, [True, True, False, False], [True] * 4]
+    assert pixels[0].all() and torch.equal(pixels[1:], masks[1:])  # where it may be drawn is where it is found
+    one = torch.tensor([[[True, False], [False, False]]])  # a cell, but no room for two patches
+    assert all(found.as_subclass(torch.Tensor).all() for found in inside_at(one.as_subclass(OnDevice), 2))

@@ -100,11 +100,12 @@ def with_given_region(sample: Any, key: str) -> Any:
     """A copy of a sample, a dict, in which the mask under `key` says where the image may be changed.
 
     Raises:
-        TypeError: no dict, or no `tv_tensors.Mask` under that key.
+        TypeError: no dict, or no `tv_tensors.Mask` of real numbers under that key.
     """
     found = sample.get(key) if isinstance(sample, dict) else None
-    if not isinstance(found, tv_tensors.Mask):
-        got = f"{type(found).__name__} under it" if isinstance(sample, dict) else type(sample).__name__
+    if not isinstance(found, tv_tensors.Mask) or not _has_values(found):
+        kind = f"{type(found).__name__}{f' of {found.dtype}' if isinstance(found, tv_tensors.Mask) else ''}"
+        got = f"{kind} under it" if isinstance(sample, dict) else type(sample).__name__
         raise TypeError(f"`roi={key!r}` must be the key of a tv_tensors.Mask in each sample, a dict, got {got}")
     marked = copy.copy(sample)
     marked[key] = GivenRegion(found.as_subclass(Tensor))
@@ -140,14 +141,18 @@ def inside_of(roi: Roi | str | None, leaves: Sequence[Any], image: Any, grid: in
     masks = mask.as_subclass(Tensor).reshape(-1, *mask.shape[-2:])
     if len(masks) != batch_size(image):
         raise ValueError(f"`roi={roi!r}` must name one mask for each image, got shape {list(mask.shape)}")
-    return _inside(_above_zero(masks).to(image.device if isinstance(image, Tensor) else "cpu"), grid)
+    return inside_at(_above_zero(masks).to(image.device if isinstance(image, Tensor) else "cpu"), grid)
 
 
-def _inside(pixels: Tensor, grid: int) -> Inside:
-    """Of masks bool [M, H, W]. On a device one without a cell stands for the whole image, in its pixels, too."""
+def inside_at(pixels: Tensor, grid: int) -> Inside:
+    """Of masks bool [M, H, W]. On a device one without a cell stands for the whole image, in its pixels, too.
+
+    Raises:
+        ValueError: as `cells_inside`.
+    """
     cells = cells_inside(pixels, grid)
     if pixels.device.type != "cpu":
-        pixels = pixels | (cells.all(1) & ~pixels.all((1, 2)))[:, None, None]
+        pixels = pixels | ~_has_room(pixels, _half_inside(pixels, grid))[:, None, None]
     return Inside(pixels, cells)
 
 
@@ -227,15 +232,28 @@ def cells_inside(roi: Tensor, grid: int) -> Tensor:
     Raises:
         ValueError: on the CPU, a mask without such a cell, or with one pixel alone. On a device it stands for the whole image.
     """
-    share = F.adaptive_avg_pool2d(roi[:, None].float(), grid).flatten(1)  # its windows are the pixels of the cells
-    found = share >= 0.5
+    found = _half_inside(roi, grid)
     if roi.device.type != "cpu":
-        return found | ~found.any(1, keepdim=True)
+        return found | ~_has_room(roi, found)[:, None]
     if not found.any(1).all():
-        most = float(share.amax(1).min())
+        most = float(_share_inside(roi, grid).amax(1).min())
         raise ValueError(
             f"`roi` must hold a cell of the grid by half, got {most:.0%} of one at most; enlarge it or raise `grid`"
         )
-    if int(roi.sum((1, 2)).min()) < 2:
+    if not _has_room(roi, found).all():
         raise ValueError(f"`roi` must hold two pixels at the size of the image, {_size(roi)}, got one")
     return found
+
+
+def _share_inside(roi: Tensor, grid: int) -> Tensor:
+    """[M, G * G], of each cell; the windows of the pooling are the pixels of the cells."""
+    return F.adaptive_avg_pool2d(roi[:, None].float(), grid).flatten(1)
+
+
+def _half_inside(roi: Tensor, grid: int) -> Tensor:
+    return _share_inside(roi, grid) >= 0.5
+
+
+def _has_room(roi: Tensor, cells: Tensor) -> Tensor:
+    """Whether each mask [M] holds a cell, and a pixel for either patch."""
+    return cells.any(1) & (roi.flatten(1).sum(1) >= 2)
