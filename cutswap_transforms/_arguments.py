@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence, Set
 from numbers import Integral, Real
 
 import numpy as np
+import torch
 from torch import Tensor
 
 MeanStd = tuple[Sequence[float], Sequence[float]]
@@ -85,6 +86,14 @@ def check_tensor(name: str, value: object, shape: str, rank: int) -> None:
         raise TypeError(f"`{name}` must be a tensor {shape}, got {type(value).__name__}")
     if value.ndim != rank:
         raise ValueError(f"`{name}` must have shape {shape}, got {list(value.shape)}")
+
+
+def check_masks(name: str, value: Tensor, count: int, size: tuple[int, int]) -> None:
+    """One mask for each of `count` images of (H, W) = `size`, or one for all."""
+    shape = f"bool [{count} or 1, {size[0]}, {size[1]}]"
+    check_tensor(name, value, shape, 3)
+    if value.shape[0] not in (1, count) or tuple(value.shape[1:]) != tuple(size) or value.dtype != torch.bool:
+        raise ValueError(f"`{name}` must be {shape}, got {value.dtype} {list(value.shape)}")
 
 
 def checked_probability(p: object) -> float:

@@ -18,8 +18,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ._arguments import check_tensor, checked_int, checked_range, checked_size, scalar
+from ._arguments import check_masks, check_tensor, checked_int, checked_range, checked_size, scalar
 from ._arrays import widened
+from .regions.roi import inside_at
 
 CANDIDATES = 8
 NUMBERS = 2 + CANDIDATES * 6  # uniform numbers per pair: area, aspect, and (cell, y, x) twice per candidate
@@ -207,8 +208,8 @@ def _first_pair(
 
 def _pixel_inside(inside: npt.NDArray[np.bool_], cell: int, share: float, grid: int) -> tuple[int, int]:
     """The pixel (y, x) at the given share of those of a cell that lie inside."""
-    (top, bottom), (left, right) = (window(at, grid, side) for at, side in zip(divmod(cell, grid), inside.shape, strict=True))
-    spots = np.flatnonzero(inside[top:bottom, left:right])
+    (top, bottom), (left, right) = window(cell // grid, grid, inside.shape[0]), window(cell % grid, grid, inside.shape[1])
+    spots = inside[top:bottom, left:right].ravel().nonzero()[0]  # a third faster than flatnonzero
     down, along = divmod(int(spots[min(int(share * len(spots)), len(spots) - 1)]), right - left)
     return top + down, left + along
 
@@ -253,14 +254,16 @@ def draw_pairs(
         scale: range of the patch area as a share of the image; each of S swaps has an S-th of it.
         ratio: range of the aspect, height / width.
         roi: bool [N, H, W], or [1, H, W] for all: the centers of both patches lie inside. The true cells of `regions` must lie
-            inside by half, as `salient_regions` with the same roi has them. None: everywhere.
+            inside by half, as `salient_regions` with the same roi has them. None: everywhere. On a device, one that holds no
+            cell stands for the whole image.
 
     Returns:
         int64 [N, S, 7], rows as `PatchPair`; height 0 where nothing fits beside the earlier swaps.
 
     Raises:
         TypeError: an argument of a wrong kind.
-        ValueError: an image of fewer than two pixels, shapes that do not fit, levels or ranges out of range.
+        ValueError: an image of fewer than two pixels, shapes that do not fit, levels or ranges out of range, or (on the CPU) a
+            roi without a cell.
 
     >>> region = torch.eye(4, dtype=torch.bool).reshape(1, 1, 4, 4)
     >>> draw_pairs(region, torch.linspace(0, 0.98, 51)[None], None, (8, 8), (0.05, 0.1), (1.0, 1.0)).tolist()
@@ -268,9 +271,11 @@ def draw_pairs(
     """
     image_size, scale, ratio = _checked_draw(regions, u, image_size, scale, ratio)
     n, count, grid, _ = regions.shape
+    if roi is not None:
+        check_masks("roi", roi, n, image_size)
     u = widened(u)
     images = torch.arange(n, device=u.device)
-    inside = None if roi is None else roi.expand(n, -1, -1)
+    inside = None if roi is None else inside_at(roi, grid).pixels.expand(n, -1, -1)
     chosen = _chosen(levels, _drawn(u, count), count)
     if not 0 < len(chosen) <= (u.shape[1] - HEAD) // NUMBERS:
         raise ValueError(f"`u` must have {HEAD} + S * {NUMBERS} columns for S = {len(chosen)} levels, got {u.shape[1]}")

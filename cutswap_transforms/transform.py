@@ -69,10 +69,10 @@ class SaliencySwap(v2.Transform):
         region: which clusters of a map make its salient region: "salient", those whose mean saliency lies at or above the
             midpoint between the highest and the lowest mean, so an object of several colours is one region; "top", the one
             of highest mean saliency alone.
-        roi: where images may be changed: a mask (PIL image, array or tensor [H, W], above zero = inside) for all images,
-            resized to each of them, or the key of a `tv_tensors.Mask` in each sample, a dict, which passes unchanged.
-            Cells that lie inside by less than half are neither clustered nor drawn from, and the centers of both patches
-            lie inside. None: everywhere.
+        roi: where images may be changed: a mask (array or tensor [H, W], above zero = inside; PIL image, not black = inside)
+            for all images, resized to each of them, or the key of a `tv_tensors.Mask` in each sample, a dict, which passes
+            unchanged. Cells that lie inside by less than half are neither clustered nor drawn from, and the centers of both
+            patches lie inside. None: everywhere.
         return_mask: return `(image, tv_tensors.Mask)` for one bare image or batch; uint8 [1, H, W] or [N, 1, H, W] in
             {0, 1}.
         cache: where the regions of images on the CPU are kept, by the values of the image: "memory" (this process, 16 MB
@@ -127,6 +127,11 @@ class SaliencySwap(v2.Transform):
         self.return_mask = checked_bool("return_mask", return_mask)
         self.normalized = None if normalized is None else checked_mean_std("normalized", normalized)
         self.roi = checked_roi(roi)
+        if return_mask and isinstance(self.roi, str):
+            raise ValueError(
+                f"`return_mask` must be False where `roi` is a key, {roi!r}: it takes bare images; put a tv_tensors.Mask of "
+                "zeros beside the image instead"
+            )
         self._given = {"saliency": saliency, "clustering": clustering}  # names, where a file can hold the swap
         # The finder is no nn.Module, so the net has no part in parameters(), state_dict() or train().
         self._finder = RegionFinder(saliency, clustering, grid, region, cache, self.normalized)
@@ -283,13 +288,14 @@ class SaliencySwap(v2.Transform):
         """A contact sheet of what this swap does: maps, clusters, boxes, negative and mask, one row per image.
 
         Args:
-            images: single images as the swap takes them, PIL or tensor [C, H, W]; sizes may differ.
+            images: single images as the swap takes them, PIL or tensor [C, H, W], or samples that hold one; sizes may differ.
             rows: how many are drawn at most, spread evenly over `images`.
 
         Returns:
             An RGB image, which Jupyter shows.
 
         Raises:
+            TypeError: `roi` is a key, and the images are no samples with a mask under it.
             ValueError: no images, or `rows` below 1.
         """
         from .preview.sheet import contact_sheet, spread  # the drawing code is not needed for training

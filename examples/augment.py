@@ -21,11 +21,10 @@ from cutswap_transforms import KMeans, LayerCAMExtractor, SaliencySwap
 
 Negative = Callable[[Any], Any]
 LEVELS = 4  # of the guided swap with its own net
+SWAPS = ("random-swap", "object-swap", "saliency-swap")  # which are a SaliencySwap alone
 AUGMENTATIONS = (
     "none",
-    "random-swap",
-    "object-swap",
-    "saliency-swap",
+    *SWAPS,
     "cutpaste",
     "scar",
     "3way-cutpaste",
@@ -50,7 +49,7 @@ def make_negatives(
         saliency_size: the side of the saliency net's input.
         kmeans: clusters the cells of the guided swap; by default `KMeans()`.
         variation: rule, feather and jitter of VariedSwap, for the controls too.
-        swap: levels, scale, grid and region of SaliencySwap. The controls see the same map at every one of four levels, so
+        swap: levels, scale, grid, region and roi of SaliencySwap. The controls see the same map at every one of four levels, so
             they swap as often.
     """
     if augmentation not in AUGMENTATIONS:

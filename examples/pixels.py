@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2.functional import pil_to_tensor
 
-from cutswap_transforms.shell.decode import Note, decoded, is_deep, opened
+from cutswap_transforms.shell.decode import Note, decoded, opened
+from cutswap_transforms.shell.decode import read_mask as read_whole_mask
 
 Array = np.ndarray[Any, Any]
 Sides = tuple[int, int]  # width, height
@@ -67,10 +68,7 @@ def read_truth(path: Path, photograph: Path | None = None) -> Array:
     it takes half of white. A mask is turned by its own EXIF. One that has the sides of its `photograph` as stored, before
     EXIF turned that by a quarter, is turned with it.
     """
-    with opened(path) as file:
-        limit = 127 if _is_lossy(file, path) else 0
-        values, alpha = _colors_and_alpha(ImageOps.exif_transpose(file))
-    truth: Array = (values > limit).any(-1) & (alpha > limit)
+    truth: Array = read_whole_mask(path)
     upright, turn = _sides_of(photograph) if photograph else (None, None)
     if upright is None or turn is None or _same_aspect(truth.shape[::-1], upright):
         return truth
@@ -82,21 +80,6 @@ def is_turned(path: Path) -> bool:
     """Whether EXIF asks to turn or mirror what is stored."""
     with opened(path) as file:
         return file.getexif().get(ORIENTATION, 1) not in (0, 1)
-
-
-def _colors_and_alpha(image: Image.Image) -> tuple[Array, Array]:
-    """[H, W, C] and [H, W]; greys of any depth keep their values, everything else is seen as RGB."""
-    if is_deep(image):
-        grey = np.asarray(image)[..., None]
-        return grey, np.full(grey.shape[:2], 255)
-    rgba = np.asarray(image.convert("RGBA"))
-    return rgba[..., :3], rgba[..., 3]
-
-
-def _is_lossy(image: Image.Image, path: Path) -> bool:
-    if image.format == "WEBP":
-        return b"VP8L" not in path.read_bytes()  # the name of its lossless part
-    return image.format in ("JPEG", "MPO", "JPEG2000", "AVIF") or "jpeg" in str(image.info.get("compression"))
 
 
 def _sides_of(photograph: Path) -> tuple[Sides | None, Image.Transpose | None]:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cutswap_transforms.shell.decode import Decoded, Note, decoded, opened
+from cutswap_transforms.shell.decode import Decoded, Note, decoded, opened, read_mask
 
 RAMP = np.linspace(0, 1, 7 * 11).reshape(7, 11)  # shares of white
 WANTED = (RAMP * 255 + 0.5).astype(np.uint8)
@@ -163,3 +163,22 @@ def test_only_regular_files_are_opened(tmp_path: Path) -> None:
             opened(path)
     with pytest.raises(FileNotFoundError):
         opened(tmp_path / "nothing.png")
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF", "WEBP"])
+@pytest.mark.parametrize("turn", UP)
+def test_a_mask_is_read_upright_whatever_its_file(kind: str, turn: int, tmp_path: Path) -> None:
+    mask = np.zeros((40, 64), bool)
+    mask[8:24, 16:56] = True
+    exif = Image.Exif()
+    exif[0x0112] = turn
+    stored = Image.fromarray(np.rot90(mask, -UP[turn]).astype(np.uint8) * 255)
+    stored.save(tmp_path / "mask", kind, exif=exif)
+    assert read_mask(tmp_path / "mask").tolist() == mask.tolist()
+
+
+def test_a_mask_of_ones_is_no_lossy_one(tmp_path: Path) -> None:
+    ones = np.eye(9, 7, dtype=np.uint8)
+    for kind, options in (("PNG", {}), ("BMP", {}), ("WEBP", {"lossless": True})):
+        Image.fromarray(ones).convert("RGB" if kind == "WEBP" else "L").save(tmp_path / "mask", kind, **options)
+        assert read_mask(tmp_path / "mask").tolist() == (ones > 0).tolist()

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 from detecting import SMALL, TRAINED, fit, fit_arguments, run
-from detector import Detector, fitting, options, tuning
+from detector import Detector, fit_command, fitting, options, tuning
 from detector.model import FILE
 from PIL import Image
 
@@ -51,6 +51,32 @@ def test_a_run_leaves_a_detector_a_report_and_a_sheet(toy: Path, tmp_path: Path,
     before = (tmp_path / FILE).stat().st_mtime_ns
     assert run("fit", toy / "flange", "--out", tmp_path, options=SMALL) == 0
     assert (tmp_path / FILE).stat().st_mtime_ns == before and "already fitted" in capsys.readouterr().out
+
+
+def test_negatives_keep_to_a_roi_which_is_part_of_the_settings(
+    toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    marked = np.zeros((48, 64), np.uint8)
+    marked[:, :24] = 1
+    for name, values in (("roi", marked), ("same", marked * 255), ("other", 1 - marked), ("black", marked * 0)):
+        Image.fromarray(values).save(tmp_path / f"{name}.png")
+    made: list[Any] = []
+    monkeypatch.setattr(fit_command, "negatives_of", lambda args: made.extend(options.negatives_of(args)) or made)
+    common = ("fit", toy / "flange", "--out", tmp_path / "run", "--roi")
+    assert run(*common, tmp_path / "roi.png", options=SMALL) == 0
+    pairs = made[0].make_params([torch.randint(0, 256, (8, 3, 64, 64), dtype=torch.uint8)])["pairs"]
+    swapped = pairs[pairs[..., 5] > 0]
+    for left in (swapped[:, 2], swapped[:, 4]):
+        assert (left + swapped[:, 6] // 2 < 24).all()
+    assert run(*common, tmp_path / "same.png", options=SMALL) == 0 and "already fitted" in capsys.readouterr().out
+    for name, more, sentence in (
+        ("other", (), "`out` must be new or hold the same run"),
+        ("black", (), "`--roi` must be the picture of a mask"),
+        ("missing", (), "`--roi` must be the picture of a mask"),
+        ("roi", ("--negatives", "cutpaste"), "`roi` must go with negatives that keep to it"),
+    ):
+        with pytest.raises(SystemExit, match=sentence):
+            run(*common, tmp_path / f"{name}.png", *more, options=SMALL)
 
 
 def test_a_plain_folder_of_good_images_is_enough(toy: Path, tmp_path: Path) -> None:

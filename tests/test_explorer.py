@@ -150,6 +150,66 @@ def test_the_lines_hold_for_every_kind_of_file(mode: str, kind: str, tmp_path: P
     np.testing.assert_array_equal(np.asarray(shown), np.asarray(negative))
 
 
+MASK = Image.fromarray(np.pad(np.full((30, 40), 255, np.uint8), ((10, 20), (20, 20))))  # 80 x 60 pixels
+
+
+@pytest.mark.parametrize(
+    ("mode", "kind", "orientation"),
+    [
+        ("L", "PNG", 1),
+        ("1", "PNG", 1),
+        ("P", "PNG", 1),
+        ("clear", "PNG", 1),
+        ("L", "JPEG", 1),
+        ("RGB", "WEBP", 1),
+        ("L", "PNG", 6),
+        ("L", "TIFF", 8),
+    ],
+)
+def test_the_lines_hold_with_a_region_of_interest(
+    mode: str, kind: str, orientation: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mask = Image.merge("LA", (Image.new("L", MASK.size, 255), MASK)) if mode == "clear" else MASK.convert(mode)
+    data, region = content(picture()), turned(mask, kind, orientation)
+    (tmp_path / "part.png").write_bytes(data)
+    (tmp_path / "it's a mask.file").write_bytes(region)
+    visitor = guest(("part.png", data))
+    before = update(visitor, "part.png", values(size="128"))
+    visitor.confine("it's a mask.file", region)
+    view = update(visitor, "part.png", values(size="128"))
+    assert view.message == "" and view.code is not None and "roi=" in view.code and "roi" not in (before.code or "")
+    negative, marked = run(view.code, tmp_path, monkeypatch)
+    np.testing.assert_array_equal(np.asarray(fetched(visitor, view.words, "negative.png")), np.asarray(negative))
+    np.testing.assert_array_equal(np.asarray(fetched(visitor, view.words, "mask.png")), marked[0].numpy() * 255)
+    for name, html in (("drawn.jpg", view.drawn), ("found.jpg", view.found)):
+        old = before.drawn if name == "drawn.jpg" else before.found
+        assert fetched(visitor, html, name).tobytes() != fetched(visitor, old, name).tobytes()
+    shown = np.asarray(fetched(visitor, view.drawn, "drawn.jpg")).astype(int)[:, : visitor.shown.found.photo.width]
+    assert (shown[..., 1] - shown.min(-1) > 60).sum() > 100  # a green line around it
+    visitor.region = None
+    assert update(visitor, "part.png", values(size="128")).code == before.code
+
+
+def test_what_is_no_region_of_interest_is_refused_and_the_one_before_stays() -> None:
+    visitor = guest(("part.png", content(picture())))
+    visitor.confine("mask.png", content(MASK))
+    kept = visitor.region
+    whole = content(picture(size=(300, 200)))
+    for data, sentence in (
+        (b"hello", "'no.png' is not a PNG"),
+        (whole[: len(whole) // 2], "'no.png' is no region of interest: image file is truncated"),
+        (content(Image.new("L", (9, 7))), "'no.png' is no region of interest: `roi` must be true where pixels may be swapped"),
+        (png_header(9000, 9000), "'no.png' has 9000 x 9000 pixels"),
+    ):
+        with pytest.raises(RefusedImage, match=re.escape(sentence)):
+            visitor.confine("folder/no.png", data)
+        assert visitor.region is kept
+    dot = Image.fromarray(np.pad(np.full((1, 1), 255, np.uint8), 100))
+    visitor.confine("dot.png", content(dot))
+    view = update(visitor, "part.png", values())
+    assert "`roi` must hold a cell of the grid by half" in view.message and view.drawn is None
+
+
 def test_the_lines_name_what_differs_from_the_defaults_alone() -> None:
     photo = Photo("a.png", content(picture()))
     assert Settings().code(photo).splitlines()[-4:] == [

@@ -194,6 +194,23 @@ def test_another_white_is_another_export(tmp_path, capsys):
         assert f"argument --white: must be a finite number above 0, got '{value}'" in capsys.readouterr().err
 
 
+def test_a_roi_holds_for_all_and_another_one_is_another_export(parts, capsys):
+    roi, same, other = (parts.parent / f"{name}.png" for name in ("roi", "same", "other"))
+    mask = np.zeros((64, 64), np.uint8)
+    mask[:, :32] = 1  # any value above zero
+    for path, values in ((roi, mask), (same, mask * 255), (other, 1 - mask)):
+        Image.fromarray(values).save(path)
+    assert run(parts, "out", "--roi", str(roi)) == 0
+    for line in lines(parts.parent / "out"):
+        for pair in line["pairs"]:
+            assert pair["left_a"] + pair["width"] // 2 < 20 and pair["left_b"] + pair["width"] // 2 < 20
+    assert run(parts, "out", "--roi", str(same)) == 0  # the mask counts, not its name
+    assert "7 negatives, 0 of them new" in capsys.readouterr().out
+    for more in ((), ("--roi", str(other))):
+        assert run(parts, "out", *more) == 2
+        assert "error: `OUT` must be new or of the same settings and images" in capsys.readouterr().err
+
+
 def test_a_negative_that_equals_its_image_is_told(parts, capsys):
     Image.new("RGB", (60, 50), (9, 9, 9)).save(parts / "good" / "p3.png")
     assert run(parts, "out", count=8) == 0

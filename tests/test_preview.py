@@ -17,13 +17,15 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor
+from torchvision import tv_tensors
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
 from cutswap_transforms import LayerCAMExtractor, SaliencySwap
 from cutswap_transforms import __main__ as cli
-from cutswap_transforms.preview.panels import font
+from cutswap_transforms.preview.panels import ROI, font
 from cutswap_transforms.preview.sheet import _clipped, contact_sheet, spread
+from cutswap_transforms.preview.steps import found_steps
 from cutswap_transforms.shell import arguments, files, preview
 
 CELL = 64
@@ -601,6 +603,72 @@ def test_preview_shows_what_export_writes(tmp_path: Path, monkeypatch: pytest.Mo
     np.testing.assert_array_equal(np.asarray(shown[0]), np.asarray(Image.open(written)))
 
 
+# ---- --roi -----------------------------------------------------------------------------------------------------------
+
+
+def roi_file(path: Path, left: int = 0, right: int = 20) -> str:
+    """Of 40 x 30 pixels, white from column to column."""
+    mask = np.zeros((30, 40), np.uint8)
+    mask[:, left:right] = 255
+    Image.fromarray(mask).save(path)
+    return str(path)
+
+
+@pytest.mark.usefixtures("unmeasured")
+def test_preview_draws_within_a_roi(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = str(folder.parent / "sheet.png")
+    roi = roi_file(folder.parent / "roi.png")
+    assert run(folder, "--roi", roi, "--out", out) == 0
+    sheet = Image.open(out)
+    assert (np.asarray(sheet) == ROI).all(-1).any()
+    assert run(folder, "--roi", roi, "--out", roi) == 2
+    assert "error: `--out` must not be one of the images" in capsys.readouterr().err
+
+
+def test_precompute_fills_what_a_swap_with_that_roi_looks_up(folder: Path) -> None:
+    cache, roi = folder.parent / "cache", roi_file(folder.parent / "roi.png")
+    assert cli.main(["precompute", str(folder), "--size", "32", "--cache", str(cache), "--roi", roi]) == 0
+    found = ImageFolder(str(folder.parent), transform=v2.Resize(32), allow_empty=True)
+    swap, other = SaliencySwap(cache=cache, roi=Image.open(roi)), SaliencySwap(cache=cache)
+    count = len(swap.cache)
+    assert swap.precompute(found) == 0 and other.precompute(found) == count > 0
+
+
+@pytest.mark.parametrize("command", ["preview", "export", "precompute"])
+@pytest.mark.parametrize("fault", ["missing", "a folder", "a pipe", "no image", "cut off", "all black", "no room"])
+def test_a_roi_that_cannot_be_used_is_told_in_a_sentence(
+    command: str, fault: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    roi, images = tmp_path / "roi.png", tmp_path / "in"
+    images.mkdir()
+    picture(0, 40, 60).save(images / "a.png")
+    if fault == "a folder":
+        roi.mkdir()
+    elif fault == "a pipe":
+        os.mkfifo(roi)
+    elif fault == "no image":
+        roi.write_text("hello")
+    elif fault == "cut off":
+        picture(0, 200, 200).save(roi)
+        roi.write_bytes(roi.read_bytes()[:2000])
+    elif fault == "no room":
+        Image.fromarray(np.pad(np.full((1, 1), 255, np.uint8), 100)).save(roi)
+    elif fault != "missing":
+        roi_file(roi, 0, 0)
+    more = {
+        "preview": ["--out", str(tmp_path / "sheet.png")],
+        "export": [str(tmp_path / "out"), "--count", "2", "--num-workers", "1"],
+        "precompute": ["--cache", str(tmp_path / "cache"), "--num-workers", "1"],
+    }[command]
+    assert cli.main([command, str(images), *more, "--size", "96", "--roi", str(roi)]) == 2
+    told = capfd.readouterr().err.splitlines()
+    assert len([line for line in told if line.startswith("error: ")]) == 1 and "Traceback" not in "".join(told)
+    if fault == "no room":
+        assert "error: `roi` must hold a cell of the grid by half, got" in told[-1].replace("ValueError: ", "")
+    else:
+        assert told[-1].startswith(f"error: `--roi` must be the picture of a mask, got {roi} (")
+
+
 def test_precompute_reads_as_image_folder_and_warns_where_that_clips(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -704,6 +772,33 @@ def test_the_rate_is_the_median_of_one_thread(monkeypatch: pytest.MonkeyPatch) -
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("key", [False, True])
+def test_the_region_of_interest_is_shown_in_the_photo_and_in_the_cells(key: bool) -> None:
+    """Its left half: the other half is dim in the original and the cells, and not in the negative."""
+    image = Image.new("RGB", (CELL, CELL), (200, 60, 60))
+    left = np.zeros((CELL, CELL), dtype=bool)
+    left[:, : CELL // 2] = True
+    sample = {"image": image, "where": tv_tensors.Mask(torch.from_numpy(left))} if key else image
+    swap = swapper(roi="where" if key else left[::2, ::2])
+    found = found_steps(sample, swap, CELL)
+    for panel in (found.original, found.cells[0]):
+        pixels = np.asarray(panel).astype(int)
+        assert pixels[:, : CELL // 2 - 1].mean() > 2 * pixels[:, CELL // 2 + 1 :].mean()
+        assert (pixels[:, CELL // 2] == ROI).all()
+    assert np.ptp(np.asarray(found.photo), axis=(0, 1)).max() == 0  # what the negative is compared with
+    sheet = swap.preview([sample])
+    assert (np.asarray(sheet) == ROI).all(-1).sum() >= 2 * CELL
+    assert not (np.asarray(swapper().preview([image])) == ROI).all(-1).any()
+
+
+def test_a_preview_by_a_key_says_that_it_takes_samples() -> None:
+    swap = swapper(roi="where")
+    with pytest.raises(TypeError, match=r"`roi='where'` must be the key of a .* in each sample, a dict, got Image"):
+        swap.preview([picture()])
+    with pytest.raises(TypeError, match=r"`images` must be a sequence .*, got one dict; pass \[image\]"):
+        swap.preview({"image": picture()})  # type: ignore[arg-type]
 
 
 def test_a_swap_previews_itself_and_an_extractor_its_maps() -> None:

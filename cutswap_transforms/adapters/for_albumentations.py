@@ -21,7 +21,7 @@ _REFUSED = {
     "keypoints": "KeyPoints",
     **dict.fromkeys(("volume", "volumes", "mask3d", "masks3d"), "Video"),
 }
-_PLAIN = ("levels", "scale", "ratio", "p", "grid", "return_mask", "normalized")
+_PLAIN = ("levels", "scale", "ratio", "p", "grid", "region", "roi", "return_mask", "normalized")
 
 
 Array: TypeAlias = npt.NDArray[Any]  # [H, W] or [H, W, C]
@@ -165,6 +165,7 @@ def _arguments(swap: SaliencySwap) -> dict[str, Any]:
     cache = str(swap.cache.folder) if isinstance(swap.cache, RegionCache) else swap.cache and "memory"
     found = {**swap._given, "cache": cache, **{name: getattr(swap, name) for name in _PLAIN}}
     objects = [name for name in swap._given if not isinstance(found[name], str)]
+    objects += [] if isinstance(swap.roi, (str, type(None))) else ["roi"]
     if type(swap) is not SaliencySwap or objects:
         got = ", ".join(f"{name}={found[name]!r}" for name in objects) or f"a {type(swap).__name__}"
         raise TypeError(f"`swap` must be a SaliencySwap of names and numbers to be written to a file, got {got}; pickle it")

@@ -14,6 +14,7 @@ from ..draw import PatchPair
 from ..saliency.maps import normalize_maps
 
 PAGE, GAP = (250, 250, 248), 8
+ROI = (120, 255, 130)  # the line around the region of interest
 BOX_A, BOX_B = (255, 176, 0), (0, 205, 225)
 # From black over violet and orange to pale yellow: lightness grows evenly, so it also reads in grey.
 HEAT = (
@@ -29,6 +30,7 @@ HEAT = (
 # Clusters from the least to the second most salient; the most salient one has a colour of its own.
 COOL, SALIENT = ((38, 50, 82), (52, 92, 130), (70, 134, 158), (110, 172, 176)), (255, 140, 30)
 Box = tuple[float, float, float, float]
+Color = tuple[int, int, int]
 
 
 def font(size: float) -> Any:
@@ -116,13 +118,20 @@ def level_clusters(photo: Image.Image, saliency: Tensor, labels: Tensor, region:
     return outlined(panel, inside)
 
 
-def outlined(panel: Image.Image, inside: Image.Image) -> Image.Image:
-    """The panel itself, with a white line along the border of `inside`, a picture of the same size that is 0 outside."""
+def dim_outside(photo: Image.Image, inside: Tensor, color: Color = (255, 255, 255)) -> Image.Image:
+    """The photo with what lies outside of a mask bool [h, w] of any size gray and dim, and a line around what lies inside."""
+    mask = Image.fromarray(inside.to(torch.uint8).numpy() * 255).resize(photo.size, Image.Resampling.NEAREST)
+    dim = Image.blend(photo.convert("L").convert("RGB"), Image.new("RGB", photo.size), 0.65)
+    return outlined(Image.composite(photo, dim, mask), mask, color)
+
+
+def outlined(panel: Image.Image, inside: Image.Image, color: Color = (255, 255, 255)) -> Image.Image:
+    """The panel itself, with a line along the border of `inside`, a picture of the same size that is 0 outside."""
     area = tvf.pil_to_tensor(inside)[0].bool()
     edge = torch.zeros_like(area)
     edge[1:] |= area[1:] != area[:-1]
     edge[:, 1:] |= area[:, 1:] != area[:, :-1]
-    panel.paste((255, 255, 255), mask=Image.fromarray(edge.to(torch.uint8).numpy() * 255))
+    panel.paste(color, mask=Image.fromarray(edge.to(torch.uint8).numpy() * 255))
     return panel
 
 
@@ -174,9 +183,7 @@ def _arrow(draw: ImageDraw.ImageDraw, a: Box, b: Box, fine: int) -> None:
         draw.polygon([(x, y), *wings], fill="white", outline="black")
 
 
-def _tag(
-    draw: ImageDraw.ImageDraw, box: Box, colour: tuple[int, int, int], name: str, size: tuple[int, int], fine: int
-) -> None:
+def _tag(draw: ImageDraw.ImageDraw, box: Box, colour: Color, name: str, size: tuple[int, int], fine: int) -> None:
     """The patch's name on its colour, at the box's upper left corner but inside the picture."""
     width, height = (8 + 6 * len(name)) * fine, 14 * fine
     left = min(max(box[0] - 2 * fine, 0), size[0] - width)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from PIL import Image, ImageDraw
 from torch import Tensor
 
 from .._arguments import checked_int
-from .._images import ImageLike, image_size
+from .._images import ImageLike, image_leaves, image_size
+from ..regions.roi import sample_leaves
 from .panels import GAP, PAGE, clusters, font
 from .steps import drawn_steps, found_steps
 
@@ -44,7 +45,7 @@ def contact_sheet(
     Randomness comes from torch's global generator, image by image: seed it and the sheet is the same again.
 
     Args:
-        images: single images as `swap` takes them, PIL or tensor [C, H, W]; sizes may differ.
+        images: single images as `swap` takes them, PIL or tensor [C, H, W], or samples that hold one; sizes may differ.
         swap: a `SaliencySwap`; its saliency, clustering and settings are shown.
         names: one per image, printed above its row.
         caption: a line under the title; by default the settings of `swap`.
@@ -86,7 +87,7 @@ def spread(items: Sequence[Item], limit: int) -> list[Item]:
     >>> spread("abcdefgh", 3)
     ['a', 'c', 'f']
     """
-    if not hasattr(items, "__len__") or (isinstance(items, Tensor) and items.ndim != 4):
+    if not hasattr(items, "__len__") or isinstance(items, Mapping) or (isinstance(items, Tensor) and items.ndim != 4):
         raise TypeError(f"`images` must be a sequence of images or a batch, got one {type(items).__name__}; pass [image]")
     count = min(checked_int("rows", limit, 1), len(items))
     return [items[i * len(items) // count] for i in range(count)]
@@ -95,13 +96,15 @@ def spread(items: Sequence[Item], limit: int) -> list[Item]:
 # ---------------------------------------- one row
 
 
-def _row(image: ImageLike, swap: SaliencySwap, name: str, cell: int) -> tuple[Row, list[tuple[str, str]]]:
+def _row(sample: object, swap: SaliencySwap, name: str, cell: int) -> tuple[Row, list[tuple[str, str]]]:
     """The row of an image and the headings of its columns."""
-    found = found_steps(image, swap, cell)
-    drawn = drawn_steps(image, swap, swap.make_params([image]), found.photo)
+    found = found_steps(sample, swap, cell)
+    leaves = sample_leaves(sample, swap.roi)
+    image = image_leaves(leaves)[0]
+    drawn = drawn_steps(image, swap, swap.make_params(leaves), found)
     made = [found.cells[pair.level] for pair in drawn.pairs]
     panels = [
-        found.photo,
+        found.original,
         *found.maps,
         clusters(found.photo, made or found.cells[:1]),
         drawn.boxes,
@@ -110,7 +113,8 @@ def _row(image: ImageLike, swap: SaliencySwap, name: str, cell: int) -> tuple[Ro
     ]
     levels = [(f"level {i}", f"{w} x {h} map") for i, (h, w) in enumerate(found.sizes)]
     chosen = (f"{swap.grid} x {swap.grid} cells", "orange: salient region"), ("patch pair", "A and B change places")
-    headings = [("original", ""), *levels, *chosen, ("negative", ""), ("mask", "")]
+    original = ("original", "" if swap.roi is None else "dim: outside the roi")
+    headings = [original, *levels, *chosen, ("negative", ""), ("mask", "")]
     swaps = ", ".join(f"{p.width} x {p.height} on level {p.level}" for p in drawn.pairs) or "nothing"
     height, width = image_size(image)
     return Row(panels, name, f"image {width} x {height}, swapped {swaps}"), headings
@@ -168,6 +172,7 @@ def _clipped(name: str, width: float, size: int) -> str:
 
 
 def _settings(swap: SaliencySwap) -> str:
-    names = ("levels", "scale", "ratio", "p", "grid")
+    names: tuple[str, ...] = ("levels", "scale", "ratio", "p", "grid")
     parts = [f"saliency={swap.saliency!r}", f"clustering={swap.clustering!r}"]
+    names += ("roi",) if swap.roi is not None else ()
     return ", ".join(parts + [f"{name}={getattr(swap, name)!r}" for name in names])

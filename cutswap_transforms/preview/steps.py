@@ -8,13 +8,13 @@ import torch
 from PIL import Image, ImageChops
 from torch import Tensor
 
-from .._images import ImageLike, eight_bits, image_size
+from .._images import ImageLike, eight_bits, image_leaves, image_size
 from ..draw import PatchPair
 from ..regions.cells import cluster_cells, make_cells, pick_regions
-from ..regions.roi import inside_of
+from ..regions.roi import inside_of, sample_leaves
 from ..saliency.source import native_maps
 from ..swap import patch_mask
-from .panels import boxes, fitted, heat_map, level_clusters, picture
+from .panels import ROI, boxes, dim_outside, fitted, heat_map, level_clusters, picture
 
 if TYPE_CHECKING:
     from ..transform import SaliencySwap
@@ -24,6 +24,7 @@ class Found(NamedTuple):
     """The deterministic half: the same for every swap of the image. Lists hold one entry per level."""
 
     photo: Image.Image
+    original: Image.Image  # the photo; what lies outside of a region of interest is dim
     maps: list[Image.Image]  # over the photo
     cells: list[Image.Image]  # by cluster, the salient region outlined
     regions: Tensor  # bool [L, G, G]
@@ -40,50 +41,56 @@ class Drawn(NamedTuple):
     pairs: list[PatchPair]  # those that swap something
 
 
-def found_steps(image: ImageLike, swap: SaliencySwap, side: int) -> Found:
+def found_steps(sample: object, swap: SaliencySwap, side: int) -> Found:
     """What `swap` sees in a single image, before anything is drawn.
 
     Args:
-        image: PIL image or tensor [C, H, W].
+        sample: PIL image or tensor [C, H, W], or a sample that holds one.
         swap: a `SaliencySwap`.
         side: longer side of the pictures in pixels.
 
     Raises:
         TypeError, ValueError: as `SaliencySwap`; a batch of several images.
     """
-    seen = _seen(image, swap)
+    leaves = sample_leaves(sample, swap.roi)
+    seen = _seen(leaves, swap)
     maps = native_maps(swap.saliency, seen)
-    inside = inside_of(swap.roi, [image], image, swap.grid)
+    inside = inside_of(swap.roi, leaves, image_leaves(leaves)[0], swap.grid)
     cells = make_cells(maps, seen, swap.grid, None if inside is None else inside.cells.cpu())
     labels, k = cluster_cells(cells, swap.clustering)
     regions = pick_regions(cells, labels, k, swap.region)
     grids = [torch.from_numpy(x[0]).reshape(-1, swap.grid, swap.grid) for x in (cells.points[..., 0], labels, regions)]
     photo = fitted(picture(seen[0]), side)
+
+    def within(panel: Image.Image) -> Image.Image:
+        return panel if inside is None else dim_outside(panel, inside.pixels[0].cpu(), ROI)
+
     return Found(
         photo,
+        within(photo),
         [heat_map(photo, m) for m in maps],
-        [level_clusters(photo, *(x[level] for x in grids)) for level in range(len(maps))],
+        [within(level_clusters(photo, *(x[level] for x in grids))) for level in range(len(maps))],
         grids[2],
         [(m.shape[1], m.shape[2]) for m in maps],
     )
 
 
-def drawn_steps(image: ImageLike, swap: SaliencySwap, params: dict[str, Any], photo: Image.Image) -> Drawn:
+def drawn_steps(image: ImageLike, swap: SaliencySwap, params: dict[str, Any], found: Found) -> Drawn:
     """One swap of the image.
 
     Args:
-        image, swap: as in `found_steps`, which checks them.
-        params: as `swap.make_params([image])` draws them.
-        photo: the image in the size of the pictures.
+        image: PIL image or tensor [C, H, W], the guiding one of the sample.
+        params: as `swap.make_params` draws them.
+        found: what `found_steps` says of the sample.
     """
     size = image_size(image)
     pairs = swapped_pairs(params)
-    side = max(photo.size)
+    photo, side = found.photo, max(found.photo.size)
     negative = fitted(negative_picture(image, swap, params), side)
     changed = ImageChops.difference(negative, photo)
     peak = int(eight_bits(changed).max())
     return Drawn(
-        boxes(photo, pairs, size),
+        boxes(found.original, pairs, size),
         negative,
         changed.point([min(255, round(value * 255 / max(peak, 1))) for value in range(256)] * 3),
         fitted(picture(patch_mask(params["pairs"].cpu(), size)[0] * 255), side).convert("RGB"),
@@ -104,10 +111,10 @@ def negative_picture(image: ImageLike, swap: SaliencySwap, params: dict[str, Any
     return picture(eight_bits(swapped, swap.normalized)[0].cpu())
 
 
-def _seen(image: ImageLike, swap: SaliencySwap) -> Tensor:
+def _seen(leaves: list[Any], swap: SaliencySwap) -> Tensor:
     """uint8 [1, 3, H, W]: what the method sees."""
-    swap.check_inputs([image])
-    seen = eight_bits(image, swap.normalized).cpu()
+    swap.check_inputs(leaves)
+    seen = eight_bits(image_leaves(leaves)[0], swap.normalized).cpu()
     if len(seen) != 1:
         raise ValueError(f"`images` must be single images [C, H, W], got a batch of {len(seen)}")
     return seen

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .._arguments import check_tensor, checked_int
+from .._arguments import check_masks, check_tensor, checked_int
 from .._arrays import Array, as_dtype, library, widened
 from ..saliency.maps import squashed
 from ..saliency.modes import without_autocast
@@ -152,7 +152,7 @@ def salient_regions(
         check_tensor("maps", m, f"[{len(images)}, h, w]", 3)
     grid = checked_int("grid", grid, 1)
     if roi is not None:
-        check_tensor("roi", roi, f"[{len(images)} or 1, H, W]", 3)
+        check_masks("roi", roi, len(images), (images.shape[2], images.shape[3]))
     inside = None if roi is None else cells_inside(roi, grid)
     return find_regions(maps, images, resolve_clustering(clustering), grid, checked_region(region), inside)
 

@@ -17,14 +17,13 @@ from typing import Any, TypeVar, cast
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch.utils._pytree import tree_leaves
 from torch.utils.data import DataLoader, Dataset, Subset
 
-from .._images import check_sample, eight_bits, image_leaves, is_item, pil_order
+from .._images import check_sample, eight_bits, image_leaves, pil_order
 from .entry import content_key
 from .finder import RegionFinder
 from .memory import Memory
-from .roi import Roi, inside_of, with_given_region
+from .roi import Roi, inside_of, sample_leaves
 from .store import RegionCache
 
 T = TypeVar("T")
@@ -133,8 +132,7 @@ class _Keys:
     def __call__(self, samples: list[Any]) -> list[Keyed]:
         found = []
         for sample in samples:
-            sample = with_given_region(sample, self.roi) if isinstance(self.roi, str) else sample
-            leaves = tree_leaves(sample.image if is_item(sample) else sample)
+            leaves = sample_leaves(sample, self.roi)
             check_sample(leaves)
             guiding = image_leaves(leaves)[0]
             images = pil_order(eight_bits(guiding, self.normalized))

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import copy
+import hashlib
+import zlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import PIL.Image
+import PIL.ImageOps
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 from torchvision import tv_tensors
 
-from .._images import ImageLike, image_size
+from .._images import ImageLike, batch_size, image_size, is_item
 
 MaskLike: TypeAlias = PIL.Image.Image | Tensor | npt.NDArray[Any]  # [H, W]
 _KEPT = 16  # sizes of images
@@ -35,7 +39,8 @@ class Roi:
     """One mask for all images, of any size: it is resized to that of the image, nearest neighbor.
 
     Args:
-        mask: PIL image, array or tensor [H, W], also [1, H, W]; above zero where pixels may be swapped.
+        mask: PIL image, by its colors as `picture_mask` reads them; array or tensor [H, W], also [1, H, W]. Above zero
+            where pixels may be swapped.
 
     Raises:
         TypeError: something else than a mask.
@@ -51,27 +56,47 @@ class Roi:
         self._sized: dict[tuple[Any, ...], Inside] = {}
 
     def __repr__(self) -> str:
-        return f"<mask of {_size(self.mask)}, {float(self.mask.float().mean()):.0%} true>"
+        return f"<mask of {_size(self.mask)}, {self.share:.0%} true>"
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_sized": {}}
+    @property
+    def share(self) -> float:
+        """That of the pixels that are true."""
+        return float(self.mask.float().mean())
+
+    @property
+    def fingerprint(self) -> str:
+        """A digest of the mask."""
+        return hashlib.sha256(_size(self.mask).encode() + self._bits()).hexdigest()[:16]
+
+    def _bits(self) -> bytes:
+        return np.packbits(self.mask.numpy()).tobytes()
+
+    def __getstate__(self) -> tuple[tuple[int, ...], bytes]:
+        """The shape and packed bits: a worker gets some kB where the mask takes a byte per pixel."""
+        return tuple(self.mask.shape), zlib.compress(self._bits())
+
+    def __setstate__(self, state: tuple[tuple[int, ...], bytes]) -> None:
+        shape, packed = state
+        bits = np.unpackbits(np.frombuffer(zlib.decompress(packed), np.uint8), count=shape[0] * shape[1])
+        self.mask, self._sized = torch.from_numpy(bits.view(np.bool_).reshape(shape)), {}
 
     def at(self, size: tuple[int, int], grid: int, device: torch.device) -> Inside:
         """The mask for images of (H, W) = `size`. Errors as `cells_inside`."""
         key = (size, grid, device)
-        if key not in self._sized:
+        found = self._sized.get(key)
+        if found is None:
             if len(self._sized) >= _KEPT:
-                self._sized.clear()
+                self._sized.clear()  # other threads may be reading it
             pixels = _resized(self.mask[None], size)
-            self._sized[key] = Inside(pixels.to(device), cells_inside(pixels, grid).to(device))
-        return self._sized[key]
+            found = self._sized[key] = Inside(pixels.to(device), cells_inside(pixels, grid).to(device))
+        return found
 
 
 RoiLike: TypeAlias = MaskLike | Roi | str
 
 
 def checked_roi(roi: RoiLike | None) -> Roi | str | None:
-    """The argument `roi`: a mask for all images, the key of the masks in the samples, or none."""
+    """The argument `roi`: a mask for all images, the key of the masks in the samples, or none. Errors as `Roi`."""
     return roi if roi is None or isinstance(roi, (str, Roi)) else Roi(roi)
 
 
@@ -79,15 +104,26 @@ def with_given_region(sample: object, key: str) -> Any:
     """A copy of a sample, a dict, in which the mask under `key` says where the image may be changed.
 
     Raises:
-        TypeError: no dict, or no `tv_tensors.Mask` under that key.
+        TypeError: no dict, or no `tv_tensors.Mask` of real numbers under that key.
     """
     found = sample.get(key) if isinstance(sample, dict) else None
-    if not isinstance(sample, dict) or not isinstance(found, tv_tensors.Mask):
-        got = f"{type(found).__name__} under it" if isinstance(sample, dict) else type(sample).__name__
+    if not isinstance(sample, dict) or not isinstance(found, tv_tensors.Mask) or not _has_values(found):
+        kind = f"{type(found).__name__}{f' of {found.dtype}' if isinstance(found, tv_tensors.Mask) else ''}"
+        got = f"{kind} under it" if isinstance(sample, dict) else type(sample).__name__
         raise TypeError(f"`roi={key!r}` must be the key of a tv_tensors.Mask in each sample, a dict, got {got}")
     marked = copy.copy(sample)
     marked[key] = GivenRegion(found.as_subclass(Tensor))
     return marked
+
+
+def sample_leaves(sample: object, roi: Roi | str | None) -> list[Any]:
+    """The leaves of a sample, or of an item of anomalib its image; the mask under the key `roi` as a `GivenRegion`.
+
+    Raises:
+        TypeError: as `with_given_region`.
+    """
+    sample = with_given_region(sample, roi) if isinstance(roi, str) else sample
+    return tree_leaves(sample.image if is_item(sample) else sample)
 
 
 def inside_of(roi: Roi | str | None, leaves: Sequence[object], image: ImageLike, grid: int) -> Inside | None:
@@ -106,24 +142,81 @@ def inside_of(roi: Roi | str | None, leaves: Sequence[object], image: ImageLike,
         raise TypeError(
             f"`roi={roi!r}` takes the mask from the sample, {{'image': ..., {roi!r}: tv_tensors.Mask}}, got images alone"
         )
-    pixels = mask.as_subclass(Tensor).reshape(-1, *mask.shape[-2:]) > 0
-    return Inside(pixels, cells_inside(pixels, grid))
+    masks = mask.as_subclass(Tensor).reshape(-1, *mask.shape[-2:])
+    if len(masks) != batch_size(image):
+        raise ValueError(f"`roi={roi!r}` must name one mask for each image, got shape {list(mask.shape)}")
+    return inside_at(_above_zero(masks).to(image.device if isinstance(image, Tensor) else "cpu"), grid)
+
+
+def inside_at(pixels: Tensor, grid: int) -> Inside:
+    """Of masks bool [M, H, W]. On a device one without a cell stands for the whole image, in its pixels, too.
+
+    Raises:
+        ValueError: as `cells_inside`.
+    """
+    cells = cells_inside(pixels, grid)
+    if pixels.device.type != "cpu":
+        pixels = pixels | ~_has_room(pixels, _half_inside(pixels, grid))[:, None, None]
+    return Inside(pixels, cells)
+
+
+def picture_mask(image: PIL.Image.Image, upright: bool = False) -> npt.NDArray[np.bool_]:
+    """bool [H, W], true where a picture of a mask is not black: by its colors, whatever its mode; nothing where it is
+    transparent. In lossy files every edge has rings: there it takes half of white.
+
+    Args:
+        upright: turn it as its EXIF says.
+    """
+    limit = 127 if _is_lossy(image) else 0
+    image = PIL.ImageOps.exif_transpose(image) if upright else image
+    if image.mode[0] in "IF":  # greys of any depth keep their values
+        return np.asarray(np.asarray(image) > limit)
+    rgba = np.asarray(image.convert("RGBA"))
+    return np.asarray((rgba[..., :3] > limit).any(-1) & (rgba[..., 3] > limit))
+
+
+def _is_lossy(image: PIL.Image.Image) -> bool:
+    """By the format of its file; to be asked before the image is loaded, or a WebP counts as lossy."""
+    if image.format == "WEBP":
+        stream: Any = getattr(image, "fp", None)
+        return stream is None or b"VP8L" not in _content(stream)  # the name of its lossless part
+    return image.format in ("JPEG", "MPO", "JPEG2000", "AVIF") or "jpeg" in str(image.info.get("compression"))
+
+
+def _content(stream: Any) -> bytes:
+    at = stream.tell()
+    stream.seek(0)
+    content: bytes = stream.read()
+    stream.seek(at)
+    return content
 
 
 def _as_mask(mask: MaskLike) -> Tensor:
     """bool [H, W]"""
     if isinstance(mask, PIL.Image.Image):
-        mask = np.array(mask.convert("L") if mask.mode == "P" else mask)
-    if isinstance(mask, Tensor):
-        found = mask.detach().cpu()
-    elif isinstance(mask, np.ndarray):
+        return torch.from_numpy(picture_mask(mask))
+    if isinstance(mask, np.ndarray) and mask.dtype.kind in "biuf":
         found = torch.from_numpy(np.ascontiguousarray(mask > 0))
+    elif isinstance(mask, Tensor) and _has_values(mask):
+        found = _above_zero(mask.detach().as_subclass(Tensor).cpu())
     else:
-        raise TypeError(f"`roi` must be a mask (PIL image, array or tensor [H, W]), the key of one or None, got {mask!r}")
+        kind = f" of {mask.dtype}" if isinstance(mask, (np.ndarray, Tensor)) else ""
+        got = f"{type(mask).__name__}{kind}" if kind else repr(mask)
+        raise TypeError(f"`roi` must be a mask (PIL image, array or tensor [H, W]), the key of one or None, got {got}")
     found = found[0] if found.ndim == 3 and len(found) == 1 else found
     if found.ndim != 2 or 0 in found.shape:
         raise ValueError(f"`roi` must have shape [H, W], got {list(found.shape)}")
-    return found.as_subclass(Tensor) > 0
+    return found
+
+
+def _has_values(mask: Tensor) -> bool:
+    """Whether it holds real numbers, one for each pixel."""
+    return not (mask.is_nested or mask.layout != torch.strided or mask.is_meta or mask.is_complex() or mask.is_quantized)
+
+
+def _above_zero(masks: Tensor) -> Tensor:
+    wide = masks.dtype in (torch.uint16, torch.uint32, torch.uint64)  # torch compares signed integers alone
+    return (masks != 0) if wide else masks > 0
 
 
 def _size(mask: Tensor) -> str:
@@ -143,15 +236,28 @@ def cells_inside(roi: Tensor, grid: int) -> Tensor:
     Raises:
         ValueError: on the CPU, a mask without such a cell, or with one pixel alone. On a device it stands for the whole image.
     """
-    share = F.adaptive_avg_pool2d(roi[:, None].float(), grid).flatten(1)  # its windows are the pixels of the cells
-    found = share >= 0.5
+    found = _half_inside(roi, grid)
     if roi.device.type != "cpu":
-        return found | ~found.any(1, keepdim=True)
+        return found | ~_has_room(roi, found)[:, None]
     if not found.any(1).all():
-        most = float(share.amax(1).min())
+        most = float(_share_inside(roi, grid).amax(1).min())
         raise ValueError(
             f"`roi` must hold a cell of the grid by half, got {most:.0%} of one at most; enlarge it or raise `grid`"
         )
-    if int(roi.sum((1, 2)).min()) < 2:
+    if not _has_room(roi, found).all():
         raise ValueError(f"`roi` must hold two pixels at the size of the image, {_size(roi)}, got one")
     return found
+
+
+def _share_inside(roi: Tensor, grid: int) -> Tensor:
+    """[M, G * G], of each cell; the windows of the pooling are the pixels of the cells."""
+    return F.adaptive_avg_pool2d(roi[:, None].float(), grid).flatten(1)
+
+
+def _half_inside(roi: Tensor, grid: int) -> Tensor:
+    return _share_inside(roi, grid) >= 0.5
+
+
+def _has_room(roi: Tensor, cells: Tensor) -> Tensor:
+    """Whether each mask [M] holds a cell, and a pixel for either patch."""
+    return cells.any(1) & (roi.flatten(1).sum(1) >= 2)

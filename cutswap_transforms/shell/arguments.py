@@ -16,7 +16,8 @@ import torch
 from torch import nn
 
 from .. import LayerCAMExtractor, SaliencySwap
-from .decode import decoded
+from ..regions.roi import Roi
+from .decode import decoded, read_mask
 from .files import ImageFiles, UserError, suffixes
 
 STATUS = "exit status: 0 done; 1 work was lost on the way; 2 the request could not be met; 130 stopped by Ctrl-C"
@@ -43,6 +44,12 @@ def add_guidance(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--clustering", default="kmeans", help="kmeans, sklearn or opencv")
     parser.add_argument("--levels", type=_levels, default="all", help="all, random or indices such as 0,2")
+    parser.add_argument(
+        "--roi",
+        type=Path,
+        metavar="FILE",
+        help="a mask, not black where images may be swapped, as one for all of them: resized to each (default: everywhere)",
+    )
 
 
 def add_images(parser: argparse.ArgumentParser) -> None:
@@ -98,7 +105,7 @@ def size_text(size: tuple[int, ...]) -> str:
 
 def make_swap(args: argparse.Namespace, **arguments: Any) -> SaliencySwap:
     try:
-        return SaliencySwap(_saliency(args), args.clustering, levels=args.levels, **arguments)
+        return SaliencySwap(_saliency(args), args.clustering, levels=args.levels, roi=read_roi(args.roi), **arguments)
     except (ImportError, OSError, TypeError, ValueError) as error:  # the library's own sentences are good enough
         raise UserError(one_line(error)) from None
 
@@ -135,6 +142,20 @@ def _made(spec: str) -> Any:
         return getattr(importlib.import_module(module), name)()
     except (Exception, SystemExit) as error:  # whatever code of others raises
         raise UserError(f"{wanted} ({type(error).__name__}: {one_line(error)})") from None
+
+
+def read_roi(path: Path | None) -> Roi | None:
+    """The mask of `--roi`.
+
+    Raises:
+        UserError: a file that cannot be read, or a mask that is false everywhere.
+    """
+    try:
+        return None if path is None else Roi(read_mask(path))
+    except Exception as error:  # Pillow passes on whatever its decoders meet in a broken file
+        reason = one_line(error)
+        reason = reason if isinstance(error, ValueError) else f"{type(error).__name__}: {reason}"
+        raise UserError(f"`--roi` must be the picture of a mask, got {path} ({reason})") from None
 
 
 def check_device(device: str) -> None:

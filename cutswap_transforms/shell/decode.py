@@ -1,4 +1,4 @@
-"""One way from an image file to 8-bit RGB, for every command, example and page.
+"""One way from an image file to 8-bit RGB, and from that of a mask to what it marks, for every command, example and page.
 
 Requirements:
 
@@ -19,6 +19,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
+
+from ..regions.roi import picture_mask
 
 FULL = 65535.0  # white of 16 bits
 
@@ -59,6 +61,12 @@ def opened(path: str | os.PathLike[str]) -> Image.Image:
     image = Image.open(path)
     image.filename = ""  # with it, Pillow 13 maps plain TIFFs into memory by their upright sides, which garbles turned ones
     return image
+
+
+def read_mask(path: str | os.PathLike[str]) -> npt.NDArray[np.bool_]:
+    """bool [H, W] of a mask's file, as `picture_mask` reads it, turned by its own EXIF. Errors as `opened` and `decoded`."""
+    with opened(path) as file:
+        return picture_mask(file, upright=True)
 
 
 def decoded(image: Image.Image, white: float | None = None) -> Decoded:

@@ -90,6 +90,8 @@ def _export(work: Negatives, lines: PairLines, args: argparse.Namespace) -> None
         raise KeyboardInterrupt(_kept(args.out, lines)) from None
     except (MemoryError, OSError, RuntimeError) as error:
         raise UserError(f"{one_line(error)}; {_kept(args.out, lines)}", 1) from None
+    except ValueError as error:  # a `--roi` without room in an image
+        raise UserError(one_line(error)) from None
     finally:
         work.images.tell()
     if not lines.done:
@@ -120,7 +122,8 @@ def _settings(args: argparse.Namespace, files: list[Path], swap: SaliencySwap) -
     """What the results depend on: the arguments, what the regions depend on, and the images."""
     listed = hashlib.blake2b(repr([_stamp(path) for path in files]).encode(), digest_size=8).hexdigest()
     regions = swap._finder.settings.hex()[:16]  # the contents of weights, too
-    return {name: getattr(args, name) for name in SETTINGS} | {"regions": regions, "images": listed}
+    roi = getattr(swap.roi, "fingerprint", None)  # the contents of the mask, whatever its name
+    return {name: getattr(args, name) for name in SETTINGS} | {"roi": roi, "regions": regions, "images": listed}
 
 
 def _stamp(path: Path) -> tuple[bytes, int, int]:

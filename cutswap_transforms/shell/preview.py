@@ -62,7 +62,7 @@ def add(commands: Any) -> None:
 def run(args: argparse.Namespace) -> None:
     """Write the sheet; print its path and the throughput."""
     found = find_images(args.images)
-    _check_sheet(args, found)
+    _check_sheet(args, found if args.roi is None else [*found, args.roi])
     swap = make_swap(args, scale=tuple(args.scale))
     _check_apart(args, found)
     shown = spread(found, args.limit)
@@ -74,11 +74,14 @@ def run(args: argparse.Namespace) -> None:
     pictures = [image for _, image in loaded]
     net = f"net={args.net}" if args.net else f"model={args.model}, weights={args.weights}"
     caption = (
-        f"{net}, clustering={args.clustering}, levels={args.levels}, "
-        f"scale={tuple(args.scale)}, seed={args.seed}; {size_text(args.size)}"
+        f"{net}, clustering={args.clustering}, levels={args.levels}, scale={tuple(args.scale)}, seed={args.seed}"
+        f"{f', roi={args.roi}' if args.roi else ''}; {size_text(args.size)}"
     )
-    with own_seed(args.seed):
-        sheet = contact_sheet(pictures, swap, names=[path.name for path, _ in loaded], caption=caption, cell=args.cell)
+    try:
+        with own_seed(args.seed):
+            sheet = contact_sheet(pictures, swap, names=[path.name for path, _ in loaded], caption=caption, cell=args.cell)
+    except ValueError as error:  # a `--roi` without room in an image
+        raise UserError(one_line(error)) from None
     _save(sheet, args.out)
     print(args.out)
     if len(shown) < len(found):

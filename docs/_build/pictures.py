@@ -20,7 +20,7 @@ def draw_all() -> dict[str, bytes]:
     swap = SaliencySwap()
     torch.manual_seed(4)
     found = found_steps(photo, swap, SIDE)
-    drawn = drawn_steps(photo, swap, swap.make_params([photo]), found.photo)
+    drawn = drawn_steps(photo, swap, swap.make_params([photo]), found)
     rows = {
         "image.png": [found.photo],
         "maps.png": found.maps,

@@ -55,7 +55,8 @@ def resume(args: argparse.Namespace, category: Category, folder: Path, results: 
 
     Of the data the names and contents of all files are compared; of a `module:factory` the name.
     """
-    settings = json.loads(json.dumps({name: getattr(args, name) for name in SETTINGS} | {"data": category.digest()}))
+    found = {name: getattr(args, name) for name in SETTINGS} | {"data": category.digest()}
+    settings = json.loads(json.dumps(found | {"roi": args.roi and args.roi.fingerprint}))
     note = folder / "settings.json"
     if any(os.path.lexists(folder / name) for name in (*results, CHECKPOINT)):  # else it never began
         try:

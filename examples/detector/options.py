@@ -9,12 +9,16 @@ import math
 import sys
 from collections.abc import Iterator
 from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
 from typing import Any
 
-from augment import AUGMENTATIONS, Negative, make_negatives
+import torch
+from augment import AUGMENTATIONS, SWAPS, Negative, make_negatives
 from data import DataError
 
 from cutswap_transforms import KMeans
+from cutswap_transforms.shell.arguments import read_roi
+from cutswap_transforms.shell.files import UserError
 
 from .densities import KINDS
 from .tuning import LOGGERS, LOSSES
@@ -70,6 +74,7 @@ def add_negatives(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--region", choices=("salient", "top"), default="salient", help="the salient clusters (default), or the top one"
     )
+    group.add_argument("--roi", type=Path, metavar="FILE", help="a mask for all images: swaps keep to where it is not black")
     group.add_argument("--scale", type=float, nargs=2, default=[0.002, 0.03], metavar=("LOW", "HIGH"), help="area of a patch")
     group.add_argument("--rule", default="any", help="choice among eight pairs: near, far, alike, unlike, visible (ablation)")
     group.add_argument("--feather", type=int, default=0, metavar="PX", help="soften the seams (ablation)")
@@ -137,6 +142,19 @@ def settle(args: argparse.Namespace) -> None:
         raise DataError("`negatives` must make negatives to learn from where there are steps, got 'none'")
     if args.negatives == "none":
         args.fusion = "mean"
+    settle_roi(args)
+
+
+def settle_roi(args: argparse.Namespace) -> None:
+    """The mask in place of its file: it counts, not its name, and other processes get it."""
+    if args.roi is not None and args.negatives not in SWAPS:
+        raise DataError(f"`roi` must go with negatives that keep to it, {', '.join(SWAPS)}, got {args.negatives!r}")
+    try:
+        args.roi = read_roi(args.roi)
+        if args.roi is not None:
+            args.roi.at((args.size, args.size), args.grid, torch.device("cpu"))
+    except (UserError, ValueError) as error:
+        raise DataError(str(error)) from None
 
 
 def check_white(args: argparse.Namespace) -> None:
@@ -163,6 +181,7 @@ def negatives_of(args: argparse.Namespace) -> list[Negative]:
             scale=tuple(args.scale),
             grid=args.grid,
             region=args.region,
+            roi=args.roi,
         )
     except (ValueError, OSError) as error:
         raise DataError(str(error)) from error

@@ -15,6 +15,7 @@ from make_samples import SCENES, make_scene
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torchvision.transforms import v2
 
+from cutswap_transforms.regions.roi import Roi
 from cutswap_transforms.shell.decode import Note, decoded
 
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "GIF", "PPM")
@@ -43,17 +44,19 @@ class Photo:
     sample: str = ""  # the scene that it was drawn from
 
     @cached_property
+    def upright(self) -> str:
+        """The Python expression that opens the file upright, in its own mode."""
+        file = repr(self.file or self.name)
+        if not _is_turned(self):
+            return f"Image.open({file})"
+        # Pillow maps a TIFF into memory in the wrong shape, if it knows the path.
+        tiff = _header(self).format == "TIFF"
+        return f"ImageOps.exif_transpose(Image.open({f'BytesIO(Path({file}).read_bytes())' if tiff else file}))"
+
+    @cached_property
     def _way(self) -> tuple[str, bool]:
         """The Python expression that opens the file upright, and whether transparency must be laid on white."""
-        header = _header(self)
-        file = repr(self.file or self.name)
-        expression = f"Image.open({file})"
-        with _without_warnings():
-            orientation = header.getexif().get(ORIENTATION, 1)  # of a PNG, this decodes it
-        if orientation not in (0, 1):
-            if header.format == "TIFF":  # which Pillow maps into memory in the wrong shape, if it knows the path
-                expression = f"Image.open(BytesIO(Path({file}).read_bytes()))"
-            expression = f"ImageOps.exif_transpose({expression})"
+        header, expression = _header(self), self.upright
         if _is_sixteen(header):
             return expression + ("" if header.mode == "I;16" else '.convert("I").convert("I;16")'), False
         clear = header.has_transparency_data
@@ -92,6 +95,29 @@ def check_photo(photo: Photo) -> None:
         raise RefusedImage(f"{photo.name!r} has pixels of 32 bits (mode {header.mode}). Convert it to 8 or 16 bits first.")
 
 
+class Region(NamedTuple):
+    """A region of interest for all images, and the expression of Python that opens it."""
+
+    mask: Roi
+    code: str
+
+
+def opened_region(photo: Photo) -> Region:
+    """The region of interest in the picture of a mask, as the expression opens it.
+
+    Raises:
+        RefusedImage: as `check_photo`; damaged data; a mask that marks nothing.
+    """
+    check_photo(photo)
+    try:
+        with _without_warnings():
+            turned = _is_turned(photo)
+            image = _header(photo)  # not loaded, so that it knows what kind of file it is of
+            return Region(Roi(ImageOps.exif_transpose(image) if turned else image), photo.upright)
+    except Exception as error:  # whatever damaged data makes a decoder do
+        raise RefusedImage(f"{photo.name!r} is no region of interest: {str(error)[:200]}.") from error
+
+
 class Opened(NamedTuple):
     """An image as the swap takes it, and what a person should know of the way there."""
 
@@ -119,6 +145,11 @@ def opened(photo: Photo, size: str) -> Opened:
     except Exception as error:  # whatever damaged data makes a decoder do
         raise RefusedImage(f"{photo.name!r} is damaged: {str(error)[:200]}.") from error
     return Opened(image if size == AS_IT_IS else v2.Resize(int(size))(image), notes)
+
+
+def _is_turned(photo: Photo) -> bool:
+    with _without_warnings():
+        return _header(photo).getexif().get(ORIENTATION, 1) not in (0, 1)  # of a PNG, this decodes it
 
 
 def _is_sixteen(image: Image.Image) -> bool:

@@ -18,13 +18,14 @@ from .rendering import paragraphs
 from .settings import CHOSEN, LEVELS, RANGES, REGIONS, SIZES, Settings, clusterings_at_hand, nets_at_hand
 from .uploads import Uploads
 from .views import update
-from .visitor import MAX_IMAGES, SAMPLES, Visitors
+from .visitor import MAX_IMAGES, SAMPLES, Visitor, Visitors
 
 FIRST = SAMPLES[4]
 INTRO = """<h1>SaliencySwap on your images</h1>
 <p>Drop images of normal parts, or pick a sample. Move a control; the pictures follow, and so do the Python lines below them.
 Images stay in the memory of this computer.</p>"""
 NETS = "Torchvision's nets are listed when their weights have been downloaded. Random weights show what the net has learnt."
+ROI_LABEL = "Mask for all images, black = outside"
 LEVELS_INFO = "Maps of the net, from fine (0) to coarse. A swap on each, which share the area, or one on a random level."
 CHOSEN_BY_BUTTONS = ("seed", "smallest", "largest")
 REFUSALS = 4  # that are told one by one
@@ -63,6 +64,7 @@ def build_page(visitors: Visitors, uploads: Uploads, worker: Executor) -> gr.Blo
         with gr.Row(elem_id="board"):
             with gr.Column(scale=2, min_width=280, elem_id="controls"):
                 drop, notice, image = _image_controls(uploads)
+                mask, remove = _region_controls(uploads)
                 settings, options = _setting_controls()
             with gr.Column(scale=6, min_width=300, elem_id="results"):
                 message = gr.HTML(elem_id="message")
@@ -89,6 +91,14 @@ def build_page(visitors: Visitors, uploads: Uploads, worker: Executor) -> gr.Blo
                 gr.Dropdown(visitor.choices(), value=first or choice),
             ]
 
+        async def confine(request: gr.Request, given: list[tuple[str, bytes]]) -> list[Any]:
+            said, kind = await _run(worker, _confine, visitors[request.session_hash], given)
+            return [None, paragraphs(said, kind), gr.skip() if kind == "error" else gr.Button(visible=True)]
+
+        def everywhere(request: gr.Request) -> list[Any]:
+            visitors[request.session_hash].region = None
+            return ["", gr.Button(visible=False)]
+
         def choose(event: gr.EventData) -> list[Any]:
             given = dict(part.partition("=")[::2] for part in str(event.given).split(";"))
             return [type(getattr(Settings, n))(given[n]) if n in given else gr.skip() for n in CHOSEN_BY_BUTTONS]
@@ -101,6 +111,8 @@ def build_page(visitors: Visitors, uploads: Uploads, worker: Executor) -> gr.Blo
         show_again |= {"show_progress": "minimal", "show_progress_on": drawn}
         gr.on([page.load, *changed], **show_again)
         drop.upload(take, [drop, image], [drop, notice, image], **QUICK).then(**show_again)
+        mask.upload(confine, mask, [mask, notice, remove], **QUICK).then(**show_again)
+        remove.click(everywhere, None, [notice, remove], **QUICK).then(**show_again)
         words.click(choose, None, [settings[name] for name in CHOSEN_BY_BUTTONS], **QUICK).then(**show_again)
         for name, value in (("clustering", "kmeans"), ("levels", CHOSEN)):
             settings[name].change(lambda v, value=value: gr.update(visible=v == value), settings[name], options[value], **QUICK)
@@ -111,11 +123,23 @@ def build_page(visitors: Visitors, uploads: Uploads, worker: Executor) -> gr.Blo
 
 def _image_controls(uploads: Uploads) -> tuple[gr.File, gr.HTML, gr.Dropdown]:
     with gr.Column(elem_id="images"):
-        drop = gr.File(label=f"Your images, {MAX_IMAGES} at most", file_count="multiple", height=120, elem_id="drop")
-        drop.preprocess = partial(_contents, uploads)  # of the object: gradio writes a file beside the module of a subclass
+        drop = _drop(uploads, label=f"Your images, {MAX_IMAGES} at most", file_count="multiple", height=120, elem_id="drop")
         notice = gr.HTML(elem_id="notice")
         image = gr.Dropdown(list(SAMPLES), value=FIRST, label="Image", elem_id="image", filterable=False)
     return drop, notice, image
+
+
+def _region_controls(uploads: Uploads) -> tuple[gr.File, gr.Button]:
+    with gr.Accordion("Region of interest", open=False, elem_id="interest"):
+        mask = _drop(uploads, label=ROI_LABEL, height=120, elem_id="roi")
+        remove = gr.Button("Remove it", visible=False, size="sm", elem_id="remove")
+    return mask, remove
+
+
+def _drop(uploads: Uploads, **options: Any) -> gr.File:
+    made = gr.File(**options)
+    made.preprocess = partial(_contents, uploads)  # of the object: gradio writes a file beside the module of a subclass
+    return made
 
 
 def _setting_controls() -> tuple[dict[str, gr.components.Component], dict[str, gr.blocks.Block]]:
@@ -172,6 +196,16 @@ def _add(visitor: Any, given: list[tuple[str, bytes]]) -> tuple[str | None, list
         except RefusedImage as error:
             refused.append(str(error))
     return (names[0] if names else None), refused
+
+
+def _confine(visitor: Visitor, given: list[tuple[str, bytes]]) -> tuple[list[str], str]:
+    """What is said of a mask, and of which kind it is."""
+    try:
+        for name, content in given:
+            visitor.confine(name, content)
+    except RefusedImage as error:
+        return [str(error)], "error"
+    return [f"Patches keep to {visitor.region.mask.share:.0%} of the image."] if visitor.region else [], "note"
 
 
 async def _run(worker: Executor, function: Callable[..., Any], *arguments: Any) -> Any:

@@ -8,9 +8,6 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from PIL import Image
-from torch import Tensor
-
-from cutswap_transforms.preview.panels import outlined
 
 EDGE = 2  # pixels by which a panel's border is continued, so that nothing of its neighbour shines through
 
@@ -50,13 +47,6 @@ def _encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
 def thumbnail(image: Image.Image, side: int) -> Image.Image:
     """A whole fraction of the image, whose longer side is `side` pixels or less than twice that: the quickest way."""
     return image.reduce(max(1, max(image.size) // side))
-
-
-def in_region(photo: Image.Image, region: Tensor) -> Image.Image:
-    """The photo with what lies outside of the region (bool [G, G]) grey and dim."""
-    inside = Image.fromarray(region.numpy()).resize(photo.size, Image.Resampling.NEAREST)
-    dim = Image.blend(photo.convert("L").convert("RGB"), Image.new("RGB", photo.size), 0.65)
-    return outlined(Image.composite(photo, dim, inside), inside)
 
 
 def figures(url: str, size: tuple[int, int], items: Sequence[Figure], kind: str) -> str:

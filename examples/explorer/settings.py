@@ -14,7 +14,7 @@ import torchvision.models
 
 from cutswap_transforms import KMeans, LayerCAMExtractor, SaliencySwap
 
-from .images import AS_IT_IS, Photo
+from .images import AS_IT_IS, Photo, Region
 
 TINY, RANDOM = "tiny", "tiny, random weights"
 SIZES = ("128", "256", "384", "512", "1024", AS_IT_IS)  # of the shorter side, in pixels
@@ -103,19 +103,19 @@ class Settings:
         """What decides the regions of an image: equal guidance, equal regions."""
         return (self.net, self._clustering(), self.grid, self.region)
 
-    def swap(self) -> SaliencySwap:
+    def swap(self, interest: Region | None = None) -> SaliencySwap:
         """The transform; its net and the regions it found stay in memory for the next one.
 
         Raises:
             ValueError: as `SaliencySwap`.
         """
-        base = _guide(*self.guidance)
-        return SaliencySwap(base.saliency, base.clustering, grid=self.grid, region=self.region, **self._draw())
+        base, roi = _guide(*self.guidance), interest and interest.mask
+        return SaliencySwap(base.saliency, base.clustering, grid=self.grid, region=self.region, roi=roi, **self._draw())
 
-    def code(self, photo: Photo) -> str:
-        """Python that makes the same negative and its mask from the file of the image."""
+    def code(self, photo: Photo, interest: Region | None = None) -> str:
+        """Python that makes the same negative and its mask from the files of the image and of a region of interest."""
         before, image = photo.opening()
-        opening = "".join((*before, image))
+        opening = "".join((*before, image, interest.code if interest else ""))
         lines = ["import torch", f"from PIL import Image{', ImageOps' if 'ImageOps.' in opening else ''}"]
         if "BytesIO(" in opening:
             lines[:0] = ["from io import BytesIO", "from pathlib import Path"]
@@ -130,6 +130,7 @@ class Settings:
         elif options := _changed(KMeans, asdict(clustering)):
             words.append(f"clustering=KMeans({', '.join(options)})")
         words += _changed(SaliencySwap, {"grid": self.grid, "region": self.region, **self._draw(), "return_mask": True})
+        words[-1:-1] = [f"roi={interest.code}"] if interest else []
         names = ["SaliencySwap"]
         names += [name for name in ("KMeans", "LayerCAMExtractor") if any(name in word for word in words)]
         lines += [f"from cutswap_transforms import {', '.join(sorted(names))}", ""]

@@ -14,11 +14,12 @@ from torchvision.transforms.v2 import functional as tvf
 
 from cutswap_transforms import SaliencySwap, functional
 from cutswap_transforms._random import own_seed
+from cutswap_transforms.preview.panels import dim_outside
 from cutswap_transforms.preview.sheet import contact_sheet
 from cutswap_transforms.preview.steps import Found, drawn_steps, found_steps, negative_picture, swapped_pairs
 
 from .images import Photo
-from .rendering import Figure, figures, in_region, paragraphs, png, strip, thumbnail
+from .rendering import Figure, figures, paragraphs, png, strip, thumbnail
 from .settings import RANGES, Settings
 from .visitor import Visitor
 from .words import Advice, advise, percent
@@ -69,8 +70,9 @@ def update(visitor: Visitor, choice: str, values: Any) -> View:
     """
     try:
         photo, settings = visitor.photo(choice), Settings.of(values)
-        (image, notes), swap = visitor.opened(photo, settings.size), settings.swap()
-        key = (photo.name, settings.size, settings.guidance)
+        (image, notes), interest = visitor.opened(photo, settings.size), visitor.region
+        swap = settings.swap(interest)
+        key = (photo.name, settings.size, settings.guidance, interest and interest.mask.fingerprint)
         shown = visitor.shown
         if shown is None or shown.key != key:
             shown = _shown(visitor, key, found_steps(image, swap, SIDE))
@@ -82,7 +84,7 @@ def update(visitor: Visitor, choice: str, values: Any) -> View:
         return View(paragraphs([f"This cannot be shown. {type(error).__name__}: {str(error)[:300]}. {BEFORE}"], "error"))
     visitor.shown = shown
     visitor.shows(shown.address, drawn.address)
-    return View(paragraphs(notes, "note"), drawn.html, drawn.words, shown.html, settings.code(photo))
+    return View(paragraphs(notes, "note"), drawn.html, drawn.words, shown.html, settings.code(photo, interest))
 
 
 def _shown(visitor: Visitor, key: Any, found: Found) -> Shown:
@@ -98,7 +100,7 @@ def _shown(visitor: Visitor, key: Any, found: Found) -> Shown:
     )
 
     def picture() -> bytes:
-        return strip([*found.maps, *found.cells, *[in_region(found.photo, region) for region in found.regions]])
+        return strip([*found.maps, *found.cells, *[dim_outside(found.photo, region) for region in found.regions]])
 
     url = visitor.publish({"found.jpg": picture}, {})
     heading = "<h2>What is found in the image: a column per level, from fine to coarse</h2>"
@@ -111,7 +113,7 @@ def _drawn(visitor: Visitor, photo: Photo, image: Image.Image, swap: SaliencySwa
     params = several[settings.seed]
 
     def panels() -> bytes:
-        drawn = drawn_steps(image, swap, params, found.photo)
+        drawn = drawn_steps(image, swap, params, found)
         return strip([drawn.boxes, drawn.negative, drawn.mask, drawn.difference])
 
     def negatives() -> bytes:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from make_samples import SCENES
 
-from .images import MEGABYTE, Opened, Photo, RefusedImage, check_photo, opened, plain_name, sample
+from .images import MEGABYTE, Opened, Photo, RefusedImage, Region, check_photo, opened, opened_region, plain_name, sample
 
 MAX_IMAGES, MAX_TOTAL = 64, 256 * MEGABYTE
 KEPT_FILES, KEPT_OPENED = 6, 4  # addresses under which files can be fetched; decoded images
@@ -28,6 +28,7 @@ class Visitor:
     def __init__(self, painters: Executor) -> None:
         self._painters = painters
         self.photos: dict[str, Photo] = {}
+        self.region: Region | None = None  # of interest, in all images
         self.shown: Any = None  # what the last update found, see `views`
         self._addresses: tuple[str, ...] = ()  # of the files that the page shows
         self._opened: OrderedDict[tuple[str, str], Opened] = OrderedDict()
@@ -52,6 +53,14 @@ class Visitor:
             raise RefusedImage(f"{name!r} is left out: the limit is {limit} MB. Reload the page to start again.")
         self.photos[photo.name] = photo
         return photo.name
+
+    def confine(self, name: str, content: bytes) -> None:
+        """Keep the picture of a mask as the region of interest, in place of one before.
+
+        Raises:
+            RefusedImage: as `opened_region`.
+        """
+        self.region = opened_region(Photo(plain_name(name), content))
 
     def _free_name(self, name: str) -> str:
         """Images of two folders may have one name; a number tells the second from the first."""

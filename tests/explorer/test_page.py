@@ -133,7 +133,7 @@ def test_a_negative_of_the_strip_chooses_its_seed_and_the_suggested_size_can_be_
     assert page.locator(".seeds [aria-pressed=true]").inner_text() == "seed 5"
     page.get_by_role("button", name="next 8").click()
     page.wait_for_function("document.querySelector('#code textarea').value.includes('manual_seed(8)')")
-    visit.choose("image", "sample: screws")
+    visit.choose("image", "sample: board")
     page.check("#levels input[value=all]")
     visit.slide("largest", 20)
     page.get_by_role("button", name="Use 0.2 to").click()
@@ -141,6 +141,35 @@ def test_a_negative_of_the_strip_chooses_its_seed_and_the_suggested_size_can_be_
     assert float(page.input_value("#largest input[type=number]")) < 20
     visit.settle()
     assert "this size suits it" in page.inner_text("#words")
+
+
+def test_a_region_of_interest_is_shown_can_be_replaced_and_removed(visit: Visit, server: Server, tmp_path: Path) -> None:
+    page = visit.page
+    before, code, first = visit.shown(), visit.code(), page.input_value("#image input")
+    Image.fromarray(np.pad(np.full((60, 60), 255, np.uint8), 20)).save(tmp_path / "part mask.png")
+    Image.new("L", (50, 50)).save(tmp_path / "black.png")
+    page.get_by_role("button", name="Region of interest").click()
+
+    def confine(name: str, until: str) -> None:
+        page.set_input_files("#roi input[type=file]", str(tmp_path / name))
+        page.wait_for_function(until)
+        visit.settle()
+
+    confine("part mask.png", "document.querySelector('#code textarea').value.includes('roi=')")
+    assert "roi=Image.open('part mask.png')" in visit.code() and "keep to 36% of the image" in page.inner_text("#notice")
+    confined = visit.shown()
+    assert all(a != b for a, b in zip(confined, before, strict=True))
+    confine("black.png", "document.querySelector('#notice .error')")
+    assert "'black.png' is no region of interest" in page.inner_text("#notice") and visit.shown() == confined
+    visit.choose("image", "sample: wood")
+    assert "roi=Image.open('part mask.png')" in visit.code()  # it holds for all images
+    visit.choose("image", first)
+    assert visit.shown() == confined and server.files() == []
+    page.get_by_role("button", name="Remove it").click()
+    page.wait_for_function("!document.querySelector('#code textarea').value.includes('roi=')")
+    visit.settle()
+    assert visit.code() == code and visit.shown() == before
+    page.get_by_role("button", name="Remove it").wait_for(state="hidden")
 
 
 # ---- what is taken home -------------------------------------------------------------------------------------------------

@@ -56,6 +56,7 @@ def test_a_probability_and_a_pickled_copy():
 # ---- written and read by albumentations itself ------------------------------------------------------------------------
 
 ARGUMENTS = {"levels": (0, -1), "scale": (0.01, 0.02), "p": 0.9, "grid": 20, "normalized": ((0.5,), (0.5,)), "cache": None}
+ARGUMENTS["region"] = "top"
 
 
 @pytest.mark.parametrize("form", ["json", "yaml"])
@@ -83,7 +84,12 @@ class Other(SaliencySwap):
 
 
 @pytest.mark.parametrize(
-    ("swap", "got"), [(SaliencySwap(lambda x: x[:, :1], cache=None), r"saliency=<function .*lambda"), (Other(), "a Other")]
+    ("swap", "got"),
+    [
+        (SaliencySwap(lambda x: x[:, :1], cache=None), r"saliency=<function .*lambda"),
+        (SaliencySwap(roi=np.eye(9)), "roi=<mask of 9 x 9"),
+        (Other(), "a Other"),
+    ],
 )
 def test_a_swap_that_no_file_can_hold_is_told_and_replayed(swap, got):
     with pytest.raises(TypeError, match=f"`swap` must be a SaliencySwap of names and numbers to be written .* got {got}"):
