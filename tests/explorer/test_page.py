@@ -185,12 +185,12 @@ def test_the_copied_lines_make_the_downloaded_pictures(visit: Visit, tmp_path: P
     image_file(tmp_path, "my part.png", size=(300, 220))
     visit.upload(tmp_path / "my part.png")
     visit.slide("seed", 3)
-    visit.page.check("#levels input[value=all]")
+    visit.page.check("#levels input[value=random]")
     visit.slide("largest", 1.2)
     visit.page.locator("#code button").click()
     time.sleep(0.3)
     code = visit.page.evaluate("navigator.clipboard.readText()")
-    assert code == visit.code() and 'levels="all"' in code and "scale=(0.002, 0.012)" in code
+    assert code == visit.code() and 'levels="random"' in code and "scale=(0.002, 0.012)" in code
     (tmp_path / "lines.py").write_text(
         code + "\nimport numpy\nnumpy.savez('made', negative=numpy.asarray(negative), mask=mask)\n"
     )
