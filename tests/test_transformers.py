@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
-from images import scene
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torchvision import models
@@ -111,7 +110,13 @@ KINDS = {
         (0, 1, 2, 3),
     ),
     "timm_vit": Kind(
-        of_timm("vit_tiny_patch16_224", **TINY_VIT), timm_tokens, lambda net: net.blocks, timm_head, VIT_BLOCKS, (1, 2, 3), extra=1
+        of_timm("vit_tiny_patch16_224", **TINY_VIT),
+        timm_tokens,
+        lambda net: net.blocks,
+        timm_head,
+        VIT_BLOCKS,
+        (1, 2, 3),
+        extra=1,
     ),
     "timm_registers_and_mean": Kind(
         of_timm("vit_tiny_patch16_224", reg_tokens=4, global_pool="avg", **TINY_VIT),
@@ -123,7 +128,13 @@ KINDS = {
         extra=5,
     ),
     "deit": Kind(
-        of_timm("deit_tiny_patch16_224", **TINY_VIT), timm_tokens, lambda net: net.blocks, timm_head, VIT_BLOCKS, (1, 2, 3), extra=1
+        of_timm("deit_tiny_patch16_224", **TINY_VIT),
+        timm_tokens,
+        lambda net: net.blocks,
+        timm_head,
+        VIT_BLOCKS,
+        (1, 2, 3),
+        extra=1,
     ),
     "deit_distilled": Kind(
         of_timm("deit_tiny_distilled_patch16_224", **TINY_VIT),
@@ -187,7 +198,7 @@ def cam_of(name: str) -> LayerCAMExtractor:
 
 def batch(name: str, n: int = 3) -> Tensor:
     """float32 [n, 3, s, s] in [0, 1]."""
-    return torch.stack([scene(size_of(name), size_of(name), seed=i) for i in range(n)]).float() / 255
+    return torch.rand(n, 3, size_of(name), size_of(name), generator=torch.Generator().manual_seed(0))
 
 
 def as_grid(kind: Kind, x: Tensor) -> Tensor:
