@@ -2,8 +2,8 @@
 
     python benchmarks/models.py [--most 200] [NAME ...]
 
-The weights are random, so nothing is fetched. Models of more than `--most` million parameters are left out. Nothing is traced, which
-would take minutes for some, so this script looks inside.
+The weights are random, so nothing is fetched. Models of more than `--most` million parameters are left out. Nothing is traced,
+which would take minutes for some, so this script looks inside.
 """
 
 from __future__ import annotations

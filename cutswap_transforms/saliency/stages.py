@@ -65,8 +65,8 @@ def forward_hooks(module: nn.Module, hook: Any, names: Sequence[str] | None = No
 
 def record_calls(module: nn.Module, x: Tensor) -> tuple[list[Call], Any]:
     """All calls of modules that return a tensor, in the order in which they end, and the net's output, for one image
-    [1, 3, s, s]. It also runs at another size, to tell which axes of a map are spatial, and on another image: what that does not
-    change, such as a table of positions, is no map."""
+    [1, 3, s, s]. It also runs at another size, to tell which axes of a map are spatial, and on another image: what that
+    leaves as it is, such as a table of positions, is no map."""
     others: list[Call] = []
     with contextlib.suppress(Exception), warnings.catch_warnings():  # many nets take one size alone
         warnings.simplefilter("ignore")
