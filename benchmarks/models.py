@@ -2,7 +2,8 @@
 
     python benchmarks/models.py [--most 200] [NAME ...]
 
-The weights are random, so nothing is fetched. Models of more than `--most` million parameters are left out.
+The weights are random, so nothing is fetched. Models of more than `--most` million parameters are left out. Nothing is traced,
+which would take minutes for some, so this script looks inside.
 """
 
 from __future__ import annotations
@@ -10,11 +11,12 @@ from __future__ import annotations
 import argparse
 import gc
 import time
-import warnings
 
 import torchvision
 
-from cutswap_transforms import LayerCAMExtractor
+from cutswap_transforms.saliency import nets
+from cutswap_transforms.saliency.probe import find_levels, run_probe
+from cutswap_transforms.saliency.trace import example
 
 
 def millions(name: str) -> float:
@@ -23,15 +25,13 @@ def millions(name: str) -> float:
 
 
 def outcome(name: str) -> str:
-    """The levels of a model, with how it runs where that is not as a trace of a whole batch, or the sentence of the error."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        try:
-            cam = LayerCAMExtractor(name, weights=None)
-        except (TypeError, ValueError) as error:
-            return str(error)
-    warned = next((f" ({w.message})" for w in caught if "cannot be traced" in str(w.message)), "")
-    return ", ".join(cam.layers) + warned
+    """The levels of a model with the sides of their maps, or the sentence of the error."""
+    net = nets._frozen(nets._load(name, None))
+    try:
+        probe = run_probe(net, name, example(1, nets.CROP), None)
+        return ", ".join(f"{layer} ({probe.last[layer].side})" for layer in find_levels(probe, None))
+    except ValueError as error:
+        return str(error)
 
 
 def main() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from unittest.mock import Mock
 
 import hypothesis
 import pytest
@@ -24,3 +25,12 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     folder = tmp_path_factory.mktemp("data") / "toy"
     return write_toy(folder, size=64, train=24, good=4, per_defect=1, categories=("flange", "cloth"))
+
+
+@pytest.fixture
+def no_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU machine, in a worker, the autograd engine must not be entered."""
+    entered = Mock(side_effect=AssertionError("the autograd engine was entered"))
+    monkeypatch.setattr(torch.autograd.Variable, "_execution_engine", Mock(run_backward=entered))
+    with pytest.raises(AssertionError, match="engine was entered"):
+        torch.ones(1, requires_grad=True).sum().backward()

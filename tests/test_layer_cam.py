@@ -333,15 +333,6 @@ def test_no_graph_and_no_tensor_is_retained(either: LayerCAMExtractor) -> None:
     assert living() == before
 
 
-@pytest.fixture
-def no_engine(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a GPU machine, in a worker, the autograd engine must not be entered."""
-    entered = Mock(side_effect=AssertionError("the autograd engine was entered"))
-    monkeypatch.setattr(torch.autograd.Variable, "_execution_engine", Mock(run_backward=entered))
-    with pytest.raises(AssertionError, match="engine was entered"):
-        torch.ones(1, requires_grad=True).sum().backward()
-
-
 @pytest.mark.usefixtures("no_engine")
 def test_no_engine_at_call_time_in_an_unpickled_twin_nor_in_forked_workers(either: LayerCAMExtractor) -> None:
     def maps(n: int) -> Tensor:

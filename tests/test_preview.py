@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import pickle
 import struct
@@ -395,6 +396,87 @@ def test_files_that_hold_no_weights_are_named(folder: Path, capsys: pytest.Captu
     assert run(folder, "--weights", str(path), "--model", "tiny" if name.endswith("npz") else "resnet18") == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: `") and name in line
+
+
+FACTORIES = """
+import torch
+from torch import nn
+from cutswap_transforms import LayerCAMExtractor
+class Net(nn.Module):
+    def __init__(self, classes=5):
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 6, 3, 4, 1), nn.Conv2d(6, classes, 3, 2, 1)
+    def forward(self, x):
+        return self.second(self.first(x).relu()).mean((2, 3))
+def small():
+    return LayerCAMExtractor(Net(), input_size=32, mean_std=None)
+def fails():
+    raise RuntimeError("no weights here\\nat all")
+def stops():
+    raise SystemExit(3)
+def takes(x):
+    return Net()
+def number():
+    return 3
+def dicts():
+    return type("Dicts", (Net,), {"forward": lambda self, x: {"logits": x}})()
+constant = Net()
+"""
+
+
+@pytest.fixture
+def factories(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (folder.parent / "own_nets.py").write_text(FACTORIES)
+    (folder.parent / "own_fault.py").write_text("def f(:\n")
+    monkeypatch.syspath_prepend(folder.parent)
+    monkeypatch.delitem(sys.modules, "own_nets", raising=False)
+    return folder
+
+
+@pytest.mark.usefixtures("unmeasured")
+@pytest.mark.parametrize("spec", ["own_nets:Net", "own_nets:small"])
+def test_a_net_of_ones_own_is_named_by_its_factory(factories: Path, capsys: pytest.CaptureFixture[str], spec: str) -> None:
+    out = factories.parent / "sheet.png"
+    assert run(factories, "--out", str(out), "--net", spec) == 0
+    assert out.is_file() and str(out) in capsys.readouterr().out
+    assert cli.main(["export", str(factories), str(out.parent / "out"), "--count", "2", "--size", "32", "--net", spec]) == 0
+    assert len(list((out.parent / "out" / "swap").iterdir())) == 2
+
+
+def test_images_of_a_net_of_ones_own_lie_in_0_to_1(factories: Path) -> None:
+    saliency = arguments._saliency(argparse.Namespace(net="own_nets:Net", model="tiny", weights="DEFAULT"))
+    assert saliency.mean_std is None and saliency.model == "Net"
+
+
+NOT_MADE = "`--net` must be MODULE:FACTORY, a function without arguments that returns an nn.Module, got "
+DICTS = "`model` must map images [N, 3, s, s] to logits [N, classes]; for [1, 3, 224, 224] Dicts returned dict"
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["own_nets"], NOT_MADE + "'own_nets'"),
+        ([":small"], NOT_MADE),
+        (["own_nets:"], NOT_MADE),
+        (["no_such_nets:small"], NOT_MADE + "'no_such_nets:small' (ModuleNotFoundError: No module named 'no_such_nets')"),
+        (["own_nets:large"], NOT_MADE + "'own_nets:large' (AttributeError: "),
+        (["own_fault:small"], NOT_MADE + "'own_fault:small' (SyntaxError: "),
+        (["own_nets:fails"], NOT_MADE + "'own_nets:fails' (RuntimeError: no weights here at all)"),
+        (["own_nets:stops"], NOT_MADE + "'own_nets:stops' (SystemExit: 3)"),
+        (["own_nets:takes"], NOT_MADE + "'own_nets:takes' (TypeError: "),
+        (["own_nets:number"], "`--net` must name a function that returns an nn.Module, own_nets:number returned int"),
+        (["own_nets:constant"], NOT_MADE),
+        (["own_nets:dicts"], DICTS),
+        (["own_nets:Net", "--model", "resnet18"], "`--net` must stand without `--model` and `--weights`, got 'own_nets:Net'"),
+        (["own_nets:Net", "--weights", "none"], "`--net` must stand without `--model` and `--weights`"),
+    ],
+)
+def test_nets_that_cannot_be_made_are_told_in_a_sentence(
+    factories: Path, capsys: pytest.CaptureFixture[str], options: list[str], sentence: str
+) -> None:
+    assert run(factories, "--net", *options) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {sentence}")
 
 
 @pytest.mark.parametrize("fault", [zipfile.BadZipFile, EOFError, pickle.UnpicklingError, RuntimeError, KeyError, MemoryError])

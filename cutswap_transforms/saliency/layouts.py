@@ -59,7 +59,7 @@ def layouts(
         extras: by the number of tokens, those of no patch.
     """
     found: list[Layout | None] = []
-    sides, channels = set[int](), set[int]()  # of the maps so far
+    sides, channels = set[int](), set[int]()  # of the maps, of the tokens so far
     extra: Extra | None = (0, 0)  # of the tokens so far
     for shape, other in zip(shapes, others, strict=True):
         other = None if other == shape else other  # the same at any size, as of a net that resizes its images: tells nothing
@@ -73,8 +73,8 @@ def layouts(
             layout = _of_tokens(shape, other, ratio, known, likely)
         if layout is not None:
             sides.add(layout.side)
-            channels.add(shape[1] if layout.kind == "first" else shape[-1])
             if layout.kind == "tokens":
+                channels.add(shape[2])
                 extra = (layout.prefix, shape[1] - layout.prefix - layout.side**2)
         found.append(layout)
     return found
@@ -112,7 +112,7 @@ def _of_tokens(
 
 def _grids(sides: Collection[int], finer: bool) -> set[int]:
     """Sides that the grid of tokens may have in a net of one size: one of those before, or half of it, but where so many
-    tokens are as well the channels of a map before, as in [N, K, T] of a mixer."""
+    tokens are as well the channels of tokens before, as in [N, K, T] of a mixer."""
     return {*sides} if finer else {*sides, *(s // 2 for s in sides), *(-(-s // 2) for s in sides)}
 
 

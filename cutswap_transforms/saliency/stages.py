@@ -30,6 +30,8 @@ class Call:
     version: int  # the output's version counter when it was returned: in-place changes raise it; see `_version`
     is_block: bool  # has modules within
     is_layer: bool  # has weights of its own
+    total: Tensor  # of what it returned, by which outputs for two images are told apart
+    rows: list[Tensor]  # the first channels of the tokens [T, K] that it was given or returned
     input_layout: Layout | None = None  # where these are square maps; see `with_layouts`
     layout: Layout | None = None
 
@@ -63,15 +65,20 @@ def forward_hooks(module: nn.Module, hook: Callable[..., object], names: Sequenc
 
 def record_calls(module: nn.Module, x: Tensor) -> tuple[list[Call], Any]:
     """All calls of modules that return a tensor, in the order in which they end, and the net's output, for one image
-    [1, 3, s, s]. It also runs at another size, to tell which axes of a map are spatial."""
+    [1, 3, s, s]. It also runs at another size, to tell which axes of a map are spatial, and on another image: what that
+    leaves as it is, such as a table of positions, is no map."""
     others: list[Call] = []
     with contextlib.suppress(Exception), warnings.catch_warnings():  # many nets take one size alone
         warnings.simplefilter("ignore")
         _record(module, F.pad(x, (0, STRIDE, 0, STRIDE)), others)
+    second: list[Call] = []
+    with contextlib.suppress(Exception):
+        _record(module, 1 - x, second)
     calls: list[Call] = []
     output = _record(module, x, calls)
-    extras = _extra_tokens(module, x) if any(c.output.ndim == 3 and len(c.output) == 1 for c in calls) else {}
-    return _with_layouts(calls, others, 1 + STRIDE / x.shape[2], extras), output
+    found = _with_layouts(calls, others, 1 + STRIDE / x.shape[2], _extra_tokens(calls, second))
+    still = {c.name for c, same in zip(calls, second, strict=False) if c.name == same.name and torch.equal(c.total, same.total)}
+    return [replace(c, layout=None) if c.name in still else c for c in found], output
 
 
 def _record(module: nn.Module, x: Tensor, calls: list[Call]) -> Any:
@@ -81,31 +88,22 @@ def _record(module: nn.Module, x: Tensor, calls: list[Call]) -> Any:
         if isinstance(out, Tensor):
             given = next((tuple(a.shape) for a in args if isinstance(a, Tensor)), ())
             block, layer = bool(list(mod.children())), bool(list(mod.parameters(recurse=False)))
-            calls.append(Call(name, given, out, _version(out), block, layer))
+            tokens = [t for t in (*args, out) if isinstance(t, Tensor) and t.ndim == 3 and len(t) == 1]
+            rows = [t[0, :, :CHANNELS].clone() for t in tokens]
+            calls.append(Call(name, given, out, _version(out), block, layer, out.double().abs().sum(), rows))
 
     with forward_hooks(module, record), torch.no_grad():
         return module(x)
 
 
-def _extra_tokens(module: nn.Module, x: Tensor) -> dict[int, Extra | None]:
+def _extra_tokens(calls: Sequence[Call], others: Sequence[Call]) -> dict[int, Extra | None]:
     """By the number of tokens in a tensor [1, T, K], those of no patch: no image changes them before the first attention."""
-
-    def rows(image: Tensor) -> list[Tensor]:
-        found: list[Tensor] = []
-
-        def look(name: str, mod: nn.Module, args: tuple[Any, ...], out: Any) -> None:
-            tokens = [t for t in (*args, out) if isinstance(t, Tensor) and t.ndim == 3 and len(t) == 1]
-            found.extend(t[0, :, :CHANNELS].clone() for t in tokens)
-
-        with forward_hooks(module, look), torch.no_grad():
-            module(image)
-        return found
-
     extras: dict[int, Extra | None] = {}
-    for one, other in zip(rows(x), rows(1 - x), strict=False):
-        moved = (one != other).any(1).tolist() if one.shape == other.shape else []
-        if any(moved) and not all(moved):
-            extras.setdefault(len(moved), extra_tokens(moved))
+    for call, same in zip(calls, others, strict=False):
+        for one, other in zip(call.rows, same.rows, strict=False):
+            moved = (one != other).any(1).tolist() if one.shape == other.shape else []
+            if any(moved) and not all(moved):
+                extras.setdefault(len(moved), extra_tokens(moved))
     return extras
 
 
