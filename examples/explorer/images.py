@@ -122,7 +122,7 @@ def opened(photo: Photo, size: str) -> Opened:
 
 
 def _is_sixteen(image: Image.Image) -> bool:
-    """Grey of 16 bits: the swap moves its pixels as they are. Pillow opens a PGM file of 16 bits at 32."""
+    """Gray of 16 bits: the swap moves its pixels as they are. Pillow opens a PGM file of 16 bits at 32."""
     return image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM")
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from cutswap_transforms.preview.panels import outlined
 
-EDGE = 2  # pixels by which a panel's border is continued, so that nothing of its neighbour shines through
+EDGE = 2  # pixels by which a panel's border is continued, so that nothing of its neighbor shines through
 
 
 class Figure(NamedTuple):
@@ -53,7 +53,7 @@ def thumbnail(image: Image.Image, side: int) -> Image.Image:
 
 
 def in_region(photo: Image.Image, region: Tensor) -> Image.Image:
-    """The photo with what lies outside of the region (bool [G, G]) grey and dim."""
+    """The photo with what lies outside of the region (bool [G, G]) gray and dim."""
     inside = Image.fromarray(region.numpy()).resize(photo.size, Image.Resampling.NEAREST)
     dim = Image.blend(photo.convert("L").convert("RGB"), Image.new("RGB", photo.size), 0.65)
     return outlined(Image.composite(photo, dim, inside), inside)
