@@ -37,7 +37,7 @@ PEERS = ("grad-cam", "torchcam", "captum", "anomalib", "cutswap-transforms")
 
 @dataclass(frozen=True)
 class Case:
-    """`call` handles `images` images; `variants` calls go through the data once, so that no image is favoured."""
+    """`call` handles `images` images; `variants` calls go through the data once, so that no image is favored."""
 
     name: str
     call: Callable[[], object]

@@ -17,7 +17,7 @@ _EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
 def example(name: str) -> ModuleType:
-    """A module of the examples' folder, which imports its neighbours."""
+    """A module of the examples' folder, which imports its neighbors."""
     sys.path.insert(0, str(_EXAMPLES))
     try:
         return importlib.import_module(name)

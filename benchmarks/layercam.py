@@ -3,7 +3,7 @@
     python benchmarks/layercam.py [--quick] [--rounds N] [--out FOLDER]
 
 One seeded ResNet-18 (random weights) in eval mode for all, layer1 to layer4, target: the arg-max class. Each library is
-called as its documentation says. The peers get the normalised batch; our time includes normalising it. captum is given
+called as its documentation says. The peers get the normalized batch; our time includes normalizing it. captum is given
 the target classes and so is spared the choice; grad-cam always enlarges the maps to the image and averages them, which
 cannot be left out. The maps of torch-cam and captum are compared with ours before anything is timed.
 """

@@ -9,7 +9,7 @@ it, else what stands out from the plain ground. A region is enlarged to the imag
 Stability needs no masks: `--images` takes any folder of images, too. It is the intersection over union of the region of an
 image with the region of the changed image, laid back, for each level of each image.
 Beside the embedded net: Otsu's threshold of brightness; clusters of the saliency values of each level's own map, without
-colour; the embedded net with random weights, and with the maps of an image and its mirror image averaged; ImageNet nets on
+color; the embedded net with random weights, and with the maps of an image and its mirror image averaged; ImageNet nets on
 request. Every option of the second line may be given several values, and each combination gets a row.
 """
 
@@ -111,7 +111,7 @@ def finders(args: argparse.Namespace) -> Iterator[tuple[str, Finder]]:
     for grid, clusters, weight, color, region in choices:
         kmeans = KMeans(clusters, saliency_weight=weight, color=color)
         settings = f"{clusters} clusters, weight {weight:g}, grid {grid}"
-        settings += f"{'' if region == 'salient' else ', highest cluster'}{'' if color else ', no colour'}"
+        settings += f"{'' if region == 'salient' else ', highest cluster'}{'' if color else ', no color'}"
         for name, source in sources.items():
             yield f"{name}, {settings}", clustered(source, kmeans, grid, region)
 
@@ -215,7 +215,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     found.add_argument("--grid", nargs="+", type=int, default=[24], help="cells along a side (default 24)")
     found.add_argument("--clusters", nargs="+", type=int, default=[4], help="of k-means (default 4)")
     found.add_argument("--saliency-weight", nargs="+", type=float, default=[0.5], help="of k-means (default 0.5)")
-    found.add_argument("--color", action="append_const", const=True, help="cluster by colour too (default)")
+    found.add_argument("--color", action="append_const", const=True, help="cluster by color too (default)")
     found.add_argument("--no-color", dest="color", action="append_const", const=False, help="cluster by saliency alone")
     found.add_argument("--region", nargs="+", choices=("salient", "top"), default=["salient"], help="(default salient)")
     args = found.parse_args(argv)

@@ -137,7 +137,7 @@ def _check_tensor(image: Tensor, sample: Sequence[object]) -> None:
 
 
 def _other_rank(image: Tensor, sample: Sequence[object]) -> str:
-    """The way out for a tensor that is no image by its rank: a label before the image, or a grey image."""
+    """The way out for a tensor that is no image by its rank: a label before the image, or a gray image."""
     others = [x for x in sample if x is not image and is_image(x)]
     if others and not isinstance(image, tv_tensors.Image):
         return "; the first plain tensor of a sample is its image: put the image first, or make it a tv_tensors.Image"
@@ -196,7 +196,7 @@ def net_input(leaf: ImageLike, normalized: MeanStd | None = None) -> Tensor:
     because that would wait for the device.
 
     Args:
-        normalized: (mean, std) that float images were normalised with; it is undone first.
+        normalized: (mean, std) that float images were normalized with; it is undone first.
 
     Raises:
         TypeError: dtypes other than uint8, uint16 and floats.
@@ -245,7 +245,7 @@ def _unsigned_form(x: Tensor) -> str:
 def eight_bits(leaf: ImageLike, normalized: MeanStd | None = None) -> Tensor:
     """What the method sees of an image leaf or batch: uint8 [N, 3, H, W]. Arguments and errors as `net_input`.
 
-    Maps, colours and cache keys are functions of these values, so a float image and its 8-bit file are one image here.
+    Maps, colors and cache keys are functions of these values, so a float image and its 8-bit file are one image here.
     """
     x = net_input(leaf, normalized)
     return x if x.dtype == torch.uint8 else (x * 255).round().to(torch.uint8)
@@ -274,7 +274,7 @@ def _clamped(x: Tensor, denormalized: bool) -> Tensor:
             raise ValueError(f"`image` must have finite pixels, got values from {low} to {high}")
         if low < -OVERSHOOT or high > 1 + OVERSHOOT:
             way = (
-                "the mean and std passed as `normalized` are not those it was normalised with"
+                "the mean and std passed as `normalized` are not those it was normalized with"
                 if denormalized
                 else ("place the transform before Normalize (SaliencySwap takes normalized=(mean, std)); divide 0..255 by 255")
             )

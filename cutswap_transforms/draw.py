@@ -104,7 +104,7 @@ def apart(a: Box[Whole], b: Box[Whole]) -> Any:
     return (a[0] + a[2] <= b[0]) | (b[0] + b[2] <= a[0]) | (a[1] + a[3] <= b[1]) | (b[1] + b[3] <= a[1])
 
 
-def centre(of: Box[Whole]) -> tuple[Whole, Whole]:
+def center(of: Box[Whole]) -> tuple[Whole, Whole]:
     """The pixel (y, x) that `box` put the box around, unless it had to push it."""
     return of[0] + of[2] // 2, of[1] + of[3] // 2
 
@@ -129,7 +129,7 @@ def window(cell: Whole, grid: int, side: int) -> tuple[Whole, Whole]:
 
 
 def beside(on: SimpleNamespace, y: Whole, x: Whole, image: Size) -> tuple[Whole, Whole]:
-    """A neighbour of a pixel: the last resort where one pixel was drawn twice."""
+    """A neighbor of a pixel: the last resort where one pixel was drawn twice."""
     if image[1] > 1:
         return y, on.where(x + 1 < image[1], x + 1, x - 1)
     return on.where(y + 1 < image[0], y + 1, y - 1), x
@@ -192,7 +192,7 @@ def _first_pair(
             if k == len(pixels):  # drawn when needed: the first candidate nearly always fits
                 pixels.append((drawn(6 * k), drawn(6 * k + 3)))
             a, b = box(SCALARS, pixels[k][0], h, w, image), box(SCALARS, pixels[k][1], h, w, image)
-            if fits(a, b, taken) and (inside is None or (inside[centre(a)] and inside[centre(b)])):
+            if fits(a, b, taken) and (inside is None or (inside[center(a)] and inside[center(b)])):
                 return a, b
         if h == w == 1:
             break
@@ -244,7 +244,7 @@ def draw_pairs(
     For each swap a size is drawn and eight candidate pairs: two cells of the region, with replacement, a uniform position
     inside each, and the boxes around these pixels, pushed into the image. The first candidate wins whose boxes are apart
     from each other and from those of earlier swaps. If none is, the longer side is halved and the same candidates are
-    tried again. At 1x1 a pixel that was drawn twice gets its neighbour as partner.
+    tried again. At 1x1 a pixel that was drawn twice gets its neighbor as partner.
 
     Args:
         regions: bool [N, L, G, G], each with at least one true cell.
@@ -344,7 +344,7 @@ def _best_pair(
     free = fits(a, b, taken)
     if inside is not None:
         images = torch.arange(n, device=u.device)[:, None, None]
-        for y, x in (centre(a), centre(b)):
+        for y, x in (center(a), center(b)):
             free = free & inside[images, y, x]
     free = free.flatten(1)
     first = free.to(torch.int8).argmax(1, keepdim=True)  # the first of equal maxima: least halving, then first candidate

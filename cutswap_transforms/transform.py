@@ -42,7 +42,7 @@ from .views import AnomalyGenerator, SwapViews, swapped_fields
 class SaliencySwap(v2.Transform):
     """Swap two patches of the salient region: a normal image becomes a synthetic anomaly that keeps its local appearance.
 
-    Each image is divided into cells of saliency and colour, one set per level of the saliency net. The cells are
+    Each image is divided into cells of saliency and color, one set per level of the saliency net. The cells are
     clustered; the region of a level is the union of the clusters of high mean saliency. Two pixels of a
     region are drawn, and the boxes around them are swapped. The pixels of the image are permuted, nothing is blended,
     and the same pairs applied again restore it. Method: CutSwap (Qin, Gu, Yu, Zhang, arXiv 2311.18332); backbone,
@@ -57,7 +57,7 @@ class SaliencySwap(v2.Transform):
             [N, 3, H, W] in [0, 1] and returns [N, L, h, w] or a list of [N, h_l, w_l]. A map of two values is a mask: it
             is the region itself.
         clustering: "kmeans", "sklearn", "opencv", a `KMeans`, a callable points [P, 4] -> labels [P], or an object with
-            `fit_predict`. The columns are saliency in [0, 1] and three opponent colours; the label -1 is noise.
+            `fit_predict`. The columns are saliency in [0, 1] and three opponent colors; the label -1 is noise.
         levels: "all" (one swap per level, boxes disjoint; levels that do not fit are dropped), "random" (one swap, on a
             level that is drawn for each image), an index or indices (one swap each), fine to coarse.
         scale: range of the area of a patch as a fraction of the image, shared among the swaps of an image: each of four has
@@ -67,7 +67,7 @@ class SaliencySwap(v2.Transform):
         p: probability that an image is changed.
         grid: number of cells along each side of the image, 2 to 255.
         region: which clusters of a map make its salient region: "salient", those whose mean saliency lies at or above the
-            midpoint between the highest and the lowest mean, so an object of several colours is one region; "top", the one
+            midpoint between the highest and the lowest mean, so an object of several colors is one region; "top", the one
             of highest mean saliency alone.
         roi: where images may be changed: a mask (array or tensor [H, W], above zero = inside; PIL image, not black = inside)
             for all images, resized to each of them, or the key of a `tv_tensors.Mask` in each sample, a dict, which passes

@@ -31,7 +31,7 @@ Drawn = Callable[[np.random.Generator, int], Array]
 
 
 def palette(rng: np.random.Generator, count: int) -> Array:
-    """`count` colours around one: mostly dull ones, from nearly equal to far apart."""
+    """`count` colors around one: mostly dull ones, from nearly equal to far apart."""
     base, spread = rng.uniform(0.05, 0.95), 10 ** rng.uniform(-1.5, -0.4)
     tint = rng.normal(0, 1, 3) * rng.choice([0.02, 0.08, 0.2])
     own = rng.normal(0, 1, (count, 1)) * spread + rng.normal(0, 1, (count, 3)) * spread * rng.uniform(0, 1)
@@ -169,7 +169,7 @@ def photo_ground(rng: np.random.Generator, photo: Picture, side: int = SIDE) -> 
     return np.asarray(Image.fromarray(window).resize((side, side), Image.Resampling.BICUBIC))
 
 
-# ---- objects: uint8 [side, side, 4], colour and matte -------------------------------------------------------------------
+# ---- objects: uint8 [side, side, 4], color and matte -------------------------------------------------------------------
 
 
 def outline(rng: np.random.Generator, side: int) -> Array:
@@ -201,7 +201,7 @@ def outline(rng: np.random.Generator, side: int) -> Array:
 
 
 def draw_object(rng: np.random.Generator, side: int = 96) -> Picture:
-    """A solid of one or two colours, rounded, printed, speckled or grained, and lit from one side."""
+    """A solid of one or two colors, rounded, printed, speckled or grained, and lit from one side."""
     distance = outline(rng, side)
     matte = smooth(1.5 / side, -1.5 / side, distance)
     colours = rng.uniform(0.03, 0.97, (3, 3)).astype("f4")
@@ -241,8 +241,8 @@ def scene_object(rng: np.random.Generator, side: int = 96) -> Picture:
 def cut_photograph(photo: Picture, saliency: Array, side: int = 96) -> Picture | None:
     """The salient object of a photograph with a soft matte, or None where it is unclear.
 
-    The matte is where the teacher's map is high, cut along colours: pixels vote for inside or outside by their distance
-    to the mean colours of the most and the least salient parts."""
+    The matte is where the teacher's map is high, cut along colors: pixels vote for inside or outside by their distance
+    to the mean colors of the most and the least salient parts."""
     h, w = photo.shape[:2]
     m = resized(saliency, (h, w)).clip(0, 1)
     border = np.concatenate([photo[:3].reshape(-1, 3), photo[-3:].reshape(-1, 3), photo[:, :3].reshape(-1, 3)]).astype("f4")

@@ -38,7 +38,7 @@ def _cut(image: Any, height: int, width: int) -> Any:
 
 
 class CutPaste:
-    """CutPaste (Li, Sohn, Yoon, Pfister, CVPR 2021): a patch is cut out, its colours are jittered, it is pasted elsewhere.
+    """CutPaste (Li, Sohn, Yoon, Pfister, CVPR 2021): a patch is cut out, its colors are jittered, it is pasted elsewhere.
 
     Area 2 to 15 % of the image, aspect from (0.3, 1) or (1, 3.3), brightness, contrast, saturation and hue jittered by
     at most 0.1. Takes PIL images, as the authors' pipeline does, and tensors [C, H, W].

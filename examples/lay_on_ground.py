@@ -37,11 +37,11 @@ EDGE = 3  # pixels on each side of the outline in which object and ground may mi
 
 
 def cut_out(image: Picture, tolerance: float = TOLERANCE) -> tuple[Array, Array]:
-    """The matte of what lies on a plain ground, float32 [H, W] in [0, 1], and the ground's colour, [3].
+    """The matte of what lies on a plain ground, float32 [H, W] in [0, 1], and the ground's color, [3].
 
     The ground is the border's median. What differs from it by a quarter of the greatest difference belongs to the object,
     holes included, specks of dust not. Of the border a share of `tolerance` may differ as much. Along the outline a pixel
-    mixes the ground with the nearest colour well inside.
+    mixes the ground with the nearest color well inside.
     """
     border = np.concatenate([image[0], image[-1], image[:, 0], image[:, -1]])
     ground = np.median(border, 0).astype(np.float32)

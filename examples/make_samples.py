@@ -2,7 +2,7 @@
 
     python examples/make_samples.py OUT --size 256 --count 2 --seed 0
 
-A scene lays materials on a `Surface` (height, colour, metal, roughness ...; lengths in image widths); `photograph` puts
+A scene lays materials on a `Surface` (height, color, metal, roughness ...; lengths in image widths); `photograph` puts
 it under soft boxes and a camera. A defect is therefore an edit of the surface (`make_scene(..., edit=...)`): it gets
 light, shadow and noise like everything else. NumPy and Pillow are all it needs.
 """
@@ -151,7 +151,7 @@ def cloth(rng: np.random.Generator, size: int, variant: int | None = None) -> Su
 
 
 def blister(rng: np.random.Generator, size: int, variant: int | None = None) -> Surface:
-    """Scored tablets under clear domes on embossed aluminium foil, on a dark belt."""
+    """Scored tablets under clear domes on embossed aluminum foil, on a dark belt."""
     pack = belt(rng, size, (0.2, 0.21, 0.23))
     angle, y0, x0 = rng.normal(0, 0.06), 0.5 + rng.normal(0, 0.012), 0.5 + rng.normal(0, 0.012)
     at, u, v = pack.frame(y0, x0, angle, 1)
@@ -283,7 +283,7 @@ def wood(rng: np.random.Generator, size: int, variant: int | None = None) -> Sur
 
 
 def tiles(rng: np.random.Generator, size: int, variant: int | None = None) -> Surface:
-    """Hand-glazed wall tiles: wavy gloss, pooled colour at the edges, sandy joints."""
+    """Hand-glazed wall tiles: wavy gloss, pooled color at the edges, sandy joints."""
     wall = Surface.of(size, tinted(rng, (0.72, 0.7, 0.66), 0.01), metal=0, rough=1)
     _, u, v = wall.frame(0.5, 0.5, rng.normal(0, 0.015), 2)
     u, v = u + rng.uniform(-0.02, 0.02), v + rng.uniform(-0.02, 0.02)
@@ -335,7 +335,7 @@ def make_scene(
     """Photograph number `seed` of scene `name`: uint8 [size, size, 3].
 
     With `return_mask` also the mask of the object: uint8 {0, 1} [size, size], all 1 where the scene is one material.
-    `variant` fixes the product (the colour of tablets, yarns, glaze, screws), which otherwise changes with the seed.
+    `variant` fixes the product (the color of tablets, yarns, glaze, screws), which otherwise changes with the seed.
     `edit` may change the surface before the light goes on: that is how a defect is made. Everything else stays equal.
     """
     if name not in SCENES:

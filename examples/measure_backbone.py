@@ -5,7 +5,7 @@
 
 (a) probe: logistic regression on pooled features of Caltech-101, on the fifth that the training never saw;
 (b) object: photographs of one object, shifted at random on an edge-padded canvas of twice the side: the share of the
-    5 % most salient pixels that lies on the object, minus the share on another image's object (a blind centre bias
+    5 % most salient pixels that lies on the object, minus the share on another image's object (a blind center bias
     scores zero), per level;
 (c) agreement: mean Spearman correlation of the maps with the teacher's on held-out photographs, per level.
 Beside the net stand the teachers and the same net with random weights. Needs scikit-learn and OpenCV; prints Markdown.

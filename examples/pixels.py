@@ -42,7 +42,7 @@ def read_image(path: Path, size: int, white: float | None = None, smallest: int 
     if Note.NOT_FINITE in notes:
         raise ValueError("its values must be finite, got NaN or infinite ones")
     if Note.FLOATS in notes or Note.STRETCHED in notes or (Note.NARROW in notes and top < 4096):
-        raise ValueError(f"deep greys up to {top:g}: pass --white, the value of white (4095 for 12 bits, 1 for shares)")
+        raise ValueError(f"deep grays up to {top:g}: pass --white, the value of white (4095 for 12 bits, 1 for shares)")
     for note in notes:
         warnings.warn(note.value, stacklevel=1)  # one place and one text: Python shows it once
     return pil_to_tensor(image.resize((size, size), Image.Resampling.BILINEAR))

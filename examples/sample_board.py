@@ -118,7 +118,7 @@ def lay_pins(pcb: Surface, at: Window, along: Array, out: Array, count: int, sta
 def lay_body(
     pcb: Surface, rng: np.random.Generator, at: Window, u: Array, v: Array, half: tuple[float, float], text: str
 ) -> None:
-    """A moulded black package with bevelled edges, a pin-one dimple and laser print."""
+    """A molded black package with beveled edges, a pin-one dimple and laser print."""
     edge = box(u, v, *half, 0.006)
     grain = noise(rng, pcb.size, (120, 120), 2)[at]
     dimple = smooth(0.014, 0.011, np.hypot(u + half[0] - 0.028, v + half[1] - 0.028))
@@ -144,7 +144,7 @@ def lay_driver(pcb: Surface, rng: np.random.Generator, at: Window, u: Array, v: 
 
 
 def lay_can(pcb: Surface, rng: np.random.Generator, at: Window, u: Array, v: Array, kind: str) -> None:
-    """An electrolytic capacitor from above: aluminium, a cross-shaped vent, the dark mark of its minus side."""
+    """An electrolytic capacitor from above: aluminum, a cross-shaped vent, the dark mark of its minus side."""
     r = np.hypot(u, v)
     pcb.lay(
         at,

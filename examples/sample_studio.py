@@ -181,7 +181,7 @@ def facing(height: Array) -> Normal:
 
 
 def lit(surface: Surface, rng: np.random.Generator) -> Array:
-    """Linear light [S, S, 3] leaving the surface towards the camera."""
+    """Linear light [S, S, 3] leaving the surface toward the camera."""
     size, height = surface.size, surface.height
     azimuth, steepness = rng.uniform(-2.6, -0.6), rng.uniform(0.8, 1.25)  # from above in the picture, 39 to 51 degrees
     toward = (float(np.sin(azimuth)), float(np.cos(azimuth)))
@@ -219,7 +219,7 @@ def under_film(film: Array, light: Array, sky: Array, view: tuple[Array, Array])
 
 
 def softened(picture: Array, share: float) -> Array:
-    """The lens hands `share` of the light to each neighbour, first along columns, then along rows."""
+    """The lens hands `share` of the light to each neighbor, first along columns, then along rows."""
     for axis in (0, 1):
         ends = np.concatenate([picture.take([0], axis), picture, picture.take([-1], axis)], axis)
         n = picture.shape[axis]

@@ -306,7 +306,7 @@ def ground_loss(maps: list[Tensor], covered: Tensor, weights: Sequence[float], e
 
 
 def jitter(images: Tensor, flip: Tensor, generator: torch.Generator) -> Tensor:
-    """Per-image flip, brightness, contrast, saturation (a tenth to grey); uint8 in, normalised float32 out."""
+    """Per-image flip, brightness, contrast, saturation (a tenth to gray); uint8 in, normalized float32 out."""
     n = len(images)
     x = images.float() / 255
     x = torch.where(flip[:, None, None, None], x.flip(3), x)

@@ -14,7 +14,7 @@ from torchvision import tv_tensors
 from cutswap_transforms import SaliencySwap, functional
 
 CANDIDATES = 8
-VISIBLE = 2.0  # mean change of a patch in grey levels of 255, below which nobody would see it
+VISIBLE = 2.0  # mean change of a patch in gray levels of 255, below which nobody would see it
 
 
 class VariedSwap(SaliencySwap):
@@ -22,9 +22,9 @@ class VariedSwap(SaliencySwap):
 
     Args:
         rule: "near", "far" (distance of the two boxes), "alike", "unlike" (mean difference of their pixels), or
-            "visible" (the first that changes more than two grey levels), else "any".
+            "visible" (the first that changes more than two gray levels), else "any".
         feather: the patches fade into the image over so many pixels inside their edges.
-        jitter: each patch's colour channels are multiplied by one factor each in [1 - jitter, 1 + jitter].
+        jitter: each patch's color channels are multiplied by one factor each in [1 - jitter, 1 + jitter].
 
     Images are uint8 tensors [3, H, W] or [N, 3, H, W]. Everything else is as in SaliencySwap.
     """
@@ -81,7 +81,7 @@ def visible_change(image: Tensor, pairs: Tensor) -> float:
 
 
 def mean_change(image: Tensor, changed: Tensor, pairs: Tensor) -> float:
-    """Mean absolute difference inside the boxes, in grey levels of 255."""
+    """Mean absolute difference inside the boxes, in gray levels of 255."""
     inside = functional.patch_mask(pairs, image.shape[-2:])[0, 0].bool()
     return float((changed.float() - image.float()).abs().mean(0)[inside].mean())
 
@@ -96,8 +96,8 @@ RULES: dict[str, Callable[[Tensor, Tensor], float]] = {
 
 
 def describe_swaps(swap: SaliencySwap, images: Tensor, object_maps: Callable[[Tensor], Tensor]) -> dict[str, float]:
-    """Shares of patches that lie on the object (by their centres) and of negatives that differ next to nothing, and the
-    mean change inside the boxes in grey levels.
+    """Shares of patches that lie on the object (by their centers) and of negatives that differ next to nothing, and the
+    mean change inside the boxes in gray levels.
 
     Args:
         images: uint8 [N, 3, H, W], one negative of each.

@@ -323,7 +323,7 @@ def test_every_combination_has_its_row_and_a_folder_without_masks_is_measured_fo
     objects, stable = capsys.readouterr().out.split("Intersection over union")
     for table, name in ((objects, "screws"), (stable, "screws"), (stable, "mine")):
         shown = [line for line in table.splitlines() if line.startswith(f"| {name} ")]
-        assert len(shown) == 2 + 3 * 2 * 2 and sum("no colour" in line for line in shown) == 6
+        assert len(shown) == 2 + 3 * 2 * 2 and sum("no color" in line for line in shown) == 6
     assert "mine" not in objects
     kept = json.loads((tmp_path / "regions.json").read_text(encoding="utf-8"))
     assert all(0 <= f["value"] <= 1 for f in kept["figures"].values())

@@ -38,7 +38,7 @@ def test_a_run_leaves_a_detector_a_report_and_a_sheet(toy: Path, tmp_path: Path,
     assert "These are synthetic" in report
     assert f"a score above {detector.threshold(0.01):.2f} are then defects" in report
     share = detector.about["alignment"]
-    assert f"So the weights are {share:.2f} times those learnt on negatives and {1 - share:.2f} times equal ones" in report
+    assert f"So the weights are {share:.2f} times those learned on negatives and {1 - share:.2f} times equal ones" in report
     settings = json.loads((tmp_path / "settings.json").read_text())
     assert settings["features"] == "tiny" and settings["data"].startswith("24 + 0 images")
     assert len(detector.normal_scores) == 10 and float(detector.weights.sum()) == pytest.approx(1, abs=1e-3)

@@ -22,6 +22,19 @@ def test_quoted_messages_are_those_of_the_library():
     assert [quote for quote in quoted if not any(quote in text for text in texts)] == []
 
 
+BRITISH = re.compile(
+    r"colour|grey|centre|neighbour|behaviour|favour|learnt|defence|licence|(?:normal|initial|optim|quant)is(?!m)", re.I
+)
+
+
+def test_the_package_and_the_documents_have_us_spelling():
+    paths = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]
+    paths += [path for kind in ("*.py", "*.md") for path in (ROOT / "cutswap_transforms").rglob(kind)]
+    lines = {(path, line) for path in paths for line in path.read_text(encoding="utf-8").splitlines()}
+    assert len(paths) > 60
+    assert sorted((path.name, line) for path, line in lines if BRITISH.search(re.sub(r"`[^`]*`", "", line))) == []
+
+
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="the last mkdocstrings for 3.10 does not fit its own requirements")
 @pytest.mark.filterwarnings("default")
 def test_the_site_builds_without_a_warning(tmp_path):

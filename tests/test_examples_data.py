@@ -393,7 +393,7 @@ def test_deep_greys_are_kept_or_refused(tmp_path: Path, name: str, kind: Any, to
     ramp = np.linspace(0, top, 16).astype(kind)[None].repeat(16, 0)
     sample, white = data.Sample(save(tmp_path / name, ramp)), None
     if top != 65535:
-        with pytest.raises(data.DataError, match=r"deep\.tif \(deep greys up to (4095|1): pass --white, the value of white"):
+        with pytest.raises(data.DataError, match=r"deep\.tif \(deep grays up to (4095|1): pass --white, the value of white"):
             data.decode([sample], 16)
         white = top
     images, _ = data.decode([sample], 16, white=white)
@@ -514,7 +514,7 @@ def test_deep_photographs_stand_upright_too(tmp_path: Path, values: str) -> None
 
 def test_values_that_white_cannot_be_guessed_for_are_refused(tmp_path: Path) -> None:
     sample = data.Sample(save(tmp_path / "wide.tif", np.linspace(0, 1e6, 256).reshape(16, 16).astype(np.int32)))
-    with pytest.raises(data.DataError, match=r"deep greys up to 1e\+06: pass --white"):
+    with pytest.raises(data.DataError, match=r"deep grays up to 1e\+06: pass --white"):
         data.decode([sample], 16)
     images, _ = data.decode([sample], 16, white=1e6)
     assert images.min() == 0 and images.max() == 255

@@ -1,7 +1,7 @@
 """anomalib: negatives in the training batches, with masks and labels.
 
 A transform among `train_augmentations` sees the image alone, so anomalib would call every negative normal. A callback sees the
-batch. It runs before anomalib's own pre-processor, which normalises the images.
+batch. It runs before anomalib's own pre-processor, which normalizes the images.
 """
 
 from __future__ import annotations

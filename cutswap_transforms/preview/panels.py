@@ -16,7 +16,7 @@ from ..saliency.maps import normalize_maps
 PAGE, GAP = (250, 250, 248), 8
 ROI = (120, 255, 130)  # the line around the region of interest
 BOX_A, BOX_B = (255, 176, 0), (0, 205, 225)
-# From black over violet and orange to pale yellow: lightness grows evenly, so it also reads in grey.
+# From black over violet and orange to pale yellow: lightness grows evenly, so it also reads in gray.
 HEAT = (
     (0, 0, 4),
     (40, 11, 84),
@@ -27,7 +27,7 @@ HEAT = (
     (250, 193, 39),
     (252, 255, 164),
 )
-# Clusters from the least to the second most salient; the most salient one has a colour of its own.
+# Clusters from the least to the second most salient; the most salient one has a color of its own.
 COOL, SALIENT = ((38, 50, 82), (52, 92, 130), (70, 134, 158), (110, 172, 176)), (255, 140, 30)
 Box = tuple[float, float, float, float]
 Color = tuple[int, int, int]
@@ -53,18 +53,18 @@ def fitted(image: Image.Image, cell: int) -> Image.Image:
 
 
 def heat_map(photo: Image.Image, saliency: Tensor) -> Image.Image:
-    """The map, smoothly enlarged and coloured, over the grey photo; hotter is more opaque."""
+    """The map, smoothly enlarged and colored, over the gray photo; hotter is more opaque."""
     full = torch.nn.functional.interpolate(saliency[:, None], (photo.height, photo.width), mode="bilinear")[:, 0]
     levels = (normalize_maps(full).nan_to_num(0.0)[0] * 255).round().to(torch.uint8)
     heat = Image.fromarray(levels.numpy())
-    coloured = heat.copy()
-    coloured.putpalette(_palette())
+    colored = heat.copy()
+    colored.putpalette(_palette())
     opacity = heat.point([140 + round(value * 0.3) for value in range(256)])
-    return Image.composite(coloured.convert("RGB"), photo.convert("L").convert("RGB"), opacity)
+    return Image.composite(colored.convert("RGB"), photo.convert("L").convert("RGB"), opacity)
 
 
 def _palette() -> list[int]:
-    """256 colours between the stops of `HEAT`, flattened."""
+    """256 colors between the stops of `HEAT`, flattened."""
     flat: list[int] = []
     for value in range(256):
         where = value / 255 * (len(HEAT) - 1)
@@ -99,7 +99,7 @@ def clusters(photo: Image.Image, panels: list[Image.Image]) -> Image.Image:
 
 
 def level_clusters(photo: Image.Image, saliency: Tensor, labels: Tensor, region: Tensor) -> Image.Image:
-    """Cells over the grey photo: cool colours by rank of mean saliency, the salient region bright and outlined.
+    """Cells over the gray photo: cool colors by rank of mean saliency, the salient region bright and outlined.
 
     Args:
         saliency: float [G, G].
@@ -112,8 +112,8 @@ def level_clusters(photo: Image.Image, saliency: Tensor, labels: Tensor, region:
     for rank, label in enumerate(order):
         cells[labels == label] = torch.tensor(COOL[min(rank, len(COOL) - 1)], dtype=torch.uint8, device=labels.device)
     cells[region] = torch.tensor(SALIENT, dtype=torch.uint8, device=labels.device)
-    colours = Image.fromarray(cells.numpy()).resize(photo.size, Image.Resampling.NEAREST)
-    panel = Image.blend(photo.convert("L").convert("RGB"), colours, 0.62)
+    colors = Image.fromarray(cells.numpy()).resize(photo.size, Image.Resampling.NEAREST)
+    panel = Image.blend(photo.convert("L").convert("RGB"), colors, 0.62)
     inside = Image.fromarray(region.to(torch.uint8).numpy() * 255).resize(photo.size, Image.Resampling.NEAREST)
     return outlined(panel, inside)
 
@@ -151,12 +151,12 @@ def boxes(photo: Image.Image, pairs: list[PatchPair], size: tuple[int, int]) -> 
         a = (pair.left_a * sx, pair.top_a * sy, pair.left_a * sx + w, pair.top_a * sy + h)
         b = (pair.left_b * sx, pair.top_b * sy, pair.left_b * sx + w, pair.top_b * sy + h)
         _arrow(draw, a, b, fine)
-        for box, colour, letter in ((a, BOX_A, "A"), (b, BOX_B, "B")):
+        for box, color, letter in ((a, BOX_A, "A"), (b, BOX_B, "B")):
             draw.rectangle(_grown(box, 2 * fine), outline="black", width=fine)
-            draw.rectangle(_grown(box, fine), outline=colour, width=2 * fine)
-            tags.append((box, colour, letter + (str(pair.level) if len(pairs) > 1 else "")))
-    for box, colour, name in tags:  # last, so that no box hides a name
-        _tag(draw, box, colour, name, big.size, fine)
+            draw.rectangle(_grown(box, fine), outline=color, width=2 * fine)
+            tags.append((box, color, letter + (str(pair.level) if len(pairs) > 1 else "")))
+    for box, color, name in tags:  # last, so that no box hides a name
+        _tag(draw, box, color, name, big.size, fine)
     return big.reduce(fine)
 
 
@@ -165,7 +165,7 @@ def _grown(box: Box, by: float) -> Box:
 
 
 def _arrow(draw: ImageDraw.ImageDraw, a: Box, b: Box, fine: int) -> None:
-    """From box to box, each end where the line between the centres leaves its box."""
+    """From box to box, each end where the line between the centers leaves its box."""
     (ax, ay), (bx, by) = [((box[0] + box[2]) / 2, (box[1] + box[3]) / 2) for box in (a, b)]
     dx, dy = bx - ax, by - ay
     inside = min((a[2] - a[0]) / 2 / (abs(dx) + 1e-9), (a[3] - a[1]) / 2 / (abs(dy) + 1e-9))
@@ -175,19 +175,19 @@ def _arrow(draw: ImageDraw.ImageDraw, a: Box, b: Box, fine: int) -> None:
     pad = 3 * fine / math.hypot(dx, dy)
     start, end = inside + pad, 1 - inside - pad
     line = (ax + dx * start, ay + dy * start, ax + dx * end, ay + dy * end)
-    for colour, width in (("black", 4 * fine), ("white", 2 * fine)):
-        draw.line(line, fill=colour, width=width)
+    for color, width in (("black", 4 * fine), ("white", 2 * fine)):
+        draw.line(line, fill=color, width=width)
     head, angle = min(7.0 * fine, length / 2), math.atan2(dy, dx)
     for x, y, turn in ((line[2], line[3], math.pi), (line[0], line[1], 0.0)):
         wings = [(x + head * math.cos(angle + turn + t), y + head * math.sin(angle + turn + t)) for t in (-0.5, 0.5)]
         draw.polygon([(x, y), *wings], fill="white", outline="black")
 
 
-def _tag(draw: ImageDraw.ImageDraw, box: Box, colour: Color, name: str, size: tuple[int, int], fine: int) -> None:
-    """The patch's name on its colour, at the box's upper left corner but inside the picture."""
+def _tag(draw: ImageDraw.ImageDraw, box: Box, color: Color, name: str, size: tuple[int, int], fine: int) -> None:
+    """The patch's name on its color, at the box's upper left corner but inside the picture."""
     width, height = (8 + 6 * len(name)) * fine, 14 * fine
     left = min(max(box[0] - 2 * fine, 0), size[0] - width)
     top = box[1] - height - 2 * fine
     top = top if top >= 0 else min(box[3] + 2 * fine, size[1] - height)
-    draw.rectangle((left, top, left + width, top + height), fill=colour)
+    draw.rectangle((left, top, left + width, top + height), fill=color)
     draw.text((left + width / 2, top + height / 2), name, "black", font(11 * fine), anchor="mm")

@@ -26,7 +26,7 @@ from .roi import cells_inside
 class Cells(NamedTuple):
     """All levels of N images on a grid of P = G * G cells, as arrays of NumPy or torch."""
 
-    points: Any  # float32 [N, L, P, 4]: saliency in [0, 1], NaN where the map is not finite; three opponent colours
+    points: Any  # float32 [N, L, P, 4]: saliency in [0, 1], NaN where the map is not finite; three opponent colors
     flat: Any  # bool [N, L]: the map has one finite value, or none
     mask: Any  # bool [N, L]: the map has two values, so it is a mask already
     covered: Any  # bool [N, L, P]: the cells that such a mask covers by half; if there is none, those it covers most
@@ -66,8 +66,8 @@ def make_cells(maps: list[Tensor], images: Tensor, grid: int, inside: Tensor | N
         saliency = xp.where(_array(host, holes), float("nan"), saliency)
     if within is not None:
         saliency = xp.where(within, saliency, float("nan"))
-    colours = _array(host, squashed(images, grid).flatten(2))[:, :, None] * (1 / 255)  # [N, 3, 1, P]
-    r, g, b = colours[:, 0], colours[:, 1], colours[:, 2]
+    colors = _array(host, squashed(images, grid).flatten(2))[:, :, None] * (1 / 255)  # [N, 3, 1, P]
+    r, g, b = colors[:, 0], colors[:, 1], colors[:, 2]
     columns = (saliency, (r + g + b) * (1 / 3), r - g, (r + g) * 0.5 - b)
     points = xp.stack([xp.broadcast_to(c, saliency.shape) for c in columns], -1)
     return Cells(as_dtype(points, "float32"), flat, mask, covered, within)
@@ -95,7 +95,7 @@ def _extremes(xp: ModuleType, maps: list[Tensor]) -> tuple[list[Any], Any, Any]:
 
 def _filled(maps: list[Tensor], grid: int) -> tuple[list[Tensor], Tensor]:
     """Maps with their lowest finite value where one is not finite, and the cells [N, L, P] of which more than half is
-    not finite. So the neighbours of a hole see low saliency."""
+    not finite. So the neighbors of a hole see low saliency."""
     finite = [m.isfinite() for m in maps]
     lowest = [m.masked_fill(~f, torch.inf).amin((1, 2), keepdim=True) for m, f in zip(maps, finite, strict=True)]
     filled = [torch.where(f, m, a.nan_to_num(posinf=0.0)) for m, f, a in zip(maps, finite, lowest, strict=True)]
@@ -130,7 +130,7 @@ def salient_regions(
         clustering: `KMeans` or another backend, points float32 [P, 4] -> integer labels [P].
         grid: G, the number of cells along each side of the image.
         region: "salient": the clusters whose mean saliency lies at or above the midpoint between the highest and the lowest
-            mean, so an object of several colours is one region; "top": the cluster of highest mean saliency alone.
+            mean, so an object of several colors is one region; "top": the cluster of highest mean saliency alone.
         roi: bool [N, H, W], or [1, H, W] for all: where pixels may be swapped. Only cells that lie inside by half are
             clustered and chosen. None: everywhere.
 

@@ -49,7 +49,7 @@ def _condensed(array: npt.NDArray[np.uint8]) -> list[bytes]:
 
     Multilinear hashing modulo 2**64: sums of 64-bit words times random multipliers. Differences in the high bytes of
     words alone reach the high bytes of such a sum alone, so the second sum takes the words with their bytes reversed.
-    Two images collide in both with a probability of 2**-56 at the worst. It is no defence against forged images.
+    Two images collide in both with a probability of 2**-56 at the worst. It is no defense against forged images.
     """
     flat, block = array.reshape(-1), _MULTIPLIERS.shape[1]
     count = flat.size // 8

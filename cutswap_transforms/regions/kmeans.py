@@ -33,8 +33,8 @@ class KMeans:
 
     Args:
         n_clusters: number of clusters, at least 1; some may stay empty.
-        saliency_weight: factor of the first column. The colours have the weight 1; more weight makes regions that
-            follow the saliency map, less makes regions that follow the colours.
+        saliency_weight: factor of the first column. The colors have the weight 1; more weight makes regions that
+            follow the saliency map, less makes regions that follow the colors.
         color: False clusters by the first column alone.
         n_iter: number of rounds, at least 1. On the host it stops as soon as no label changes, with the same result.
         union: deprecated. Which clusters make the region is `SaliencySwap(region=...)` now.

@@ -49,12 +49,12 @@ class LibraryKMeans(KMeans):
         for points, keep, label in zip(x, finite, labels, strict=True):
             found, first = np.unique(label[keep], return_inverse=True)
             if len(found) > 1:
-                centres = np.stack([points[keep][first == j].mean(0) for j in range(len(found))])
+                centers = np.stack([points[keep][first == j].mean(0) for j in range(len(found))])
                 with one_thread_in_workers():
-                    label[keep] = self._fit(points[keep], first, centres)
+                    label[keep] = self._fit(points[keep], first, centers)
         return labels
 
-    def _fit(self, points: Points, start: Labels, centres: Points) -> Labels:
+    def _fit(self, points: Points, start: Labels, centers: Points) -> Labels:
         raise NotImplementedError
 
 
@@ -63,9 +63,9 @@ class SklearnKMeans(LibraryKMeans):
 
     module, extra = "sklearn", "sklearn"
 
-    def _fit(self, points: Points, start: Labels, centres: Points) -> Labels:
+    def _fit(self, points: Points, start: Labels, centers: Points) -> Labels:
         kmeans = importlib.import_module("sklearn.cluster").KMeans(
-            len(centres), init=centres, n_init=1, max_iter=self.n_iter, tol=0, random_state=0
+            len(centers), init=centers, n_init=1, max_iter=self.n_iter, tol=0, random_state=0
         )
         with warnings.catch_warnings():  # fewer distinct points than clusters: a result, not a fault
             warnings.simplefilter("ignore", importlib.import_module("sklearn.exceptions").ConvergenceWarning)
@@ -78,11 +78,11 @@ class OpenCVKMeans(LibraryKMeans):
 
     module, extra = "cv2", "opencv"
 
-    def _fit(self, points: Points, start: Labels, centres: Points) -> Labels:
+    def _fit(self, points: Points, start: Labels, centers: Points) -> Labels:
         cv2 = self._library()
-        # cv2 counts two rounds more than Lloyd: the first makes the centres, the last moves no label.
+        # cv2 counts two rounds more than Lloyd: the first makes the centers, the last moves no label.
         criteria = (cv2.TERM_CRITERIA_COUNT, self.n_iter + 2, 0.0)
-        initial, k = start.astype(np.int32)[:, None], len(centres)
+        initial, k = start.astype(np.int32)[:, None], len(centers)
         # Its threads are left alone: to set their number in a forked worker may wait for threads that the fork lost.
         found = cv2.kmeans(points.astype(np.float32), k, initial, criteria, 1, cv2.KMEANS_USE_INITIAL_LABELS)
         labels: Labels = found[1][:, 0]

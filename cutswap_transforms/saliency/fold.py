@@ -43,6 +43,6 @@ def fold_batch_norms(module: nn.Module, keep: Collection[str]) -> int:
 
 
 def _foldable(conv: nn.Module, norm: nn.Module) -> bool:
-    # Exact types, and no hooks: a parametrised convolution computes its weight at each call.
+    # Exact types, and no hooks: a parametrized convolution computes its weight at each call.
     plain = type(conv) is nn.Conv2d and type(norm) is nn.BatchNorm2d
     return plain and not conv._forward_pre_hooks and norm.running_mean is not None

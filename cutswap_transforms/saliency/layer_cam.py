@@ -45,7 +45,7 @@ class Net(Protocol):
         """Of the logits; 0 where a callable makes the scores."""
 
     def maps(self, x: Tensor, classes: Tensor | None = None) -> list[Tensor]:
-        """Normalised float32 images [N, 3, s, s] in channels_last -> L raw maps [N, h_l, w_l], float32; of the target, or of
+        """Normalized float32 images [N, 3, s, s] in channels_last -> L raw maps [N, h_l, w_l], float32; of the target, or of
         the classes int64 [N]."""
 
 
@@ -59,7 +59,7 @@ class LayerCAMExtractor(v2.Transform):
     LayerCAM (Jiang et al., "LayerCAM: Exploring Hierarchical Class Activation Maps for Localization", IEEE TIP 2021) of
     level l is `relu(sum_k relu(dS/dA_lk) * A_lk)` with A_l the output of a layer and S the logit of a class. Each image
     leaf of a sample becomes a float32 tensor [L, H, W] (a batch: [N, L, H, W]) at the image's own size: the map of each
-    level is upsampled bilinearly and min-max normalised to [0, 1]; a flat map becomes zeros. Everything else passes.
+    level is upsampled bilinearly and min-max normalized to [0, 1]; a flat map becomes zeros. Everything else passes.
 
     Nothing is drawn, and no gradient runs through the autograd engine, so forked workers on GPU machines are safe. The
     net is no submodule: it has no part in `parameters()`, `state_dict()`, `train()` or `to()`; it runs where its input
@@ -82,7 +82,7 @@ class LayerCAMExtractor(v2.Transform):
             whatever it is (a dict, a tuple, embeddings, maps). It is traced at construction, with the model.
         input_size: images are squashed to (s, s) for the net, antialiased bilinear; at least 32. None: 128 for "tiny",
             the weights' crop size, else 224.
-        mean_std: what the input is normalised with: "imagenet", ((mean, ...), (std, ...)) or None.
+        mean_std: what the input is normalized with: "imagenet", ((mean, ...), (std, ...)) or None.
         precision: "fp32" or "bf16", in which a net takes half the time on CPUs that have avx512_bf16 or amx_bf16.
 
     Attributes:
@@ -160,7 +160,7 @@ class LayerCAMExtractor(v2.Transform):
             target: a class for each image, int64 [N] on the device of the images; None: that of the constructor.
 
         Returns:
-            L tensors [N, h_l, w_l], float32, >= 0, not normalised, in the order of `layers`.
+            L tensors [N, h_l, w_l], float32, >= 0, not normalized, in the order of `layers`.
 
         Raises:
             TypeError: no tensor, or another integer dtype.
@@ -199,14 +199,14 @@ class LayerCAMExtractor(v2.Transform):
         x = net_input(inpt)
         size = list(x.shape[-2:])
         with torch.no_grad():
-            # Normalised before it is upsampled, too: rounding would make a flat map uneven.
+            # Normalized before it is upsampled, too: rounding would make a flat map uneven.
             levels = [normalize_maps(m)[:, None] for m in self.native_maps(x)]
             maps = [F.interpolate(m, size=size, mode="bilinear", align_corners=False) for m in levels]
             result = _stretched(torch.cat(maps, 1))  # [N, L, H, W]
         return result if isinstance(inpt, Tensor) and inpt.ndim == 4 else result[0]
 
     def overlay(self, image: ImageLike, level: int | None = None) -> PIL.Image.Image:
-        """The saliency map of a single image, coloured, over the grey image: all levels side by side, or one of them.
+        """The saliency map of a single image, colored, over the gray image: all levels side by side, or one of them.
 
         Raises:
             TypeError: a level that is no int.
@@ -227,7 +227,7 @@ class LayerCAMExtractor(v2.Transform):
         return heat_map(photo, maps[level])
 
     def _prepared(self, x: Tensor) -> Tensor:
-        """uint8 or [0, 1] images [N, 3, H, W] -> normalised float32 [N, 3, s, s] in channels_last."""
+        """uint8 or [0, 1] images [N, 3, H, W] -> normalized float32 [N, 3, s, s] in channels_last."""
         top = 1.0 if x.is_floating_point() else 255.0
         # 8-bit images are squashed alike in any layout, and faster as they are; floats would round in another order.
         x = x if x.dtype == torch.uint8 else x.contiguous(memory_format=torch.channels_last)
@@ -240,7 +240,7 @@ class LayerCAMExtractor(v2.Transform):
 def _scale_and_shift(
     mean: tuple[float, ...], std: tuple[float, ...], top: float, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """Normalisation of pixels in [0, top] as x * scale + shift, each [1, 3, 1, 1]."""
+    """Normalization of pixels in [0, top] as x * scale + shift, each [1, 3, 1, 1]."""
     with real_tensors():
         m, s = (torch.tensor(v, device=device, dtype=torch.float32).reshape(1, 3, 1, 1) for v in (mean, std))
         return 1 / (top * s), -m / s

@@ -17,7 +17,7 @@ def layer_cam(activations: Tensor, gradients: Tensor) -> Tensor:
         gradients: dS/dA of the target score S, the same shape.
 
     Returns:
-        Saliency maps [N, h, w], >= 0, not normalised.
+        Saliency maps [N, h, w], >= 0, not normalized.
 
     Raises:
         TypeError: no tensors.

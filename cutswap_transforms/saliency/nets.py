@@ -243,7 +243,7 @@ def _crop_size(weights: Path | Enum | None) -> int:
 
 def _load(model: str, weights: Path | Enum | None) -> nn.Module:
     if weights is None or isinstance(weights, Path):
-        # Their default initialisation warns that it will change and takes seconds.
+        # Their default initialization warns that it will change and takes seconds.
         extra = {"init_weights": False} if model in ("googlenet", "inception_v3") else {}
         with own_seed(0):
             module: nn.Module = torchvision.models.get_model(model, weights=None, **extra)

@@ -94,7 +94,7 @@ class TinyNet:
         return TinyNet(stages, Conv(self.head.weight.to(device), self.head.bias.to(device)), self.digest)
 
     def forward(self, x: Tensor) -> tuple[list[list[Tensor]], Tensor]:
-        """Normalised images [N, 3, s, s] -> what follows each ReLU, by stage, and the logits [N, classes]."""
+        """Normalized images [N, 3, s, s] -> what follows each ReLU, by stage, and the logits [N, classes]."""
         saved: list[list[Tensor]] = []
         for i, (first, *residual) in enumerate(self.stages):
             x = F.conv2d(x, first.weight, first.bias, stride=2 if i else 4, padding=1).relu_()
@@ -106,7 +106,7 @@ class TinyNet:
         return saved, F.linear(x.mean((2, 3), dtype=torch.float32), *self.head)
 
     def maps(self, x: Tensor, levels: Sequence[int], target: int | Tensor | None = None) -> list[Tensor]:
-        """Raw LayerCAM [N, h, w], float32, of the given stages (0 to 3) for normalised images [N, 3, s, s].
+        """Raw LayerCAM [N, h, w], float32, of the given stages (0 to 3) for normalized images [N, 3, s, s].
 
         The backward pass stops at the finest stage asked for. The target is a class, int64 [N], or each image's arg-max.
         """
@@ -215,7 +215,7 @@ def _check_header(name: str, entry: IO[bytes], wanted: tuple[int, ...]) -> None:
 
 
 def _random_weights() -> Arrays:
-    """He initialisation, the residual convolutions damped, with NumPy's own seeded generator."""
+    """He initialization, the residual convolutions damped, with NumPy's own seeded generator."""
     rng = np.random.default_rng(0)
     weights = {}
     for name, shape in _shapes().items():

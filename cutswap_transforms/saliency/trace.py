@@ -31,7 +31,7 @@ from .stages import forward_hooks, why_cut
 
 # Of a map's norm. Rounding that opens a ReLU makes up to 0.002 in float32 and 0.06 in bf16, a wrong kernel 0.7 and more.
 MISMATCH = {torch.float32: 0.01, torch.bfloat16: 0.1}
-MIXED = 1e-4  # of a map's norm: other neighbours in a batch of one size change nothing, not even rounding
+MIXED = 1e-4  # of a map's norm: other neighbors in a batch of one size change nothing, not even rounding
 Target = Callable[[Any], Tensor]  # the model's output -> scores [N]
 Maps = Callable[[Tensor, Tensor], list[Tensor]]  # images [N, 3, s, s] and classes int64 [N], -1 for that of the highest score
 

@@ -2,7 +2,7 @@
 
 Requirements:
 
-- upright by EXIF; what is transparent lies on white; palettes, 1 bit, grey, CMYK and YCbCr by their colours;
+- upright by EXIF; what is transparent lies on white; palettes, 1 bit, gray, CMYK and YCbCr by their colors;
 - deep values (16 or 32 bits, floats) are scaled, never clipped at 255: `white` becomes 255. Where it is not given, white is
   65535 for integers, 1 for floats in [0, 1]; what does not fit is stretched over the image's own range;
 - what may surprise is noted, as kinds: a command of a thousand images says each sentence once.
@@ -30,7 +30,7 @@ class Note(enum.Enum):
 
     TRANSPARENT = "transparency is laid on white"
     NARROW = (
-        "the values use less than a sixteenth of their range, so few greys are left; "
+        "the values use less than a sixteenth of their range, so few grays are left; "
         "if white is lower, pass it as --white (4095 for cameras of 12 bits)"
     )
     FLOATS = "floats are taken for shares of white, from 0 to 1; if white is another value, pass it as --white"
@@ -38,7 +38,7 @@ class Note(enum.Enum):
     CLIPPED = "values below 0 or above --white are clipped"
     NOT_FINITE = "NaN and negative infinity become black, infinity white"
     LOADER_CLIPS = (
-        "ImageFolder's loader, which is followed here, clips 16-bit and float greys at 255 and drops fractions, so training "
+        "ImageFolder's loader, which is followed here, clips 16-bit and float grays at 255 and drops fractions, so training "
         "sees them white or black; make them 8 bits first (`export` and `preview` do)"
     )
 
@@ -107,7 +107,7 @@ def as_image_folder(image: Image.Image) -> Decoded:
 
 
 def is_deep(image: Image.Image) -> bool:
-    """True for grey of more than 8 bits, which `convert("RGB")` would clip at 255."""
+    """True for gray of more than 8 bits, which `convert("RGB")` would clip at 255."""
     return image.mode[0] in "IF"
 
 
@@ -120,7 +120,7 @@ def _from_deep(image: Image.Image, white: float | None) -> Decoded:
     values = np.asarray(image, np.float64)
     deep = _scaled(values, white, floats=image.mode == "F")
     pixels, notes = deep.values, deep.notes
-    key = image.info.get("transparency")  # of a 16-bit PNG: the grey that is transparent
+    key = image.info.get("transparency")  # of a 16-bit PNG: the gray that is transparent
     if isinstance(key, int) and (values == key).any():
         pixels, notes = np.where(values == key, np.uint8(255), pixels), (Note.TRANSPARENT, *notes)
     return Decoded(Image.fromarray(pixels).convert("RGB"), notes, deep.top)

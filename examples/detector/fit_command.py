@@ -130,7 +130,7 @@ def report(args: argparse.Namespace, detector: Detector, images: Tensor, samples
     if args.fusion == "negatives":
         share = detector.about["alignment"]
         text += f"\nThe place in the image explains {share:.2f} of the features' variance. "
-        text += f"So the weights are {share:.2f} times those learnt on negatives and {1 - share:.2f} times equal ones.\n"
+        text += f"So the weights are {share:.2f} times those learned on negatives and {1 - share:.2f} times equal ones.\n"
     return text
 
 

@@ -24,7 +24,7 @@ from .tuning import own_randomness, tune
 
 FEWEST = 20  # normal images
 KEPT = 10  # of them at least are kept out for calibration
-NEGATIVES = 400  # of which weights are learnt
+NEGATIVES = 400  # of which weights are learned
 CELLS = 1000  # unaltered cells of each negative at most
 
 

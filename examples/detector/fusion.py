@@ -35,8 +35,8 @@ class Alignment:
     """How much of the features' variance is explained by the place in the image: 0 for a surface or parts that turn, near 1
     for parts that always lie alike.
 
-    Negatives are a fair judge of maps where the places differ. Where all places are alike, they favour the finest maps, which
-    see a patch's seam, so the weights are drawn towards equal ones by what the place does not explain.
+    Negatives are a fair judge of maps where the places differ. Where all places are alike, they favor the finest maps, which
+    see a patch's seam, so the weights are drawn toward equal ones by what the place does not explain.
     """
 
     def __init__(self) -> None:

@@ -124,7 +124,7 @@ def unit_length(x: Tensor) -> Tensor:
 
 
 def local_means(x: Tensor) -> Tensor:
-    """Means over 3 x 3 cells [N, C, h, w]: a defect is where a neighbourhood is strange (PatchCore, eq. 2)."""
+    """Means over 3 x 3 cells [N, C, h, w]: a defect is where a neighborhood is strange (PatchCore, eq. 2)."""
     return F.avg_pool2d(x, 3, 1, 1, count_include_pad=False)
 
 

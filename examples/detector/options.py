@@ -46,11 +46,11 @@ def add_fit(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--size", type=int, help="images become squares of this side (default 256)")
     group.add_argument("--densities", nargs="+", choices=list(KINDS), metavar="KIND", help="place neighbours (default); pooled")
-    group.add_argument("--fusion", choices=("negatives", "mean"), help="weights: learnt on negatives (default), equal")
+    group.add_argument("--fusion", choices=("negatives", "mean"), help="weights: learned on negatives (default), equal")
     group.add_argument("--preset", choices=list(PRESETS), help="paper: a classifier's pooled features and one Gaussian")
     group.add_argument("--seed", type=int, default=0)
     group = parser.add_argument_group("fine-tuning")
-    group.add_argument("--steps", type=int, help="of the optimiser; 0 (default) leaves the features as they are, 200 is enough")
+    group.add_argument("--steps", type=int, help="of the optimizer; 0 (default) leaves the features as they are, 200 is enough")
     group.add_argument("--batch", type=int, help="normal images per step, each beside a negative (default 12)")
     group.add_argument("--loss", choices=LOSSES, help="which images are altered, which cells, or both (default)")
     group.add_argument("--tune-from", type=int, default=8, metavar="STRIDE", help="finer stages stay as they are (default 8)")
@@ -69,8 +69,8 @@ def add_negatives(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--levels", type=parse_levels, default="all", help="all, random, or indices as 0,2")
     group.add_argument("--grid", type=int, default=24, help="cells along each side of an image (default 24)")
     group.add_argument("--clusters", type=int, default=4, help="of the k-means (default 4)")
-    group.add_argument("--saliency-weight", type=float, default=0.5, help="of saliency beside colour (default 0.5)")
-    group.add_argument("--color", action=argparse.BooleanOptionalAction, default=True, help="cluster by colour as well")
+    group.add_argument("--saliency-weight", type=float, default=0.5, help="of saliency beside color (default 0.5)")
+    group.add_argument("--color", action=argparse.BooleanOptionalAction, default=True, help="cluster by color as well")
     group.add_argument(
         "--region", choices=("salient", "top"), default="salient", help="the salient clusters (default), or the top one"
     )
@@ -78,7 +78,7 @@ def add_negatives(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--scale", type=float, nargs=2, default=[0.002, 0.03], metavar=("LOW", "HIGH"), help="area of a patch")
     group.add_argument("--rule", default="any", help="choice among eight pairs: near, far, alike, unlike, visible (ablation)")
     group.add_argument("--feather", type=int, default=0, metavar="PX", help="soften the seams (ablation)")
-    group.add_argument("--jitter", type=float, default=0.0, help="of the patches' colours (ablation)")
+    group.add_argument("--jitter", type=float, default=0.0, help="of the patches' colors (ablation)")
 
 
 def add_machine(parser: argparse.ArgumentParser) -> None:

@@ -89,7 +89,7 @@ class MaskedViews(Dataset[tuple[Tensor, Tensor]]):
         return torch.stack((image, negative)), mask
 
 
-# ---- what is learnt --------------------------------------------------------------------------------------------------
+# ---- what is learned --------------------------------------------------------------------------------------------------
 
 
 class Heads(nn.Module):

@@ -153,7 +153,7 @@ def _is_turned(photo: Photo) -> bool:
 
 
 def _is_sixteen(image: Image.Image) -> bool:
-    """Grey of 16 bits: the swap moves its pixels as they are. Pillow opens a PGM file of 16 bits at 32."""
+    """Gray of 16 bits: the swap moves its pixels as they are. Pillow opens a PGM file of 16 bits at 32."""
     return image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM")
 
 

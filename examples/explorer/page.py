@@ -24,7 +24,7 @@ FIRST = SAMPLES[4]
 INTRO = """<h1>SaliencySwap on your images</h1>
 <p>Drop images of normal parts, or pick a sample. Move a control; the pictures follow, and so do the Python lines below them.
 Images stay in the memory of this computer.</p>"""
-NETS = "Torchvision's nets are listed when their weights have been downloaded. Random weights show what the net has learnt."
+NETS = "Torchvision's nets are listed when their weights have been downloaded. Random weights show what the net has learned."
 ROI_LABEL = "Mask for all images, black = outside"
 LEVELS_INFO = "Maps of the net, from fine (0) to coarse. A swap on each, which share the area, or one on a random level."
 CHOSEN_BY_BUTTONS = ("seed", "smallest", "largest")
@@ -181,9 +181,9 @@ def _setting_controls() -> tuple[dict[str, gr.components.Component], dict[str, g
                 slide(
                     "saliency_weight",
                     "Weight of saliency",
-                    info="Beside colour: more follows the map, less follows the colours.",
+                    info="Beside color: more follows the map, less follows the colors.",
                 )
-                add(gr.Checkbox, "color", "Cluster by colour, too")
+                add(gr.Checkbox, "color", "Cluster by color, too")
                 slide("n_iter", "Rounds of k-means, at most")
     return {field.name: made[field.name] for field in fields(Settings)}, {"kmeans": options, CHOSEN: made["chosen"]}
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from PIL import Image
 
-EDGE = 2  # pixels by which a panel's border is continued, so that nothing of its neighbour shines through
+EDGE = 2  # pixels by which a panel's border is continued, so that nothing of its neighbor shines through
 
 
 class Figure(NamedTuple):

@@ -35,7 +35,7 @@ def serve(port: int) -> None:
         ThreadPoolExecutor(1) as worker,
         ThreadPoolExecutor(2) as painters,
     ):
-        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # or pictures wait 40 ms for an acknowledgement
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # or pictures wait 40 ms for an acknowledgment
         print(f"The explorer starts at http://{HOST}:{listening.getsockname()[1]}. Press Ctrl+C to end it.", flush=True)
         config = uvicorn.Config(application(worker, painters), log_level="warning", timeout_graceful_shutdown=1)
         _Server(config).run([listening])
