@@ -74,7 +74,7 @@ def fill_memory_cache(_: int) -> None:
     number, cache, before = 0, swap._finder.store, -1
     while cache.size > before:
         before = cache.size
-        cache._put((number.to_bytes(KEY_BYTES, "big"), bytes(len(entry))) for number in range(number, number + 1000))
+        cache.put((number.to_bytes(KEY_BYTES, "big"), bytes(len(entry))) for number in range(number, number + 1000))
         number += 1000
     if cache.size < cache.limit - MARGIN:
         raise RuntimeError(f"the memory cache holds {cache.size} of {cache.limit} bytes")

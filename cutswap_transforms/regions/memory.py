@@ -39,7 +39,7 @@ class MemoryCache:
         hits, misses: look-ups of one transform in this process.
 
     >>> import torch, cutswap_transforms
-    >>> swap, image = cutswap_transforms.SaliencySwap(), torch.zeros(3, 8, 8, dtype=torch.uint8)
+    >>> swap, image = cutswap_transforms.SaliencySwap(grid=99), torch.zeros(3, 8, 8, dtype=torch.uint8)
     >>> _ = swap(image), swap(image)
     >>> len(swap.cache), swap.cache.hits, swap.cache.misses
     (1, 1, 1)
