@@ -211,7 +211,8 @@ def test_right_calls_have_no_error(complaints):
 @pytest.mark.parametrize("page", PAGES)
 def test_documented_calls_have_no_error(complaints, page):
     found = complaints[Path(page).stem.lower()]
-    assert [line for line in found if not line.endswith(tuple(f"[{code}]" for code in LOOSE))] == []
+    errors = [line for line in found if ": error:" in line]
+    assert [line for line in errors if not line.endswith(tuple(f"[{code}]" for code in LOOSE))] == []
 
 
 def test_every_wrong_call_is_an_error_and_nothing_else(complaints):

@@ -169,7 +169,7 @@ def picture_mask(image: PIL.Image.Image, upright: bool = False) -> npt.NDArray[n
     """
     limit = 127 if _is_lossy(image) else 0
     image = PIL.ImageOps.exif_transpose(image) if upright else image
-    if image.mode[0] in "IF":  # greys of any depth keep their values
+    if image.mode[0] in "IF":  # grays of any depth keep their values
         return np.asarray(np.asarray(image) > limit)
     rgba = np.asarray(image.convert("RGBA"))
     return np.asarray((rgba[..., :3] > limit).any(-1) & (rgba[..., 3] > limit))
