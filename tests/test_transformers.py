@@ -269,10 +269,17 @@ def test_equals_grad_cam_with_a_reshape_transform(name: str) -> None:
         torch.testing.assert_close(ours[:, i], expected, rtol=0, atol=1e-4 * magnified)
 
 
-@pytest.mark.usefixtures("no_engine")
+@pytest.fixture
+def cam(name: str) -> LayerCAMExtractor:
+    return cam_of(name)
+
+
 @pytest.mark.parametrize("name", NAMES)
-def test_batches_equal_single_images_without_the_engine_in_twins_and_in_forked_workers(name: str) -> None:
-    cam, x = cam_of(name), batch(name, 4)
+def test_batches_equal_single_images_without_the_engine_in_twins_and_in_forked_workers(
+    name: str, cam: LayerCAMExtractor, no_engine: None
+) -> None:
+    """The engine is barred once the net is traced."""
+    x = batch(name, 4)
     maps = cam.native_maps(x)
     singles = [torch.cat(level) for level in zip(*map(cam.native_maps, x.split(1)), strict=True)]
     assert_maps_close(maps, singles, 1e-4)

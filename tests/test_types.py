@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 MOST_ANY = 0.08  # of the parameters; *args and **kwargs do not count
 PAGES = ("README.md", "docs/recipes.md")
-LOOSE = ("no-untyped-def", "attr-defined")  # functions of a reader: without types, with a `fingerprint`
+LOOSE = ("no-untyped-def", "no-untyped-call", "attr-defined")  # functions of a reader: without types, with a `fingerprint`
 
 RIGHT = """
 import enum, pathlib
