@@ -330,7 +330,7 @@ def test_no_graph_and_no_tensor_is_retained(either: LayerCAMExtractor) -> None:
         maps = either.native_maps(x)
     assert all(m.grad_fn is None for m in maps)
     del maps
-    assert living() == before
+    assert living() <= before  # what other tests left may go meanwhile
 
 
 @pytest.mark.usefixtures("no_engine")
