@@ -227,7 +227,7 @@ class SaliencySwap(v2.Transform):
 
         Raises:
             TypeError: params that are not of `make_params`.
-        ValueError: params that were drawn for an image of another size.
+            ValueError: params that were drawn for an image of another size.
         """
         if not isinstance(params, dict) or "pairs" not in params:
             raise TypeError(f"`params` must be what `make_params` returns, got {params!r}")
