@@ -72,7 +72,15 @@ TINY_VIT = {"img_size": SIZE, "depth": 5, "embed_dim": 24, "num_heads": 2}
 LEVIT = {"img_size": 128, "embed_dim": (20, 24, 32), "depth": (1, 1, 1), "num_heads": 2, "key_dim": 8}
 SWIN = {"img_size": SIZE, "window_size": 4, "depths": (2, 1, 1, 1), "embed_dim": 12, "num_heads": (1, 2, 2, 2)}
 STAGES = tuple(f"stages.{i}" for i in range(4))
-VIT_BLOCKS = tuple(f"blocks.{i}" for i in (1, 2, 3))  # what enters the last block is the last level
+
+
+def timm_vit(name: str, extra: int, taken: tuple[int, ...] = (1, 2, 3), **arguments: Any) -> Kind:
+    """By default what enters the last block is the last level."""
+    make = of_timm(name, **arguments, **TINY_VIT)
+    levels = tuple(f"blocks.{i}" for i in taken)
+    return Kind(make, timm_tokens, lambda net: net.blocks, timm_head, levels, taken, extra)
+
+
 KINDS = {
     "vit": Kind(
         vit,
@@ -109,42 +117,10 @@ KINDS = {
         tuple(f"blocks.{i}" for i in range(4)),
         (0, 1, 2, 3),
     ),
-    "timm_vit": Kind(
-        of_timm("vit_tiny_patch16_224", **TINY_VIT),
-        timm_tokens,
-        lambda net: net.blocks,
-        timm_head,
-        VIT_BLOCKS,
-        (1, 2, 3),
-        extra=1,
-    ),
-    "timm_registers_and_mean": Kind(
-        of_timm("vit_tiny_patch16_224", reg_tokens=4, global_pool="avg", **TINY_VIT),
-        timm_tokens,
-        lambda net: net.blocks,
-        timm_head,
-        ("blocks.1", "blocks.2", "blocks.3", "blocks.4"),
-        (1, 2, 3, 4),
-        extra=5,
-    ),
-    "deit": Kind(
-        of_timm("deit_tiny_patch16_224", **TINY_VIT),
-        timm_tokens,
-        lambda net: net.blocks,
-        timm_head,
-        VIT_BLOCKS,
-        (1, 2, 3),
-        extra=1,
-    ),
-    "deit_distilled": Kind(
-        of_timm("deit_tiny_distilled_patch16_224", **TINY_VIT),
-        timm_tokens,
-        lambda net: net.blocks,
-        timm_head,
-        VIT_BLOCKS,
-        (1, 2, 3),
-        extra=2,
-    ),
+    "timm_vit": timm_vit("vit_tiny_patch16_224", 1),
+    "timm_registers_and_mean": timm_vit("vit_tiny_patch16_224", 5, (1, 2, 3, 4), reg_tokens=4, global_pool="avg"),
+    "deit": timm_vit("deit_tiny_patch16_224", 1),
+    "deit_distilled": timm_vit("deit_tiny_distilled_patch16_224", 2),
     "timm_swin": Kind(
         of_timm("swin_tiny_patch4_window7_224", **SWIN),
         lambda net, x: net.patch_embed(x),
