@@ -3,9 +3,10 @@
     python benchmarks/regions.py [--data NAME=FOLDER ...] [--images NAME=FOLDER ...] [--net MODULE:FACTORY ...] [--count N]
     python benchmarks/regions.py --grid 16 24 --clusters 4 --saliency-weight 0.5 0.7 --color --no-color --region salient top
 
-Always measured on the drawn scenes that have an object (of the board: its components), and on the normal training images of
-each FOLDER, a category in MVTec AD's layout. The object's mask is FOLDER/object_mask, as `examples/lay_on_ground.py` writes
-it, else what stands out from the plain ground. A region is enlarged to the image by the nearest cell, as the swap reads it.
+Always measured on the drawn scenes that have an object (of the board: its components), on drawn tweezers on drawn cloth and
+tiles, of which the embedded net was shown none, and on the normal training images of each FOLDER, a category in MVTec AD's
+layout. The object's mask is FOLDER/object_mask, as `examples/lay_on_ground.py` writes it, else what stands out from the plain
+ground. A region is enlarged to the image by the nearest cell, as the swap reads it.
 Stability needs no masks: `--images` takes any folder of images, too. It is the intersection over union of the region of an
 image with the region of the changed image, laid back, for each level of each image.
 Beside the embedded net: Otsu's threshold of brightness; clusters of the saliency values of each level's own map, without
@@ -37,6 +38,7 @@ from cutswap_transforms import KMeans, LayerCAMExtractor
 from cutswap_transforms.functional import salient_regions
 
 SCENES = ("screws", "flange", "blister", "board")
+KEPT_OUT = ("cloth", "tiles")  # grounds that the embedded net was not trained on
 Finder = Callable[[Tensor], list[Tensor]]
 
 
@@ -56,6 +58,19 @@ def drawn(name: str, count: int, size: int) -> Objects:
     make_scene = example("make_samples").make_scene
     pictures, masks = zip(*(make_scene(name, seed, size, return_mask=True) for seed in range(count)), strict=True)
     return Objects(name, torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2), torch.from_numpy(np.stack(masks)) > 0)
+
+
+def thin(ground: str, count: int, size: int) -> Objects:
+    """A pair of stout tweezers or pliers each, turned anyhow and about as long as the image, on a drawn ground.
+
+    A slim one would be narrower than a cell, which no region can follow."""
+    composites, objects = example("composites"), example("thin_objects")
+    generator, rng = torch.Generator().manual_seed(0), np.random.default_rng(0)
+    pictures = composites.as_bank([example("make_samples").make_scene(ground, seed, size) for seed in range(count)])
+    images, covered = pictures.float(), torch.zeros(count, size, size)
+    bank = composites.as_bank([objects.thicker(draw(rng), 2) for _ in range(count) for draw in objects.KEPT_OUT.values()])
+    composites.lay(images, covered, bank, torch.ones(count, dtype=torch.bool), generator, smallest=0.9)
+    return Objects(f"tweezers on {ground}", images.clamp(0, 255).byte(), covered > 0.5)
 
 
 def normal_images(folder: Path, count: int, size: int) -> tuple[Tensor, list[Any]]:
@@ -190,7 +205,7 @@ def run(args: argparse.Namespace) -> Result:
     count, size = (2, 64) if args.quick else (args.count, args.size)
     result = Result("regions", {"images": count, "size": size, "net": args.net})
     sets = [photographed(name, Path(folder), count, size) for name, folder in args.data]
-    sets += [drawn(name, count, size) for name in SCENES]
+    sets += [drawn(name, count, size) for name in SCENES] + [thin(ground, count, size) for ground in KEPT_OUT]
     others = {name: normal_images(Path(folder), count, size)[0] for name, folder in args.images}
     add_objects(result, args, sets)
     add_stability(result, args, others | {objects.name: objects.images for objects in sets})

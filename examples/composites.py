@@ -2,172 +2,27 @@
 
     python examples/composites.py OUT.png
 
-Grounds are textures of eight kinds, drawn from seeds, three materials of `make_samples.py`, and photographs that are tiled or
-zoomed into. Objects are drawn shapes, scenes' objects, and cut-outs of photographs. Two scenes, cloth and tiles, and two
-kinds of drawn objects, screws and circuit boards, take no part: they are for measuring. The command draws a sheet to look at.
+Grounds are those of `grounds.py`. Objects are drawn solids, the thin ones of `thin_objects.py`, scenes' objects, and
+cut-outs of photographs. Of `make_samples.py`, cloth, tiles, screws and circuit boards take no part: they are for measuring.
+The command draws a sheet to look at.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from make_samples import SCENES, Scene, belt, make_scene, steel
+from grounds import axes, blended, draw_ground
+from make_samples import make_scene
 from PIL import Image
 from sample_studio import Array, Picture, noise, resized, smooth
 from scipy import ndimage
-from scipy.spatial import cKDTree
+from thin_objects import draw_thin
 from torch import Tensor
-
-SIDE = 160  # of a ground; a composite shows a window of it
-Drawn = Callable[[np.random.Generator, int], Array]
-
-
-# ---- grounds: float32 [side, side, 3] in [0, 1] ----------------------------------------------------------------------
-
-
-def palette(rng: np.random.Generator, count: int) -> Array:
-    """`count` colors around one: mostly dull ones, from nearly equal to far apart."""
-    base, spread = rng.uniform(0.05, 0.95), 10 ** rng.uniform(-1.5, -0.4)
-    tint = rng.normal(0, 1, 3) * rng.choice([0.02, 0.08, 0.2])
-    own = rng.normal(0, 1, (count, 1)) * spread + rng.normal(0, 1, (count, 3)) * spread * rng.uniform(0, 1)
-    return (base + tint + own).clip(0, 1).astype(np.float32)
-
-
-def axes(rng: np.random.Generator, side: int) -> tuple[Array, Array]:
-    """Coordinates along a random direction and across it, in sides, slightly bent."""
-    y, x = (np.mgrid[0:side, 0:side] / side).astype(np.float32)
-    angle = rng.uniform(0, np.pi)
-    bend = rng.choice([0.0, 0.005, 0.02]) * noise(rng, side, (3, 3), 2)
-    return x * np.cos(angle) + y * np.sin(angle) + bend + 9, y * np.cos(angle) - x * np.sin(angle) + bend + 9
-
-
-def blended(colours: Array, t: Array) -> Array:
-    return colours[0] + (colours[1] - colours[0]) * t[..., None]
-
-
-def gradient(rng: np.random.Generator, side: int) -> Array:
-    u, _ = axes(rng, side)
-    u = u - u.min()
-    return blended(palette(rng, 2), u / u.max()) + rng.uniform(0, 0.03) * rng.standard_normal((side, side, 1)).astype("f4")
-
-
-def clouds(rng: np.random.Generator, side: int) -> Array:
-    waves = 2 ** rng.uniform(1, 6)
-    stretch = 2 ** rng.uniform(0, 4) if rng.random() < 0.5 else 1.0
-    field = noise(rng, side, (waves, max(1.0, waves / stretch)), int(rng.integers(1, 6)), rng.uniform(0.3, 1.0))
-    return blended(palette(rng, 2), smooth(-1.5, 1.5, field))
-
-
-def grating(rng: np.random.Generator, side: int) -> Array:
-    (u, v), waves = axes(rng, side), 2 ** rng.uniform(1.5, 5.8)
-    t = np.sin(2 * np.pi * waves * u)
-    if rng.random() < 0.4:
-        t = t * np.sin(2 * np.pi * waves * rng.uniform(0.5, 2) * v)
-    hard = 10 ** rng.uniform(0, 1)
-    return blended(palette(rng, 2), 0.5 + 0.5 * np.tanh(hard * t) / np.tanh(hard))
-
-
-def stripes(rng: np.random.Generator, side: int) -> Array:
-    (u, _), count = axes(rng, side), 2 ** rng.uniform(1.5, 5.5)
-    colours = palette(rng, int(rng.integers(2, 6)))
-    return colours[rng.integers(len(colours), size=4096)[(u * count).astype(int)]]
-
-
-def checks(rng: np.random.Generator, side: int) -> Array:
-    (u, v), count = axes(rng, side), 2 ** rng.uniform(1.5, 5.5)
-    i, j = (u * count).astype(int), (v * count * rng.uniform(0.7, 1.4)).astype(int)
-    plaid, colours = rng.random() < 0.5, palette(rng, 4)
-    a, b = (rng.integers(2, size=4096) if plaid else np.arange(4096) % 2 for _ in range(2))
-    which = a[i] + 2 * b[j] if plaid else a[i] ^ b[j]
-    return colours[which]
-
-
-def weave(rng: np.random.Generator, side: int) -> Array:
-    """Two sets of round threads that go over and under each other; plain, twill, basket or satin."""
-    (u, v), count = axes(rng, side), 2 ** rng.uniform(3, 5.5)
-    p, q = u * count, v * count * rng.uniform(0.8, 1.25)
-    i, j = np.floor(p), np.floor(q)
-    step, size = rng.choice([1, 2, 3]), rng.choice([2, 4, 5])
-    over = (i + step * j) % size < size / 2
-    across_p, across_q = 2 * (p - i) - 1, 2 * (q - j) - 1
-    round_p, round_q = (np.sqrt(np.clip(1 - (t * rng.uniform(0.8, 1.1)) ** 2, 0, 1)) for t in (across_p, across_q))
-    fall = rng.uniform(0, 0.6)
-    shade = np.where(over, round_p * (1 - fall * across_q**2), round_q * (1 - fall * across_p**2))
-    yarn = 1 + rng.uniform(0, 0.2) * rng.standard_normal(4096)[np.where(over, i, j + 2000).astype(int) % 4096]
-    twist = 1 + rng.uniform(0, 0.15) * np.sin(2 * np.pi * np.where(over, 3 * q + p, 3 * p + q))
-    deep = rng.uniform(0.2, 0.8)
-    return blended(palette(rng, 2), over.astype("f4")) * ((1 - deep + deep * shade) * yarn * twist)[..., None]
-
-
-def gravel(rng: np.random.Generator, side: int) -> Array:
-    """Cells around random or regular points, with joints between them or domed like pebbles."""
-    count = int(2 ** rng.uniform(4, 10))
-    points = rng.random((count, 2)) * side * 1.1 - 0.05 * side
-    yx = np.mgrid[0:side, 0:side].reshape(2, -1).T
-    (near, far), which = (a.T for a in cKDTree(points).query(yx, 2))
-    wide = rng.uniform(0.2, 0.6) * side / np.sqrt(count)
-    dome = np.clip((far - near) / wide, 0, 1) ** rng.uniform(0.3, 1)
-    colours = palette(rng, 64)
-    image = colours[which[0] % 64]
-    deep = rng.uniform(0, 0.8)
-    return (image * (1 - deep + deep * dome)[:, None]).reshape(side, side, 3)
-
-
-def spots(rng: np.random.Generator, side: int) -> Array:
-    """Dots, holes or flakes in rows or anywhere."""
-    (u, v), count = axes(rng, side), 2 ** rng.uniform(2, 5)
-    p, q = u * count, v * count
-    q = q + 0.5 * (np.floor(p) % 2) if rng.random() < 0.5 else q
-    loose = rng.choice([0.0, 0.3])
-    shift = loose * rng.standard_normal((2, 64, 64)).astype("f4")
-    i, j = np.floor(p).astype(int) % 64, np.floor(q).astype(int) % 64
-    r = np.hypot(p - np.floor(p) - 0.5 + shift[0, i, j], q - np.floor(q) - 0.5 + shift[1, i, j])
-    return blended(palette(rng, 2), smooth(0.02, -0.02, r - rng.uniform(0.15, 0.45)))
-
-
-def scene(lay_out: Scene) -> Drawn:
-    return lambda rng, side: lay_out(rng, side).astype(np.float32) / 255
-
-
-TEXTURES: dict[str, Drawn] = {f.__name__: f for f in (gradient, clouds, grating, stripes, checks, weave, gravel, spots)}
-TEXTURES |= {
-    "wood": scene(SCENES["wood"]),
-    "steel": scene(Scene(steel)),
-    "belt": scene(Scene(lambda rng, size, variant=None: belt(rng, size, rng.uniform(0.05, 0.6, 3)))),
-}
-
-
-def draw_ground(rng: np.random.Generator, side: int = SIDE) -> Picture:
-    """uint8 [side, side, 3]: one texture, or one that shines through another, lit unevenly, more or less in focus."""
-    image = TEXTURES[rng.choice(list(TEXTURES))](rng, side)
-    if rng.random() < 0.35:
-        other = TEXTURES[rng.choice(list(TEXTURES))](rng, side)
-        image = image * (1 + rng.uniform(0.1, 0.7) * (other - other.mean()))
-    if rng.random() < 0.5:
-        image = image * (1 + rng.uniform(0, 0.25) * noise(rng, side, (1.5, 1.5), 2)[..., None])
-    if rng.random() < 0.4:
-        blur = rng.uniform(0.3, 1.2)
-        image = ndimage.gaussian_filter(image, (blur, blur, 0))
-    image = image + rng.choice([0.0, 0.01, 0.04]) * rng.standard_normal((side, side, 1)).astype("f4")
-    return (image.clip(0, 1) * 255 + 0.5).astype(np.uint8)
-
-
-def photo_ground(rng: np.random.Generator, photo: Picture, side: int = SIDE) -> Picture:
-    """A photograph's texture: a small window, mirrored until it fills the ground, or enlarged."""
-    size = int(rng.integers(16, 57))
-    y, x = (int(rng.integers(0, n - size + 1)) for n in photo.shape[:2])
-    window = photo[y : y + size, x : x + size]
-    if rng.random() < 0.6:
-        repeat = int(rng.integers(32, 97))
-        window = np.asarray(Image.fromarray(window).resize((repeat, repeat)))
-        return np.pad(window, ((0, side - repeat),) * 2 + ((0, 0),), "symmetric") if repeat < side else window[:side, :side]
-    return np.asarray(Image.fromarray(window).resize((side, side), Image.Resampling.BICUBIC))
-
 
 # ---- objects: uint8 [side, side, 4], color and matte -------------------------------------------------------------------
 
@@ -204,22 +59,22 @@ def draw_object(rng: np.random.Generator, side: int = 96) -> Picture:
     """A solid of one or two colors, rounded, printed, speckled or grained, and lit from one side."""
     distance = outline(rng, side)
     matte = smooth(1.5 / side, -1.5 / side, distance)
-    colours = rng.uniform(0.03, 0.97, (3, 3)).astype("f4")
+    colors = rng.uniform(0.03, 0.97, (3, 3)).astype("f4")
     if rng.random() < 0.5:
-        colours = colours.mean(1, keepdims=True) + rng.uniform(0, 0.4) * (colours - colours.mean(1, keepdims=True))
-    image = np.broadcast_to(colours[0], (side, side, 3)).copy()
+        colors = colors.mean(1, keepdims=True) + rng.uniform(0, 0.4) * (colors - colors.mean(1, keepdims=True))
+    image = np.broadcast_to(colors[0], (side, side, 3)).copy()
     kind = rng.integers(4)
     if kind == 1:
         image = draw_ground(rng, side).astype(np.float32) / 255
     elif kind == 2:  # two parts
         u, _ = axes(rng, side)
-        image = blended(colours, smooth(-0.02, 0.02, u - np.median(u)))
+        image = blended(colors, smooth(-0.02, 0.02, u - np.median(u)))
     elif kind == 3:  # prints and holes
         inner = outline(rng, side // 2)
         top, left = rng.integers(side // 2, size=2)
         patch = smooth(0.05, -0.05, inner)[..., None]
         window = image[top : top + side // 2, left : left + side // 2]
-        window += (colours[2] - window) * patch
+        window += (colors[2] - window) * patch
     if rng.random() < 0.5:
         speck = smooth(1.0, 2.0, noise(rng, side, (30, 30), 2))[..., None]
         image = image + rng.uniform(-0.4, 0.4) * speck
@@ -291,36 +146,75 @@ def windows(grounds: Tensor, side: int, generator: torch.Generator) -> Tensor:
     return F.grid_sample(grounds.float(), grid, padding_mode="reflection", align_corners=False)
 
 
-def lay(images: Tensor, covered: Tensor, objects: Tensor, which: Tensor, generator: torch.Generator) -> None:
-    """Lay objects uint8 [M, 4, s, s] on images [N, 3, S, S] (in place) where `which`, and note it in masks [N, S, S]."""
+def lay(
+    images: Tensor, covered: Tensor, objects: Tensor, which: Tensor, generator: torch.Generator, smallest: float = 0.0
+) -> None:
+    """Lay objects uint8 [M, 4, s, s] on images [N, 3, S, S] (in place) where `which`, and note it in masks [N, S, S].
+
+    Their sizes are those of `sizes` from `smallest` on: 0 for all, 1 for the largest alone."""
     n, side = int(which.sum()), images.shape[-1]
     if not n:
         return
-    u = torch.rand(n, 9, generator=generator)
+    u = torch.rand(n, 11, generator=generator)
     rgba = objects[torch.randint(len(objects), (n,), generator=generator)].float() / 255
-    fill = rgba[:, 3].mean((1, 2)).clamp(min=0.05)
-    share = 0.05 + 0.65 * u[:, 0] ** 1.5  # of the frame
-    scale = (share / fill).sqrt().clamp(0.2, 1.4)  # side of the object's box over the side of the image
-    turn = u[:, 1] * 2 * torch.pi
-    stretch = 0.85 + 0.3 * u[:, 2]
-    flip = torch.where(u[:, 3] < 0.5, -1.0, 1.0)
-    centre = (u[:, 4:6] * 2 - 1) * (1.05 - 0.8 * scale).clamp(min=0.08)[:, None]
+    scale = sizes(rgba[:, 3].mean((1, 2)), smallest + (1 - smallest) * u[:, 0])
+    grid = F.affine_grid(placed(scale, u[:, 1:6]), [n, 4, side, side], align_corners=False)
+    rgba[:, :3] *= rgba[:, 3:]  # what lies beside the matte has no say in the colors of small pictures
+    laid = F.grid_sample(as_fine(rgba, scale * side), grid, align_corners=False)
+    matte, here = laid[:, 3:].clamp(0, 1), images[which]
+    color = torch.minimum(laid[:, :3] * 255 * (0.6 + 0.6 * u[:, 6, None, None, None]), 255 * matte)
+    color = like_ground(color, matte, here, torch.where(u[:, 9] < 0.2, 0.7 + 0.2 * u[:, 10], 0.0))
+    here = here * (1 - 0.7 * (u[:, 7] * (u[:, 8] < 0.6))[:, None, None, None] * shadow(matte))
+    images[which] = here * (1 - matte) + color
+    covered[which] = torch.maximum(covered[which], matte[:, 0])
+
+
+def shadow(matte: Tensor) -> Tensor:
+    """The matte blurred and moved down and right, by the same parts of an image of any size. Blurred small, which is fast."""
+    side = matte.shape[-1]
+    small = F.avg_pool2d(F.interpolate(matte, size=(32, 32), mode="area"), 3, 1, 1)
+    return F.interpolate(small, size=(side, side), mode="bilinear").roll((round(3 * side / 128), side // 64), (2, 3))
+
+
+def sizes(fill: Tensor, u: Tensor) -> Tensor:
+    """Sides of the objects' boxes over the image's, so that objects take 2 % to 60 % of it, small ones as often as large.
+
+    A thin object would have to be larger than the image to take much of it: where its box is about as large, it ends."""
+    fill = fill.clamp(min=0.01)
+    top = (fill * (0.95 + fill).clamp(max=1.5) ** 2).clamp(max=0.6)
+    low = torch.minimum(torch.full_like(top, 0.02), top / 4)
+    return (low * (top / low) ** u / fill).sqrt().clamp(0.15, 1.5)
+
+
+def placed(scale: Tensor, u: Tensor) -> Tensor:
+    """[N, 2, 3]: turned, stretched a little, mirrored, and anywhere where most of the object is inside."""
+    n, turn, stretch = len(scale), u[:, 0] * 2 * torch.pi, 0.85 + 0.3 * u[:, 1]
+    flip = torch.where(u[:, 2] < 0.5, -1.0, 1.0)
+    middle = (u[:, 3:5] * 2 - 1) * (1 - 0.85 * scale).clamp(min=0.08)[:, None]
     theta = torch.zeros(n, 2, 3)
     theta[:, 0, 0], theta[:, 0, 1] = turn.cos() / scale * flip, -turn.sin() / scale * flip
     theta[:, 1, 0], theta[:, 1, 1] = turn.sin() / scale / stretch, turn.cos() / scale / stretch
-    theta[:, :, 2] = -(theta[:, :, :2] @ centre[:, :, None])[..., 0]
-    fine = scale * side < 0.75 * rgba.shape[-1]
-    soft = F.interpolate(F.avg_pool2d(rgba, 2), scale_factor=2.0, mode="bilinear")  # a small object is seen less finely
-    rgba = torch.where(fine[:, None, None, None], soft, rgba)
-    grid = F.affine_grid(theta, [n, 4, side, side], align_corners=False)
-    laid = F.grid_sample(rgba, grid, align_corners=False)
-    matte = laid[:, 3:].clamp(0, 1)
-    light = 0.6 + 0.6 * u[:, 6]
-    here = images[which]
-    blur = F.avg_pool2d(F.avg_pool2d(matte, 9, 1, 4), 9, 1, 4).roll((3, 2), (2, 3))
-    here = here * (1 - 0.7 * (u[:, 7] * (u[:, 8] < 0.6))[:, None, None, None] * blur)
-    images[which] = here * (1 - matte) + (laid[:, :3] * 255 * light[:, None, None, None]).clamp(0, 255) * matte
-    covered[which] = torch.maximum(covered[which], matte[:, 0])
+    theta[:, :, 2] = -(theta[:, :, :2] @ middle[:, :, None])[..., 0]
+    return theta
+
+
+def as_fine(rgba: Tensor, size: Tensor) -> Tensor:
+    """Pictures that are shown `size` pixels wide, as blurred as that makes them: sampling alone would break thin lines."""
+    shrink = rgba.shape[-1] / size
+    shown = rgba.clone()
+    for k, where in ((2, (shrink > 1.33) & (shrink <= 2.66)), (4, shrink > 2.66)):
+        if where.any():
+            shown[where] = F.interpolate(F.avg_pool2d(rgba[where], k), size=rgba.shape[-2:], mode="bilinear")
+    return shown
+
+
+def like_ground(color: Tensor, matte: Tensor, ground: Tensor, pull: Tensor) -> Tensor:
+    """Objects' colors (times the matte), of which the mean is pulled towards that of the ground that they cover: then only
+    edges and shading tell them from it."""
+    weight = matte.sum((2, 3)) + 1e-3
+    gap = ((ground * matte).sum((2, 3)) - color.sum((2, 3))) / weight
+    moved = color + (pull[:, None] * gap)[:, :, None, None] * matte
+    return torch.minimum(moved.clamp(min=0), 255 * matte)
 
 
 def compose(grounds: Tensor, objects: Sequence[Tensor], side: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -348,7 +242,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     rng = np.random.default_rng(args.seed)
     grounds = as_bank([draw_ground(rng) for _ in range(48)])
-    objects = [as_bank([draw_object(rng) for _ in range(32)]), as_bank([scene_object(rng) for _ in range(8)])]
+    objects = [as_bank([draw_thin(rng) for _ in range(48)]), as_bank([draw_object(rng) for _ in range(32)])]
+    objects += [as_bank([scene_object(rng) for _ in range(8)])]
     images, covered = compose(grounds, objects, 128, torch.Generator().manual_seed(args.seed))
     tiles = torch.cat([images, covered[:, None].expand(-1, 3, -1, -1) * 255], 2)  # [48, 3, 256, 128]
     sheet = tiles.reshape(4, 12, 3, 256, 128).permute(0, 3, 1, 4, 2).reshape(4 * 256, 12 * 128, 3)

@@ -1,14 +1,14 @@
 """Measure what a saliency net sees: the figures of the embedded net's model card.
 
     python examples/measure_backbone.py --caltech caltech101 --photographs caltech101 grocery --object pill/train/good \
-        --teacher my_module:factory --weights runs/tiny/tiny.npz
+        --nets efficientnet-lite0 --weights runs/tiny/tiny.npz
 
 (a) probe: logistic regression on pooled features of Caltech-101, on the fifth that the training never saw;
 (b) object: photographs of one object, shifted at random on an edge-padded canvas of twice the side: the share of the
     5 % most salient pixels that lies on the object, minus the share on another image's object (a blind center bias
     scores zero), per level;
-(c) agreement: mean Spearman correlation of the maps with the teacher's on held-out photographs, per level.
-Beside the net stand the teachers and the same net with random weights. Needs scikit-learn and OpenCV; prints Markdown.
+(c) agreement: mean Spearman correlation of the maps with those of the first of `--nets` on held-out photographs, per level.
+Beside the net stand those nets and the same net with random weights. Needs scikit-learn and OpenCV; prints Markdown.
 """
 
 from __future__ import annotations
@@ -21,12 +21,15 @@ import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
+from backbone.photographs import is_held_out, list_photographs, load_rgb
+from backbone.student import MEAN, SIDE, STD
+from backbone.teacher import as_input, extractor_of
+from detector.networks import Features
 from scipy.stats import spearmanr
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 from torchvision.transforms.v2 import functional as tvF
-from train_backbone import MEAN, SIDE, STD, is_held_out, list_photographs, load_factory, load_rgb
 
 from cutswap_transforms import LayerCAMExtractor
 from cutswap_transforms.functional import normalize_maps
@@ -44,12 +47,8 @@ def pooled_tiny(weights: str | None):
     return features
 
 
-def pooled_teacher(teacher, side: int):
-    def features(images: Tensor) -> Tensor:
-        images = tvF.resize(images, [side, side], antialias=True).float() / 255
-        return teacher.stages(images)[-1].mean((2, 3))
-
-    return features
+def pooled_net(net: Features):
+    return lambda images: net.raw(as_input(images, net.size))[-1].mean((2, 3))
 
 
 def probe(features, listed, seed: int) -> float:
@@ -129,12 +128,12 @@ def main() -> None:
     parser.add_argument("--caltech", type=Path, required=True)
     parser.add_argument("--photographs", type=Path, nargs="+", required=True, help="the folders the net was trained from")
     parser.add_argument("--object", type=Path, required=True, help="photographs of one object on a plain ground")
-    parser.add_argument("--teacher", required=True, help="module:factory")
     parser.add_argument(
-        "--teachers",
+        "--nets",
         nargs="+",
-        default=["mobilenet_v2_1.0_224:224", "mobilenet_v1_0.5_160:160"],
-        help="name:side, each name given to the factory; the first is the reference of (c)",
+        default=["efficientnet-lite0"],
+        metavar="NET[@SIDE]",
+        help="as `detect.py --features` takes them, and the side they look at (default 224); the first is the reference of (c)",
     )
     parser.add_argument("--count", type=int, default=300, help="images for (b) and (c), at most")
     parser.add_argument("--seed", type=int, default=0, help="the seed of the training, which made the split")
@@ -147,12 +146,11 @@ def main() -> None:
         "tiny": LayerCAMExtractor("tiny", weights=args.weights),
         "tiny, random weights": LayerCAMExtractor("tiny", weights=None),
     }
-    teachers = {}
-    for spec in args.teachers:
-        name, side = spec.split(":")
-        teachers[name] = (load_factory(args.teacher, [name]).eval(), int(side))
-        layers = stage_layers(teachers[name][0])
-        nets[name] = LayerCAMExtractor(teachers[name][0], layers=layers, mean_std=None, input_size=int(side))
+    others = {}
+    for spec in args.nets:
+        name, _, side = spec.partition("@")
+        others[name] = Features(name, int(side or 224))
+        nets[name] = extractor_of(others[name])
     levels = ["stride 4", "stride 8", "stride 16", "stride 32"]
 
     photo = load_rgb(sorted(args.object.iterdir())[0])[None]
@@ -169,8 +167,8 @@ def main() -> None:
             "tiny": [f"{probe(pooled_tiny(args.weights), listed, args.seed):.3f}"],
             "tiny, random weights": [f"{probe(pooled_tiny(None), listed, args.seed):.3f}"],
         }
-        for name, (teacher, side) in teachers.items():
-            rows[name] = [f"{probe(pooled_teacher(teacher, side), listed, args.seed):.3f}"]
+        for name, net in others.items():
+            rows[name] = [f"{probe(pooled_net(net), listed, args.seed):.3f}"]
         table("(a) linear probe, Caltech-101, top-1 on the held-out fifth", rows, ["top-1"])
 
     rng = np.random.default_rng(args.seed)
@@ -180,16 +178,10 @@ def main() -> None:
 
     held = [p for p, n in list_photographs(args.photographs) if is_held_out(n, args.seed)]
     chosen = [load_rgb(held[i]) for i in np.linspace(0, len(held) - 1, args.count).astype(int)]
-    reference = nets[next(iter(teachers))]
+    first = next(iter(others))
+    reference = nets[first]
     rows = {name: [f"{v:.3f}" for v in agreement(net, reference, chosen)] for name, net in nets.items() if net is not reference}
-    table(f"(c) Spearman correlation with {next(iter(teachers))} on held-out photographs", rows, levels)
-
-
-def stage_layers(teacher) -> list[str] | None:
-    """The teacher's last four resolution stages where it names them (`stage_ends` into `plan`), else automatic."""
-    if not hasattr(teacher, "stage_ends"):
-        return None
-    return [teacher.plan[i][2] for i in teacher.stage_ends[-4:]]
+    table(f"(c) Spearman correlation with {first} on held-out photographs", rows, levels)
 
 
 if __name__ == "__main__":

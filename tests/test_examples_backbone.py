@@ -7,7 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import composites
 import numpy as np
 import pytest
 import torch
@@ -52,45 +51,6 @@ def run(script: str, folder: Path, arguments: str, status: int = 0) -> subproces
     return done
 
 
-def test_composites_show_objects_where_their_mask_says_and_are_the_same_for_the_same_seed(tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    for name in composites.TEXTURES:
-        ground = composites.TEXTURES[name](rng, 48)
-        assert ground.shape == (48, 48, 3) and np.isfinite(ground).all(), name
-    grounds = composites.as_bank([composites.draw_ground(rng, 80) for _ in range(64)])
-    objects = [composites.as_bank([composites.draw_object(rng, 32) for _ in range(16)])]
-    assert all(0.05 < (o[3] > 127).float().mean() < 1 for o in objects[0])
-
-    def made(objects: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-        return composites.compose(grounds, objects, 64, torch.Generator().manual_seed(1))
-
-    images, covered = made(objects)
-    assert images.shape == (64, 3, 64, 64) and covered.shape == (64, 64, 64)
-    assert images.min() >= 0 and images.max() <= 255 and covered.min() >= 0 and covered.max() <= 1
-    share = covered.mean((1, 2))
-    assert (share < 0.01).sum() in range(2, 16) and 0.1 < share.median() < 0.5
-    assert all(torch.equal(a, b) for a, b in zip((images, covered), made(objects), strict=True))
-    red = [objects[0].clone()]
-    red[0][:, :3] = torch.tensor([255, 0, 0], dtype=torch.uint8)[:, None, None]
-    painted = made(red)[0]
-    inside = covered > 0.99
-    assert (painted[:, 1:].amax(1)[inside] < 3).all()  # the object hides the ground
-    assert torch.equal(painted.permute(0, 2, 3, 1)[covered == 0], images.permute(0, 2, 3, 1)[covered == 0])
-
-
-def test_an_object_is_cut_from_a_plain_and_from_a_textured_photograph_and_an_unclear_one_is_refused() -> None:
-    rng = np.random.default_rng(0)
-    y, x = np.mgrid[0:96, 0:96]
-    disc = np.hypot(y - 40, x - 50) < 25
-    saliency = np.exp(-(((y[::3, ::3] - 40) / 20) ** 2) - ((x[::3, ::3] - 50) / 20) ** 2).astype("f4")
-    for ground in (np.full((96, 96), 200), rng.integers(100, 256, (96, 96))):
-        photo = np.where(disc, 30, ground).astype(np.uint8)[..., None].repeat(3, 2)
-        cut = composites.cut_photograph(photo, saliency)
-        assert cut is not None and cut.shape == (96, 96, 4)
-        assert (cut[..., :3][cut[..., 3] > 250] < 60).mean() > 0.97 and 0.65 < (cut[..., 3] > 127).mean() < 0.9
-    assert composites.cut_photograph(np.full((96, 96, 3), 90, np.uint8), saliency) is None
-
-
 @pytest.mark.slow
 def test_a_backbone_is_trained_measured_and_loads_and_its_teacher_needs_feature_maps(tmp_path: Path) -> None:
     (tmp_path / "own.py").write_text(TEACHER)
@@ -98,7 +58,8 @@ def test_a_backbone_is_trained_measured_and_loads_and_its_teacher_needs_feature_
         path = tmp_path / f"photographs/{'ab'[i % 2]}/{i:02d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(scene(70, 80, seed=i).permute(1, 2, 0).numpy()).save(path)
-    brief = "--composites 64 --grounds 8 --ground-batch 8 --views 1 --epochs 1 --map-views 1 --map-epochs 1 --batch-size 8"
+    brief = "--views 2 --epochs 1 --map-epochs 1 --batch-size 8 --dims 8 16 16 --grounds 12 --composites 64 --composite-maps 9"
+    brief += " --ground-batch 6 --large 9 --large-batch 2"
     arguments = f"--data photographs --out net --teacher own:teacher --teacher-size 64 {brief}"
     first = run("train_backbone.py", tmp_path, arguments)
     assert "tiny.npz: 937720 parameters" in first.stdout
@@ -110,11 +71,11 @@ def test_a_backbone_is_trained_measured_and_loads_and_its_teacher_needs_feature_
     maps = LayerCAMExtractor("tiny", weights=str(tmp_path / "net/tiny.npz"))(scene(64, 64)[None])
     assert maps.shape == (1, 4, 64, 64) and torch.isfinite(maps).all()
     sets = "--caltech photographs --photographs photographs --object photographs/a --count 4"
-    nets = "--teacher own:teacher --teachers big:64 --weights net/tiny.npz"
+    nets = "--nets own:teacher@64 --weights net/tiny.npz"
     measured = run("measure_backbone.py", tmp_path, f"{sets} {nets}")
-    assert measured.stdout.count("| tiny |") == 3 and measured.stdout.count("| big |") == 2
-    refused = run("train_backbone.py", tmp_path, "--data photographs --out other --teacher own:blind", status=1)
-    assert "`--teacher` must have a method stages(images) that returns feature maps, got Linear" in refused.stderr
+    assert measured.stdout.count("| tiny |") == 3 and measured.stdout.count("| own:teacher |") == 2
+    refused = run("train_backbone.py", tmp_path, "--data photographs --out other --teacher own:blind", status=2)
+    assert "`--teacher` must be a net of images with stages" in refused.stderr
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")

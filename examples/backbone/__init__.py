@@ -1,0 +1,1 @@
+"""How the embedded net was trained: its pictures, what the teacher says to them, the student and its losses."""

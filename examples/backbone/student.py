@@ -1,0 +1,102 @@
+"""The embedded net as it is trained: with batch norm or folded, and with heads that are thrown away."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from detector.networks import unit_length
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+WIDTHS, RESIDUALS, STEM, SIDE = (24, 48, 96, 192), (1, 1, 2, 1), 6, 128
+GRIDS = (32, 16, 8, 4)  # the sides of the four maps at SIDE
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+class Stage(nn.Module):
+    """x -> d = relu(bn(conv, stride)), then y = relu(y + bn(conv(y))) `residuals` times."""
+
+    def __init__(self, cin: int, cout: int, residuals: int, kernel: int, stride: int):
+        super().__init__()
+        pad = (kernel - stride + 1) // 2
+        convs = [nn.Conv2d(cin, cout, kernel, stride, pad, bias=False)]
+        convs += [nn.Conv2d(cout, cout, 3, 1, 1, bias=False) for _ in range(residuals)]
+        self.convs, self.norms = nn.ModuleList(convs), nn.ModuleList(nn.BatchNorm2d(cout) for _ in convs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.norms[0](self.convs[0](x)))
+        for conv, norm in zip(self.convs[1:], self.norms[1:], strict=True):
+            x = F.relu(x + norm(conv(x)))
+        return x
+
+
+class Student(nn.Module):
+    """Images [N, 3, s, s] -> the maps of its four stages; heads for the teacher's classes, its cells and the folders."""
+
+    def __init__(self, labels: int, dims: tuple[int, int, int]):
+        super().__init__()
+        inputs = (3, *WIDTHS[:-1])
+        self.stages = nn.ModuleList(
+            Stage(i, o, r, 3 if k else STEM, 2 if k else 4)
+            for k, (i, o, r) in enumerate(zip(inputs, WIDTHS, RESIDUALS, strict=True))
+        )
+        self.head = nn.Linear(WIDTHS[-1], 1000)
+        self.labels = nn.Linear(WIDTHS[-1], labels)
+        self.cells = nn.ModuleList(nn.Conv2d(width, dim, 1) for width, dim in zip(WIDTHS[1:], dims, strict=True))
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        x, features = images, []
+        for stage in self.stages:
+            x = stage(x)
+            features.append(x)
+        return features
+
+    def said(self, features: list[Tensor]) -> Tensor:
+        """Logits [N, 1000]."""
+        return self.head(features[-1].mean((2, 3)))
+
+    def projected(self, features: list[Tensor]) -> list[Tensor]:
+        """The cells of strides 8, 16 and 32, each of unit length as a detector reads them, on the teacher's axes."""
+        return [cell(unit_length(x)) for cell, x in zip(self.cells, features[1:], strict=True)]
+
+
+def fold(student: Student) -> Student:
+    """A copy whose convolutions carry bias and batch norm, as the shipped net's do."""
+    folded = copy.deepcopy(student).eval()
+    for stage in folded.stages:
+        stage.convs = nn.ModuleList(fuse_conv_bn_eval(c, n) for c, n in zip(stage.convs, stage.norms, strict=True))
+        stage.norms = nn.ModuleList(nn.Identity() for _ in stage.convs)
+    return folded.to(memory_format=torch.channels_last)
+
+
+def start_from(student: Student, path: Path) -> Student:
+    """The folded student with the arrays of a shipped file; the auxiliary heads stay random."""
+    folded = fold(student)
+    with np.load(path, allow_pickle=False) as arrays, torch.no_grad():
+        for name, tensor in tensors_of(folded).items():
+            tensor.copy_(torch.from_numpy(arrays[name]))
+    return folded
+
+
+def tensors_of(folded: Student) -> dict[str, Tensor]:
+    """What is shipped, by name: `stage{i}.conv{j}.weight/bias` and `head.*`."""
+    tensors = {"head.weight": folded.head.weight, "head.bias": folded.head.bias}
+    for i, stage in enumerate(folded.stages, 1):
+        for j, conv in enumerate(stage.convs):
+            tensors |= {f"stage{i}.conv{j}.weight": conv.weight, f"stage{i}.conv{j}.bias": conv.bias}
+    return tensors
+
+
+def state_of(folded: Student) -> dict[str, np.ndarray]:
+    """The arrays of the shipped file, float16."""
+    return {name: tensor.detach().half().contiguous().numpy() for name, tensor in tensors_of(folded).items()}
+
+
+def layer_cam(logits: Tensor, features: list[Tensor]) -> list[Tensor]:
+    """LayerCAM of each net's own arg-max class, as in use: [N, h, w] per stage, with the graph of the gradient."""
+    gradients = torch.autograd.grad(logits.amax(1).sum(), features, create_graph=True)
+    return [(g.relu() * a).sum(1) for a, g in zip(features, gradients, strict=True)]
