@@ -13,16 +13,16 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-_EXAMPLES = Path(__file__).parents[1] / "examples"
+_ROOT = Path(__file__).parents[1]
 
 
-def example(name: str) -> ModuleType:
-    """A module of the examples' folder, which imports its neighbors."""
-    sys.path.insert(0, str(_EXAMPLES))
+def example(name: str, folder: str = "examples") -> ModuleType:
+    """A module of the examples' folder or of another one, which imports its neighbors."""
+    sys.path.insert(0, str(_ROOT / folder))
     try:
         return importlib.import_module(name)
     finally:
-        sys.path.remove(str(_EXAMPLES))
+        sys.path.remove(str(_ROOT / folder))
 
 
 def pictures(count: int, size: int = 256) -> list[Image.Image]:

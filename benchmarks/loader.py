@@ -31,7 +31,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
 from cutswap_transforms import SaliencySwap
-from cutswap_transforms.regions.entry import pack
+from cutswap_transforms.cache.entry import pack
 
 BATCH = 8
 SWAPS = ("none", "cached", "uncached")

@@ -14,9 +14,9 @@ import time
 
 import torchvision
 
-from cutswap_transforms.saliency import nets
-from cutswap_transforms.saliency.probe import find_levels, run_probe
-from cutswap_transforms.saliency.trace import example
+from cutswap_transforms.saliency.traced import nets
+from cutswap_transforms.saliency.traced.probe import find_levels, run_probe
+from cutswap_transforms.saliency.traced.trace import example
 
 
 def millions(name: str) -> float:

@@ -64,7 +64,7 @@ def thin(ground: str, count: int, size: int) -> Objects:
     """A pair of stout tweezers or pliers each, turned anyhow and about as long as the image, on a drawn ground.
 
     A slim one would be narrower than a cell, which no region can follow."""
-    composites, objects = example("composites"), example("thin_objects")
+    composites, objects = example("composites", "tools"), example("thin_objects", "tools")
     generator, rng = torch.Generator().manual_seed(0), np.random.default_rng(0)
     pictures = composites.as_bank([example("make_samples").make_scene(ground, seed, size) for seed in range(count)])
     images, covered = pictures.float(), torch.zeros(count, size, size)

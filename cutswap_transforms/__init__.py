@@ -1,8 +1,8 @@
 """Saliency-guided patch swaps for self-supervised anomaly detection, as torchvision transforms."""
 
 from . import functional
+from .cache.store import RegionCache
 from .regions.kmeans import KMeans
-from .regions.store import RegionCache
 from .saliency import LayerCAMExtractor
 from .transform import SaliencySwap
 from .views import SwapViews

@@ -25,14 +25,14 @@ from ._arguments import (
     checked_range,
 )
 from ._images import ImageLike, batch_size, check_sample, image_leaves, image_size, is_image, is_item
+from .cache.entry import Regions
+from .cache.memory import MemoryCache
+from .cache.precompute import holds, precompute
+from .cache.store import RegionCache
 from .draw import HEAD, NUMBERS, draw_pairs, first_pairs
 from .regions.clustering import Clustering, ClusteringLike
-from .regions.entry import Regions
 from .regions.finder import CacheLike, RegionFinder
-from .regions.memory import MemoryCache
-from .regions.precompute import holds, precompute
 from .regions.roi import GivenRegion, Inside, RoiLike, checked_roi, inside_of, with_given_region
-from .regions.store import RegionCache
 from .saliency.checks import check_not_vmapped
 from .saliency.source import SaliencyLike, SaliencySource
 from .swap import mark_leaf, swap_leaf

@@ -33,7 +33,7 @@ from PIL import Image
 from targets import Target
 
 from cutswap_transforms import SaliencySwap
-from cutswap_transforms.regions import memory
+from cutswap_transforms.cache import memory
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 SCRIPTS = ("stages", "throughput", "layercam", "loader", "device", "scaling")

@@ -24,8 +24,8 @@ from images import scene
 from test_cache import Counting, Scenes, entry_of, filled, in_child, one_warning, trains_on
 
 from cutswap_transforms import RegionCache, SaliencySwap
-from cutswap_transforms.regions import database
-from cutswap_transforms.regions.entry import content_key, pack, unpack
+from cutswap_transforms.cache import database
+from cutswap_transforms.cache.entry import content_key, pack, unpack
 
 CONTEXT = multiprocessing.get_context("fork")
 

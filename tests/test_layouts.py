@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cutswap_transforms.saliency.layouts import Layout, extra_tokens, layouts
-from cutswap_transforms.saliency.stages import record_calls
+from cutswap_transforms.saliency.traced.layouts import Layout, extra_tokens, layouts
+from cutswap_transforms.saliency.traced.stages import record_calls
 
 
 def by_cells(layout: Layout, x: Tensor) -> Tensor:

@@ -20,9 +20,9 @@ from torch.nn.utils.parametrizations import orthogonal, spectral_norm, weight_no
 from torch.nn.utils.parametrize import is_parametrized
 
 from cutswap_transforms import LayerCAMExtractor
-from cutswap_transforms.saliency.fold import fold_batch_norms
-from cutswap_transforms.saliency.stages import find_layers, record_calls
-from cutswap_transforms.saliency.trace import TracedCAM
+from cutswap_transforms.saliency.traced.fold import fold_batch_norms
+from cutswap_transforms.saliency.traced.stages import find_layers, record_calls
+from cutswap_transforms.saliency.traced.trace import TracedCAM
 
 SIZE = 32
 

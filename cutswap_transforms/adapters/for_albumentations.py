@@ -12,7 +12,7 @@ import torch
 
 from .._images import refusal
 from .._random import own_seed
-from ..regions.store import RegionCache
+from ..cache.store import RegionCache
 from ..swap import patch_mask, swap_patches
 from ..transform import SaliencySwap
 

@@ -18,15 +18,15 @@ from torch import Tensor
 
 from .._arguments import GRIDS, MeanStd, checked_int
 from .._images import ImageLike, eight_bits, pil_array, pil_order
+from ..cache.entry import Regions, content_key, pack, unpack
+from ..cache.memory import Memory, MemoryCache, shared_memory
+from ..cache.store import RegionCache
 from ..saliency.layer_cam import LayerCAMExtractor
 from ..saliency.source import SaliencyLike, SaliencySource, native_maps, own_fingerprint, resolve_saliency
 from .cells import find_regions
 from .choose import checked_region
 from .clustering import BATCHED, Clustering, ClusteringLike, resolve_clustering
-from .entry import Regions, content_key, pack, unpack
 from .kmeans import KMeans
-from .memory import Memory, MemoryCache, shared_memory
-from .store import RegionCache
 
 _VERSION = "regions-5"  # enters every key: raise it when the same settings come to give other regions
 

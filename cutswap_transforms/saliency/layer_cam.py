@@ -266,7 +266,7 @@ def _resolve_net(
             raise TypeError('`target` of "tiny" must be a class index or None, because it returns logits alone')
         weights = weights if weights is None else os.fspath(weights)
         return tiny.TinyCAM(weights, layers=layers, target=target, dtype=dtype), size or tiny.INPUT_SIZE
-    from .nets import build_net  # tracing and the model zoo are not needed for "tiny"
+    from .traced.nets import build_net  # tracing and the model zoo are not needed for "tiny"
 
     return build_net(model, weights, layers, target, size, dtype)
 

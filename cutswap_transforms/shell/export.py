@@ -25,8 +25,8 @@ from torchvision.transforms.v2 import functional as tvf
 
 from .. import SaliencySwap
 from .._random import own_seed
+from ..cache.precompute import progress
 from ..draw import PatchPair
-from ..regions.precompute import progress
 from ..transform import empty_mask
 from .arguments import (
     STATUS,

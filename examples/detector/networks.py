@@ -16,9 +16,9 @@ from data import DataError
 from torch import Tensor, nn
 
 from cutswap_transforms._random import own_seed
-from cutswap_transforms.saliency.fold import fold_batch_norms
-from cutswap_transforms.saliency.layouts import Layout
-from cutswap_transforms.saliency.stages import Call, find_layers, forward_hooks, record_calls
+from cutswap_transforms.saliency.traced.fold import fold_batch_norms
+from cutswap_transforms.saliency.traced.layouts import Layout
+from cutswap_transforms.saliency.traced.stages import Call, find_layers, forward_hooks, record_calls
 
 from . import efficientnet
 

@@ -1,4 +1,4 @@
-"""The examples that made and measured the embedded net, with a teacher of random weights: they run, resume and explain."""
+"""The tools that made and measured the embedded net, with a teacher of random weights: they run, resume and explain."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def blind(name="any"):
 
 def run(script: str, folder: Path, arguments: str, status: int = 0) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"PYTHONPATH": f"{folder}{os.pathsep}{ROOT}", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(ROOT / "examples" / script), *arguments.split()]
+    command = [sys.executable, str(ROOT / "tools" / script), *arguments.split()]
     done = subprocess.run(command, capture_output=True, text=True, timeout=280, cwd=folder, env=environment)
     assert done.returncode == status, done.stderr
     return done

@@ -24,9 +24,9 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
+from ..maps import layer_cam
+from ..modes import CPU, ExactNorms, autograd_allowed
 from .layouts import Layout
-from .maps import layer_cam
-from .modes import CPU, ExactNorms, autograd_allowed
 from .stages import forward_hooks, why_cut
 
 # Of a map's norm. Rounding that opens a ReLU makes up to 0.002 in float32 and 0.06 in bf16, a wrong kernel 0.7 and more.

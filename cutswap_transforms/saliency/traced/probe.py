@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .checks import check_layers, shortened
+from ..checks import check_layers, shortened
 from .stages import Call, enters, find_layers, record_calls
 from .trace import CamArguments, Target, gradient_function
 

@@ -1,6 +1,6 @@
 """Measure what a saliency net sees: the figures of the embedded net's model card.
 
-    python examples/measure_backbone.py --caltech caltech101 --photographs caltech101 grocery --object pill/train/good \
+    python tools/measure_backbone.py --caltech caltech101 --photographs caltech101 grocery --object pill/train/good \
         --nets efficientnet-lite0 --weights runs/tiny/tiny.npz
 
 (a) probe: logistic regression on pooled features of Caltech-101, on the fifth that the training never saw;
@@ -17,6 +17,7 @@ import argparse
 import time
 from pathlib import Path
 
+import _examples  # noqa: F401
 import cv2
 import numpy as np
 import torch

@@ -1,6 +1,6 @@
 """Draws what `train_backbone.py` teaches grounds with: objects laid on textures, and the mask of where they lie.
 
-    python examples/composites.py OUT.png
+    python tools/composites.py OUT.png
 
 Grounds are those of `grounds.py`. Objects are drawn solids, the thin ones of `thin_objects.py`, scenes' objects, and
 cut-outs of photographs. Of `make_samples.py`, cloth, tiles, screws and circuit boards take no part: they are for measuring.
@@ -13,6 +13,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+import _examples  # noqa: F401
 import numpy as np
 import torch
 import torch.nn.functional as F

@@ -20,10 +20,10 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from .._images import check_sample, eight_bits, image_leaves, pil_order
+from ..regions.finder import RegionFinder
+from ..regions.roi import Roi, inside_of, sample_leaves
 from .entry import content_key
-from .finder import RegionFinder
 from .memory import Memory
-from .roi import Roi, inside_of, sample_leaves
 from .store import RegionCache
 
 T = TypeVar("T")

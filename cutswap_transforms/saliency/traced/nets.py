@@ -19,11 +19,11 @@ from torch._subclasses.fake_tensor import is_fake
 from torch.nn.parameter import is_lazy
 from torch.nn.utils.parametrize import is_parametrized, type_before_parametrizations
 
-from .._random import own_seed
-from .checks import WeightsLike, check_target, near, shortened
+from ..._random import own_seed
+from ..checks import WeightsLike, check_target, near, shortened
+from ..modes import autograd_allowed, construction
 from .fold import fold_batch_norms
 from .layouts import Layout
-from .modes import autograd_allowed, construction
 from .probe import Probe, find_levels, run_probe
 from .trace import CamArguments, Target, TracedCAM, example, fresh
 

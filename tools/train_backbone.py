@@ -1,6 +1,6 @@
 """Train the embedded saliency net ("tiny") from folders of photographs by distillation from an ImageNet teacher.
 
-    python examples/train_backbone.py --data caltech101 grocery --teacher efficientnet-lite0 --out runs/tiny
+    python tools/train_backbone.py --data caltech101 grocery --teacher efficientnet-lite0 --out runs/tiny
 
 The teacher is a net as `detect.py --features` takes it: "efficientnet-lite0", a torchvision name, or module:factory, a net of
 float images [N, 3, S, S] in [0, 1] with logits [N, 1000]. What it says to each picture is kept on disk, so an epoch costs the
@@ -24,6 +24,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import _examples  # noqa: F401
 import numpy as np
 import torch
 import torch.nn.functional as F
