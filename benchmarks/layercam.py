@@ -23,7 +23,7 @@ from _report import Result, bar_plot, run_alone
 from torch import Tensor, nn
 
 from cutswap_transforms import LayerCAMExtractor
-from cutswap_transforms._random import own_seed
+from cutswap_transforms.seeds import own_seed
 
 MEAN, STD = torch.tensor((0.485, 0.456, 0.406)), torch.tensor((0.229, 0.224, 0.225))
 LEVELS = ("layer1", "layer2", "layer3", "layer4")

@@ -23,9 +23,9 @@ from _report import Result, bar_plot, run_alone
 from torch import Tensor
 
 from cutswap_transforms import KMeans, LayerCAMExtractor, RegionCache, SaliencySwap, functional
-from cutswap_transforms._images import eight_bits, net_input, pil_array, pil_order
 from cutswap_transforms.cache.entry import content_key, pack, unpack
 from cutswap_transforms.draw import HEAD, NUMBERS, first_pairs
+from cutswap_transforms.images import eight_bits, net_input, pil_array, pil_order
 from cutswap_transforms.regions.cells import cluster_cells, make_cells, pick_regions
 from cutswap_transforms.saliency import tiny
 

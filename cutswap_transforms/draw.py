@@ -18,8 +18,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ._arguments import check_masks, check_tensor, checked_int, checked_range, checked_size, scalar
-from ._arrays import widened
+from .arguments import check_masks, check_tensor, checked_int, checked_range, checked_size, scalar
+from .arrays import widened
 from .regions.roi import inside_at
 
 CANDIDATES = 8

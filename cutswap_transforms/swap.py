@@ -9,9 +9,11 @@ import torch
 from torch import Tensor
 from torchvision import tv_tensors
 
-from ._arguments import check_tensor, checked_size
-from ._images import ImageLike
+from .arguments import check_tensor, checked_size
 from .draw import Box, PatchPair, fits
+from .images import ImageLike
+
+HEIGHT = PatchPair._fields.index("height")  # 0 where nothing is swapped
 
 
 def swap_patches(image: Tensor, pairs: Tensor) -> Tensor:
@@ -60,7 +62,7 @@ def _check_pairs(pairs: Tensor) -> None:
 
 def swaps(rows: list[list[int]], height: int, width: int) -> list[list[int]]:
     """The rows that swap something, checked: only boxes that lie in the image and apart make a permutation of its pixels."""
-    found = [row for row in rows if row[5]]
+    found = [row for row in rows if row[HEIGHT]]
     taken: list[Box[int]] = []
     for row in found:
         _, ta, la, tb, lb, h, w = row
@@ -113,6 +115,11 @@ def _inside(y: Tensor, x: Tensor, top: Tensor, left: Tensor, h: Tensor, w: Tenso
     return (y >= top) & (y < top + h) & (x >= left) & (x < left + w)
 
 
+def swaps_made(pairs: Tensor) -> Tensor:
+    """bool [N, S]: which of the pairs swap something."""
+    return pairs[..., HEIGHT] > 0
+
+
 # ---- masks ------------------------------------------------------------------------------------------------------------
 
 
@@ -137,13 +144,14 @@ def patch_mask(pairs: Tensor, image_size: tuple[int, int]) -> Tensor:
     if pairs.device.type != "cpu":
         y = torch.arange(height, device=pairs.device)[:, None]
         x = torch.arange(width, device=pairs.device)[None, :]
-        _, ta, la, tb, lb, h, w = (v[:, :, None, None] for v in pairs.unbind(2))
-        return (_inside(y, x, ta, la, h, w) | _inside(y, x, tb, lb, h, w)).any(1, keepdim=True).to(torch.uint8)
+        _, *corners, h, w = (v[:, :, None, None] for v in pairs.unbind(2))
+        a, b = (_inside(y, x, top, left, h, w) for top, left in (corners[:2], corners[2:]))
+        return (a | b).any(1, keepdim=True).to(torch.uint8)
     mask = torch.zeros(pairs.shape[0], 1, height, width, dtype=torch.uint8, device="cpu")
     for i, rows in enumerate(pairs.tolist()):
-        for row in swaps(rows, height, width):
-            for top, left in (row[1:3], row[3:5]):
-                mask[i, 0, top : top + row[5], left : left + row[6]] = 1
+        for pair in map(PatchPair._make, swaps(rows, height, width)):
+            for top, left in ((pair.top_a, pair.left_a), (pair.top_b, pair.left_b)):
+                mask[i, 0, top : top + pair.height, left : left + pair.width] = 1
     return mask
 
 
@@ -157,3 +165,12 @@ def mark_leaf(mask: tv_tensors.Mask, pairs: Tensor) -> tv_tensors.Mask:
         region = region[:, 0]
     out = torch.where(region.bool(), torch.ones((), dtype=plain.dtype, device=plain.device), plain)
     return cast(tv_tensors.Mask, tv_tensors.wrap(out, like=mask))
+
+
+def empty_mask(image: ImageLike) -> tv_tensors.Mask:
+    """uint8 zeros [1, H, W], of a batch [N, 1, H, W], on the image's device."""
+    if isinstance(image, Tensor):
+        zeros = torch.zeros((*image.shape[:-3], 1, *image.shape[-2:]), dtype=torch.uint8, device=image.device)
+    else:
+        zeros = torch.zeros((1, image.height, image.width), dtype=torch.uint8, device="cpu")
+    return tv_tensors.Mask(zeros, device=zeros.device)

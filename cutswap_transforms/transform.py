@@ -14,7 +14,9 @@ from torch.utils.data import Dataset
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from ._arguments import (
+from .adapters.items import is_item
+from .adapters.samples import AnomalyGenerator, swapped_fields, warn_of_lists
+from .arguments import (
     MeanStd,
     check_tensor,
     checked_bool,
@@ -24,19 +26,18 @@ from ._arguments import (
     checked_probability,
     checked_range,
 )
-from ._images import ImageLike, batch_size, check_sample, image_leaves, image_size, is_image, is_item
 from .cache.entry import Regions
 from .cache.memory import MemoryCache
 from .cache.precompute import holds, precompute
 from .cache.store import RegionCache
 from .draw import HEAD, NUMBERS, draw_pairs, first_pairs
+from .images import ImageLike, batch_size, check_sample, image_leaves, image_size, is_image
 from .regions.clustering import Clustering, ClusteringLike
-from .regions.finder import CacheLike, RegionFinder
-from .regions.roi import GivenRegion, Inside, RoiLike, checked_roi, inside_of, with_given_region
-from .saliency.checks import check_not_vmapped
+from .regions.finder import CacheLike, Lookup, RegionFinder
+from .regions.roi import GivenRegion, Inside, RoiLike, checked_roi, inside_of, sample_leaves, with_given_region
 from .saliency.source import SaliencyLike, SaliencySource
-from .swap import mark_leaf, swap_leaf
-from .views import AnomalyGenerator, SwapViews, swapped_fields
+from .swap import empty_mask, mark_leaf, swap_leaf, swaps_made
+from .views import SwapViews
 
 
 class SaliencySwap(v2.Transform):
@@ -135,8 +136,8 @@ class SaliencySwap(v2.Transform):
         self._given = {"saliency": saliency, "clustering": clustering}  # names, where a file can hold the swap
         # The finder is no nn.Module, so the net has no part in parameters(), state_dict() or train().
         self._finder = RegionFinder(saliency, clustering, grid, region, cache, self.normalized)
-        if self._finder.num_levels is not None:
-            self._chosen_levels(self._finder.num_levels)  # an index out of range is an error now, where L is known
+        if self._finder.num_levels is not None:  # an index out of range is an error now, where L is known
+            self._chosen_levels(self._finder.num_levels)
 
     @property
     def saliency(self) -> SaliencySource:
@@ -178,7 +179,7 @@ class SaliencySwap(v2.Transform):
         if not self.return_mask:
             swapped = super().forward(*inputs)
             if len(inputs) == 1 and isinstance(inputs[0], dict) and self.p > 0:
-                _warn_of_lists(inputs[0])
+                warn_of_lists(inputs[0])
             return swapped
         if not (len(inputs) == 1 and is_image(inputs[0])):
             kinds = ", ".join(type(x).__name__ for x in inputs)
@@ -189,8 +190,21 @@ class SaliencySwap(v2.Transform):
         return super().forward(inputs[0], empty_mask(inputs[0]))
 
     def check_inputs(self, flat_inputs: list[Any]) -> None:
-        check_not_vmapped(flat_inputs)
         check_sample(flat_inputs)
+
+    def draw(self, sample: Any) -> dict[str, Any]:
+        """Check a sample, and draw what is random for it: `make_params` for a sample as it is passed to the transform.
+
+        Returns, raises:
+            As `make_params`; errors as `SaliencySwap`.
+
+        >>> swap, image = SaliencySwap(), torch.zeros(3, 32, 32, dtype=torch.uint8)
+        >>> swap.draw({"image": image, "label": 1})["pairs"].shape
+        torch.Size([1, 4, 7])
+        """
+        leaves = sample_leaves(sample, self.roi)
+        self.check_inputs(leaves)
+        return self.make_params(leaves)
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
         """All that is random: pairs of patches for every image of the batch.
@@ -210,16 +224,12 @@ class SaliencySwap(v2.Transform):
         if size[0] * size[1] < 2:
             raise ValueError(f"`image` must have room for two disjoint patches, got (H, W) = {size}")
         inside = inside_of(self.roi, flat_inputs, image, self.grid)
-        # The number of a source's levels is known after its first call; until then the regions of these images say it.
-        known = self.levels == "random" or self._finder.num_levels is not None
-        found = None if known else self._finder(image, None, inside and inside.cells)
-        levels = self._chosen_levels(self._finder.num_levels if found is None else found.shape[1])
+        lookup = Lookup(self._finder, image, inside and inside.cells)
+        levels = None if self.levels == "random" else self._chosen_levels(lookup.num_levels)
         numbers = 1 + HEAD + (1 if levels is None else len(levels)) * NUMBERS  # the first decides whether p hits
         u = torch.rand(n, numbers, dtype=torch.float32, device=device)
-        if device.type == "cpu":
-            pairs = self._pairs_on_host(image, u, levels, size, inside, cast(Regions | None, found))
-        else:
-            pairs = self._pairs_on_device(image, u, levels, size, inside, found)
+        pairs_of = self._pairs_on_host if device.type == "cpu" else self._pairs_on_device
+        pairs = pairs_of(lookup, u, levels, size, inside)
         return {"pairs": pairs, "size": size}
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
@@ -238,7 +248,7 @@ class SaliencySwap(v2.Transform):
             return inpt
         if image_size(inpt) != params.get("size", image_size(inpt)):
             raise ValueError(f"`params` must be of an image of (H, W) = {image_size(inpt)}, got those of {params['size']}")
-        if pairs.device.type == "cpu" and not any(row[5] for rows in pairs.tolist() for row in rows):
+        if pairs.device.type == "cpu" and not swaps_made(pairs).any():
             return inpt  # p missed: the very object passes
         return mark_leaf(inpt, pairs) if mask else swap_leaf(inpt, pairs)
 
@@ -325,35 +335,26 @@ class SaliencySwap(v2.Transform):
 
     # ---- regions and uniform numbers -> patch pairs --------------------------------------------------------------------
 
-    def _chosen_levels(self, count: int | None) -> list[int] | None:
-        """Levels to swap on of `count`, fine to coarse; None where one is drawn for each image."""
-        if count is None or self.levels == "random":
-            return None
-        if self.levels == "all":
+    def _chosen_levels(self, count: int) -> list[int]:
+        """Those of `count` that the argument names."""
+        if isinstance(self.levels, str):
             return list(range(count))
         for level in self.levels:
-            if not -count <= int(level) < count:
+            if not -count <= level < count:
                 raise ValueError(f"`levels` must lie in [{-count}, {count - 1}] for {count} saliency maps, got {level}")
-        chosen = [int(level) % count for level in self.levels]
+        chosen = [level % count for level in self.levels]
         if len(set(chosen)) < len(chosen):
             raise ValueError(f"`levels` must be distinct, got {self.levels}, of which two are one of {count} saliency maps")
         return chosen
 
     def _pairs_on_host(
-        self,
-        image: ImageLike,
-        u: Tensor,
-        levels: list[int] | None,
-        size: tuple[int, int],
-        inside: Inside | None = None,
-        found: Regions | None = None,
+        self, lookup: Lookup, u: Tensor, levels: list[int] | None, size: tuple[int, int], inside: Inside | None
     ) -> Tensor:
-        """`found` is what the finder would say of the whole batch."""
         numbers = u.tolist()
         hits = [i for i, row in enumerate(numbers) if row[0] < self.p]
         rows = [[[0] * 7] * (1 if levels is None else len(levels))] * len(numbers)
         if hits:
-            regions = cast(Regions, self._finder(image, hits, inside and inside.cells)) if found is None else found[hits]
+            regions = cast(Regions, lookup.regions(hits))
             masks = inside and inside.pixels.expand(len(numbers), -1, -1).numpy()
             for i, region in zip(hits, regions, strict=True):
                 mask = None if masks is None else masks[i]
@@ -361,41 +362,8 @@ class SaliencySwap(v2.Transform):
         return torch.from_numpy(np.array(rows, dtype=np.int64))  # a third of the time of torch.tensor
 
     def _pairs_on_device(
-        self,
-        image: ImageLike,
-        u: Tensor,
-        levels: list[int] | None,
-        size: tuple[int, int],
-        inside: Inside | None = None,
-        found: Regions | Tensor | None = None,
+        self, lookup: Lookup, u: Tensor, levels: list[int] | None, size: tuple[int, int], inside: Inside | None
     ) -> Tensor:
-        regions = torch.as_tensor(self._finder(image, None, inside and inside.cells) if found is None else found)
+        regions = cast(Tensor, lookup.regions())
         pairs = draw_pairs(regions, u[:, 1:], levels, size, self.scale, self.ratio, inside and inside.pixels)
         return pairs * (u[:, 0] < self.p)[:, None, None]
-
-
-def _warn_of_lists(sample: dict[Any, Any]) -> None:
-    """A dict of equally long lists is how Hugging Face gives a batch; as one sample, all its images get the same pairs.
-
-    Lists of images alone are views, or images and their masks; a batch has labels or names beside them."""
-    lists = [x for x in sample.values() if isinstance(x, (list, tuple))]
-    others = [len(x) for x in lists if not any(is_image(y) or isinstance(y, tv_tensors.Mask) for y in x)]
-    others += [len(x) for x in sample.values() if isinstance(x, (Tensor, np.ndarray)) and x.ndim == 1]
-    images = max((len(x) for x in lists if all(map(is_image, x))), default=0)
-    if images > 1 and images in others:
-        warnings.warn(
-            f"`sample` is a dict of lists, so its {images} images get the same swap, as views of one object (of plain tensors "
-            "the first alone is an image); if it is a batch of a Hugging Face data set, use "
-            "cutswap_transforms.adapters.HuggingFaceSwap(swap)",
-            UserWarning,
-            stacklevel=2,
-        )
-
-
-def empty_mask(image: ImageLike) -> tv_tensors.Mask:
-    """uint8 zeros [1, H, W], of a batch [N, 1, H, W], on the image's device."""
-    if isinstance(image, Tensor):
-        zeros = torch.zeros((*image.shape[:-3], 1, *image.shape[-2:]), dtype=torch.uint8, device=image.device)
-    else:
-        zeros = torch.zeros((1, image.height, image.width), dtype=torch.uint8, device="cpu")
-    return tv_tensors.Mask(zeros, device=zeros.device)

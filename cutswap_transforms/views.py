@@ -1,19 +1,15 @@
-"""What a training loop takes: SwapViews, an image and its negatives side by side; anomalib's generators and items."""
+"""SwapViews: an image and its negatives side by side, as a training loop takes them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torchvision import tv_tensors
 
-from ._images import ImageLike, Item, image_size, is_image, refusal
-from .swap import patch_mask
-
-if TYPE_CHECKING:
-    from .transform import SaliencySwap
+from .images import ImageLike, as_image, is_image
 
 
 class SwapViews(nn.Module):
@@ -105,52 +101,6 @@ def _views_of(sample: object) -> Sequence[Tensor]:
     return views
 
 
-def swapped_fields(swap: SaliencySwap, item: Item) -> dict[str, Any]:
-    """Image, depth map, mask and label of an item or a batch of anomalib after the swap.
-
-    The depth map is swapped in step. Absent masks and labels are made.
-
-    Raises:
-        TypeError, ValueError: as `SaliencySwap`, also for a depth map, a mask or labels that do not fit the image.
-    """
-    image, mask, depth = item.image, item.gt_mask, getattr(item, "depth_map", None)
-    if hasattr(item, "video_path"):
-        raise refusal("Video")
-    flat = depth is not None and depth.ndim < image.ndim  # [H, W] or [N, H, W]: without a dimension of channels
-    depth = depth.unsqueeze(-3) if depth is not None and flat else depth
-    marked = [] if mask is None else [tv_tensors.Mask(mask)]
-    swap.check_inputs([as_image(image), *([] if depth is None else [as_image(depth)]), *marked])
-    params = swap.make_params([image])
-    made = (params["pairs"][:, :, 5] > 0).any(1)
-    made = made if image.ndim == 4 else made[0]
-    if item.gt_label is not None and item.gt_label.numel() != made.numel():
-        raise ValueError(
-            f"`gt_label` must hold a label for each of the {made.numel()} images, got shape {list(item.gt_label.shape)}"
-        )
-    mask = marked[0] if marked else tv_tensors.Mask(torch.zeros_like(image[..., 0, :, :], dtype=torch.bool))
-    label = torch.zeros_like(made) if item.gt_label is None else item.gt_label.bool().reshape(made.shape)
-    fields = {"image": swap.transform(image, params), "gt_mask": swap.transform(mask, params), "gt_label": label | made}
-    if depth is not None:
-        moved = swap.transform(depth, params)
-        fields["depth_map"] = moved.squeeze(-3) if flat else moved
-    return fields
-
-
-class AnomalyGenerator(nn.Module):
-    """`x -> (augmented, mask)`: images [N, C, H, W] in, the same and a float mask [N, 1, H, W] out; or without N both."""
-
-    def __init__(self, swap: SaliencySwap) -> None:
-        super().__init__()
-        self.swap = swap
-
-    @torch.compiler.disable  # type: ignore[untyped-decorator]  # as SaliencySwap.forward
-    def forward(self, img: Tensor) -> tuple[Tensor, Tensor]:
-        self.swap.check_inputs([img])
-        params = self.swap.make_params([img])
-        mask = patch_mask(params["pairs"], image_size(img)).to(torch.float32)
-        return self.swap.transform(img, params), mask if img.ndim == 4 else mask[0]
-
-
 def _shares(a: object, b: object) -> bool:
     if not (isinstance(a, Tensor) and isinstance(b, Tensor)):
         return a is b
@@ -161,10 +111,3 @@ def _copy(image: ImageLike) -> ImageLike:
     if isinstance(image, tv_tensors.TVTensor):
         return cast(Tensor, tv_tensors.wrap(image.as_subclass(Tensor).clone(), like=image))
     return image.clone() if isinstance(image, Tensor) else image.copy()
-
-
-def as_image(view: ImageLike) -> ImageLike:
-    """A plain tensor as `tv_tensors.Image`, so that it counts as an image beside others."""
-    if not isinstance(view, Tensor) or isinstance(view, tv_tensors.TVTensor):
-        return view
-    return cast(Tensor, tv_tensors.Image(view, device=view.device))

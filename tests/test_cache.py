@@ -39,9 +39,9 @@ from torchvision.transforms import v2
 
 from cutswap_transforms import KMeans, LayerCAMExtractor, RegionCache, SaliencySwap, SwapViews
 from cutswap_transforms.__main__ import main
-from cutswap_transforms._images import eight_bits, pil_order
 from cutswap_transforms.cache.entry import content_key, pack, unpack
 from cutswap_transforms.cache.memory import Memory
+from cutswap_transforms.images import eight_bits, pil_order
 from cutswap_transforms.shell.files import ImageFiles
 
 SETTINGS = b"s" * 32

@@ -15,7 +15,7 @@ from images import as_kind, scene
 
 from cutswap_transforms import LayerCAMExtractor, SaliencySwap
 from cutswap_transforms.__main__ import main
-from cutswap_transforms._random import own_seed
+from cutswap_transforms.seeds import own_seed
 
 
 @pytest.fixture

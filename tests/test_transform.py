@@ -14,7 +14,7 @@ from images import as_kind, hot_quarter, pil, pixels, scene, sorted_pixels
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from cutswap_transforms import SaliencySwap, SwapViews, functional
+from cutswap_transforms import KMeans, SaliencySwap, SwapViews, functional
 from cutswap_transforms.functional import PatchPair
 
 MEAN_STD = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -177,10 +177,14 @@ def test_host_and_device_draws_are_the_same_function():
     for levels in ("random", "all", (1, 0)):
         transform = SaliencySwap(hot_quarter, levels=levels, p=0.7)
         batch = torch.stack([scene(50, 37, seed=i) for i in range(16)])
-        count = 1 if levels == "random" else 2
-        u = torch.rand(16, 2 + count * 50, generator=torch.Generator().manual_seed(9))
-        arguments = batch, u, transform._chosen_levels(2), (50, 37)
-        assert torch.equal(transform._pairs_on_host(*arguments), transform._pairs_on_device(*arguments)), levels
+        chosen = {"random": None, "all": [0, 1]}.get(levels, levels)
+        torch.manual_seed(9)
+        on_host = transform.make_params([batch])["pairs"]
+        u = torch.rand(16, 2 + (1 if chosen is None else 2) * 50, generator=torch.Generator().manual_seed(9))
+        maps = list(hot_quarter(batch).unbind(1))
+        regions = functional.salient_regions(maps, batch, KMeans())
+        on_device = functional.draw_pairs(regions, u[:, 1:], chosen, (50, 37), transform.scale, transform.ratio)
+        assert torch.equal(on_host, on_device * (u[:, :1, None] < 0.7)), levels
 
 
 @pytest.mark.parametrize("levels", ["random", "all", (0, 2)])

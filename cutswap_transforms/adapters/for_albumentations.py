@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from .._images import refusal
-from .._random import own_seed
 from ..cache.store import RegionCache
+from ..images import refusal
+from ..seeds import own_seed
 from ..swap import patch_mask, swap_patches
 from ..transform import SaliencySwap
 

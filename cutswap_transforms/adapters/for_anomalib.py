@@ -10,9 +10,9 @@ from typing import Any
 
 from lightning.pytorch import Callback
 
-from .._images import is_item
 from ..transform import SaliencySwap
-from ..views import swapped_fields
+from .items import is_item
+from .samples import swapped_fields
 
 
 class AnomalibSwap(Callback):

@@ -12,9 +12,9 @@ from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 from torchvision import tv_tensors
 
-from .._images import is_image
-from ..transform import SaliencySwap, empty_mask
-from ..views import as_image
+from ..images import as_image, is_image
+from ..swap import empty_mask
+from ..transform import SaliencySwap
 
 FOLLOWING = (PIL.Image.Image, tv_tensors.Image, tv_tensors.Mask)
 
@@ -72,8 +72,7 @@ class HuggingFaceSwap:
             got = type(wrong[0] if wrong else sample[self.column]).__name__
             raise TypeError(f"`column` {self.column!r} must hold PIL images or tensors, got {got}")
         others = [x for name, (leaves, _) in flat.items() if name != self.column for x in leaves]
-        self.swap.check_inputs([*map(as_image, guides), *others])
-        params = self.swap.make_params(guides[:1])
+        params = self.swap.draw([*map(as_image, guides), *others])
 
         def moved(name: str, leaf: object) -> Any:
             return self.swap.transform(leaf, params) if name == self.column or isinstance(leaf, FOLLOWING) else leaf

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torchvision import tv_tensors
 
-from .._images import refusal
+from ..images import refusal
 from ..transform import SaliencySwap
 
 

@@ -19,7 +19,7 @@ import numpy.typing as npt
 import torch
 from torch.utils.data import DataLoader, Dataset, Subset
 
-from .._images import check_sample, eight_bits, image_leaves, pil_order
+from ..images import check_sample, eight_bits, image_leaves, pil_order
 from ..regions.finder import RegionFinder
 from ..regions.roi import Roi, inside_of, sample_leaves
 from .entry import content_key

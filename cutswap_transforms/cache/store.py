@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from .._arguments import checked_bool
+from ..arguments import checked_bool
 from .database import FAULTS, File, is_damage, seal, verified, way_out
 from .entry import PREFIX
 from .memory import Memory

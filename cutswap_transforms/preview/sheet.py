@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from .._arguments import checked_int
-from .._images import ImageLike, image_leaves, image_size
+from ..arguments import checked_int
+from ..images import ImageLike, image_leaves, image_size
 from ..regions.roi import sample_leaves
 from .panels import GAP, PAGE, clusters, font
 from .steps import drawn_steps, found_steps

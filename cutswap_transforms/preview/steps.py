@@ -8,12 +8,12 @@ import torch
 from PIL import Image, ImageChops
 from torch import Tensor
 
-from .._images import ImageLike, eight_bits, image_leaves, image_size
 from ..draw import PatchPair
+from ..images import ImageLike, eight_bits, image_leaves, image_size
 from ..regions.cells import cluster_cells, make_cells, pick_regions
 from ..regions.roi import inside_of, sample_leaves
 from ..saliency.source import native_maps
-from ..swap import patch_mask
+from ..swap import patch_mask, swaps_made
 from .panels import ROI, boxes, dim_outside, fitted, heat_map, level_clusters, picture
 
 if TYPE_CHECKING:
@@ -100,7 +100,8 @@ def drawn_steps(image: ImageLike, swap: SaliencySwap, params: dict[str, Any], fo
 
 def swapped_pairs(params: dict[str, Any]) -> list[PatchPair]:
     """Those of the first image that swap something."""
-    return [pair for row in params["pairs"][0].tolist() if (pair := PatchPair(*row)).height > 0]
+    pairs: Tensor = params["pairs"][0]
+    return [PatchPair(*row) for row in pairs[swaps_made(pairs)].tolist()]
 
 
 def negative_picture(image: ImageLike, swap: SaliencySwap, params: dict[str, Any]) -> Image.Image:

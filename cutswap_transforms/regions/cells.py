@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .._arguments import check_masks, check_tensor, checked_int
-from .._arrays import Array, as_dtype, library, widened
+from ..arguments import check_masks, check_tensor, checked_int
+from ..arrays import Array, as_dtype, library, widened
 from ..saliency.maps import squashed
 from ..saliency.modes import without_autocast
 from .choose import checked_region, salient_points

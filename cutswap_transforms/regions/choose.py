@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from torch import Tensor
 
-from .._arrays import Array, library, widened
+from ..arrays import Array, library, widened
 
 EMPTY = -1e30  # the mean of a cluster without points: below any other, finite, and a number in float32 too
 REGIONS = ("salient", "top")

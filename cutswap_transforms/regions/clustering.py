@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from .._arrays import Array
+from ..arrays import Array
 from .kmeans import KMeans
 from .libraries import OpenCVKMeans, SklearnKMeans, one_thread_in_workers
 

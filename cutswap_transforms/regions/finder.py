@@ -16,11 +16,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from .._arguments import GRIDS, MeanStd, checked_int
-from .._images import ImageLike, eight_bits, pil_array, pil_order
+from ..arguments import GRIDS, MeanStd, checked_int
 from ..cache.entry import Regions, content_key, pack, unpack
 from ..cache.memory import Memory, MemoryCache, shared_memory
 from ..cache.store import RegionCache
+from ..images import ImageLike, eight_bits, pil_array, pil_order
 from ..saliency.layer_cam import LayerCAMExtractor
 from ..saliency.source import SaliencyLike, SaliencySource, native_maps, own_fingerprint, resolve_saliency
 from .cells import find_regions
@@ -131,21 +131,24 @@ class RegionFinder:
         cache = cast(MemoryCache | RegionCache, self.cache)
         cells = [None] * len(arrays) if inside is None else inside.expand(len(arrays), -1).numpy()
         keys = [content_key(self.settings, a, c) for a, c in zip(arrays, cells, strict=True)]
-        while True:
-            entries = [cache._get(key) for key in keys]
-            found = [None if entry is None else unpack(entry, self.grid, self.num_levels) for entry in entries]
-            if len({len(regions) for regions in found if regions is not None}) > 1:
-                found[0] = None  # the source must say which number of levels is right
-            missing = [j for j, regions in enumerate(found) if regions is None]
-            if missing:
-                images = torch.from_numpy(np.stack([arrays[j] for j in missing])).permute(0, 3, 1, 2)
-                new = self.compute(images, inside if inside is None or len(inside) == 1 else inside[missing]).numpy()
-                cache._put(zip((keys[j] for j in missing), pack(new), strict=True))
-                for j, regions in zip(missing, new, strict=True):
-                    found[j] = regions
-            whole = cast(list[Regions], found)
-            if len({len(regions) for regions in whole}) == 1:  # else entries of another number are missing in a second round
-                return np.stack(whole) if len(whole) > 1 else whole[0][None]
+        entries = [cache._get(key) for key in keys]
+        regions = [None if entry is None else unpack(entry, self.grid, self.num_levels) for entry in entries]
+
+        def renew(wanted: list[int]) -> None:
+            images = torch.from_numpy(np.stack([arrays[j] for j in wanted])).permute(0, 3, 1, 2)
+            new = self.compute(images, inside if inside is None or len(inside) == 1 else inside[wanted]).numpy()
+            cache._put(zip((keys[j] for j in wanted), pack(new), strict=True))
+            for j, computed in zip(wanted, new, strict=True):
+                regions[j] = computed
+
+        agreed = len({len(known) for known in regions if known is not None}) < 2  # else the source must say which is right
+        missing = [j for j, known in enumerate(regions) if known is None or not agreed]
+        if missing:
+            renew(missing)
+            stale = [j for j, known in enumerate(regions) if len(cast(Regions, known)) != self.num_levels]
+            if stale:
+                renew(stale)
+        return np.stack(cast(list[Regions], regions))
 
     def _described(self) -> str | None:
         parts = [_fingerprint(x) for x in (self.saliency, self.clustering)]
@@ -154,6 +157,32 @@ class RegionFinder:
     def _undescribed(self) -> str:
         named = {"`saliency`": self.saliency, "`clustering`": self.clustering}
         return " and ".join(n for n, x in named.items() if not isinstance(_fingerprint(x), str))
+
+
+class Lookup:
+    """The regions of one image leaf or batch, looked up or computed when they are needed.
+
+    Args:
+        inside: bool [N or 1, G * G], the cells of the region of interest.
+    """
+
+    def __init__(self, finder: RegionFinder, image: ImageLike, inside: Tensor | None) -> None:
+        self.finder, self.image, self.inside = finder, image, inside
+        self.all: Regions | Tensor | None = None
+
+    @property
+    def num_levels(self) -> int:
+        """L. Where the source has not said it yet, the regions of these images do."""
+        if self.finder.num_levels is not None:
+            return self.finder.num_levels
+        self.all = self.finder(self.image, None, self.inside)
+        return self.all.shape[1]
+
+    def regions(self, rows: Sequence[int] | None = None) -> Regions | Tensor:
+        """bool [N, L, G, G]; on the host of the given rows of the batch alone."""
+        if self.all is None:
+            return self.finder(self.image, rows, self.inside)
+        return self.all if rows is None else self.all[list(rows)]
 
 
 def _fingerprint(source: SaliencySource | Clustering) -> object:

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .._arguments import checked_bool, checked_int, checked_number
-from .._arrays import Array, as_dtype, library, widened
+from ..arguments import checked_bool, checked_int, checked_number
+from ..arrays import Array, as_dtype, library, widened
 
 FAR = 1e300  # beyond float32 squared, but no inf: some processors' matrix products warn of inf * 0 in lanes that nobody reads
 OVERSHOOT = 1e-3  # rounding and resampling leave [0, 1] by less; the start counts it as 0 or 1

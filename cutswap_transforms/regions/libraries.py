@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
-from .._arrays import Array
+from ..arrays import Array
 from .kmeans import KMeans
 
 Points = npt.NDArray[np.float64]  # [P, D], finite

@@ -18,7 +18,8 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 from torchvision import tv_tensors
 
-from .._images import ImageLike, batch_size, image_size, is_item
+from ..adapters.items import is_item
+from ..images import ImageLike, batch_size, image_size
 
 MaskLike: TypeAlias = PIL.Image.Image | Tensor | npt.NDArray[Any]  # [H, W]
 _KEPT = 16  # sizes of images

@@ -8,9 +8,6 @@ from collections.abc import Iterable, Sequence
 from enum import Enum
 from typing import TypeAlias
 
-import torch
-from torch import Tensor
-
 WeightsLike: TypeAlias = str | os.PathLike[str] | Enum | None  # a member of torchvision's weights is an Enum
 REASON = 200  # characters of another library's message: load_state_dict lists every key
 
@@ -52,12 +49,6 @@ def check_target(target: int | None, classes: int) -> None:
     """Raises ValueError where the target is no class."""
     if target is not None and not 0 <= target < classes:
         raise ValueError(f"`target` must lie in [0, {classes - 1}] for {classes} classes, got {target}")
-
-
-def check_not_vmapped(leaves: Iterable[object]) -> None:
-    """Raises TypeError for a tensor of which `torch.vmap` shows one image at a time: its pixels cannot be read."""
-    if any(isinstance(leaf, Tensor) and torch._C._functorch.is_batchedtensor(leaf) for leaf in leaves):
-        raise TypeError("`image` must be a tensor outside of torch.vmap, got one inside; pass the batch [N, C, H, W] itself")
 
 
 def shortened(error: Exception) -> str:

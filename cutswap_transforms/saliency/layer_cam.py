@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from .._arguments import MeanStd, checked_int, checked_mean_std
-from .._images import ImageLike, check_sample, eight_bits, net_input
+from ..arguments import MeanStd, checked_int, checked_mean_std
+from ..images import ImageLike, check_not_vmapped, check_sample, eight_bits, net_input
 from . import tiny
-from .checks import WeightsLike, check_not_vmapped
+from .checks import WeightsLike
 from .maps import normalize_maps, squashed
 from .modes import real_tensors, without_autocast
 
@@ -192,7 +192,6 @@ class LayerCAMExtractor(v2.Transform):
             raise ValueError(f"`target` must lie in [0, {classes - 1}] for {classes} classes, got {target.tolist()}")
 
     def check_inputs(self, flat_inputs: list[Any]) -> None:
-        check_not_vmapped(flat_inputs)
         check_sample(flat_inputs, REFUSED)
 
     def transform(self, inpt: ImageLike, params: dict[str, Any]) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .._arguments import check_tensor
+from ..arguments import check_tensor
 
 
 def layer_cam(activations: Tensor, gradients: Tensor) -> Tensor:

@@ -24,10 +24,10 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2 import functional as tvf
 
 from .. import SaliencySwap
-from .._random import own_seed
 from ..cache.precompute import progress
 from ..draw import PatchPair
-from ..transform import empty_mask
+from ..seeds import own_seed
+from ..swap import empty_mask, swaps_made
 from .arguments import (
     STATUS,
     HelpWithDefaults,
@@ -183,7 +183,7 @@ class Negatives(Dataset[str]):
         made = {"normal": image, "swap": negative, "mask": tvf.to_pil_image(mask * 255)}
         for folder, name in self.pictures(number).items():
             _save(made[folder], self.out / folder / name)
-        pairs = [PatchPair(*row)._asdict() for row in params["pairs"][0].tolist() if row[5]]
+        pairs = [PatchPair(*row)._asdict() for row in params["pairs"][0][swaps_made(params["pairs"][0])].tolist()]
         changed = negative.tobytes() != image.tobytes()
         return json.dumps({"number": number, **self.line(number), "pairs": pairs, "changed": changed})
 

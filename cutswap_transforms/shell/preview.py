@@ -16,8 +16,8 @@ import torch
 from PIL import Image
 
 from .. import SaliencySwap
-from .._random import own_seed
 from ..preview.sheet import contact_sheet, spread
+from ..seeds import own_seed
 from .arguments import (
     STATUS,
     HelpWithDefaults,

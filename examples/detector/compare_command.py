@@ -31,7 +31,7 @@ from torch import Tensor
 from varied_swap import describe_swaps
 
 from cutswap_transforms import SaliencySwap
-from cutswap_transforms._random import own_seed
+from cutswap_transforms.seeds import own_seed
 
 from .evaluate_command import image_auroc, metrics
 from .fit_command import SMALLEST, read

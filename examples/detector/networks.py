@@ -15,10 +15,10 @@ from augment import load_factory
 from data import DataError
 from torch import Tensor, nn
 
-from cutswap_transforms._random import own_seed
 from cutswap_transforms.saliency.traced.fold import fold_batch_norms
 from cutswap_transforms.saliency.traced.layouts import Layout
 from cutswap_transforms.saliency.traced.stages import Call, find_layers, forward_hooks, record_calls
+from cutswap_transforms.seeds import own_seed
 
 from . import efficientnet
 

@@ -28,7 +28,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from tqdm import tqdm
 
 from cutswap_transforms import SaliencySwap
-from cutswap_transforms._random import own_seed
+from cutswap_transforms.seeds import own_seed
 
 from .folders import CHECKPOINT, checkpoint_in, damaged_checkpoint
 from .networks import Features

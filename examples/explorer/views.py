@@ -13,10 +13,10 @@ from PIL import Image, ImageChops
 from torchvision.transforms.v2 import functional as tvf
 
 from cutswap_transforms import SaliencySwap, functional
-from cutswap_transforms._random import own_seed
 from cutswap_transforms.preview.panels import dim_outside
 from cutswap_transforms.preview.sheet import contact_sheet
 from cutswap_transforms.preview.steps import Found, drawn_steps, found_steps, negative_picture, swapped_pairs
+from cutswap_transforms.seeds import own_seed
 
 from .images import Photo
 from .rendering import Figure, figures, paragraphs, png, strip, thumbnail

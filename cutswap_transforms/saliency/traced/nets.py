@@ -19,7 +19,7 @@ from torch._subclasses.fake_tensor import is_fake
 from torch.nn.parameter import is_lazy
 from torch.nn.utils.parametrize import is_parametrized, type_before_parametrizations
 
-from ..._random import own_seed
+from ...seeds import own_seed
 from ..checks import WeightsLike, check_target, near, shortened
 from ..modes import autograd_allowed, construction
 from .fold import fold_batch_norms

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, TypeAlias, TypeGuard
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeAlias, TypeGuard, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torchvision import tv_tensors
 
-from ._arguments import MeanStd
+from .arguments import MeanStd
 
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 # Bicubic resizing overshoots [0, 1] by less than this. What lies beyond has another range.
@@ -29,16 +29,6 @@ _REFUSED = {
 }
 
 
-class Item(Protocol):
-    """anomalib's `ImageItem` and `ImageBatch`, which hold image, mask and label by name."""
-
-    image: Tensor
-    gt_mask: Tensor | None
-    gt_label: Tensor | None
-
-    def update(self, in_place: bool = True, **fields: Any) -> Any: ...
-
-
 # ---- samples ----------------------------------------------------------------------------------------------------------
 
 
@@ -49,9 +39,11 @@ def is_image(leaf: object) -> TypeGuard[ImageLike]:
     )
 
 
-def is_item(sample: object) -> TypeGuard[Item]:
-    """True for anomalib's `ImageItem` and `ImageBatch`."""
-    return hasattr(sample, "gt_label") and hasattr(sample, "gt_mask")
+def as_image(leaf: ImageLike) -> ImageLike:
+    """A plain tensor as `tv_tensors.Image`, so that it counts as an image beside others."""
+    if not isinstance(leaf, Tensor) or isinstance(leaf, tv_tensors.TVTensor):
+        return leaf
+    return cast(Tensor, tv_tensors.Image(leaf, device=leaf.device))
 
 
 def image_size(leaf: ImageLike) -> tuple[int, int]:
@@ -88,9 +80,11 @@ def check_sample(flat_inputs: Sequence[object], reasons: Reasons = _REFUSED) -> 
     """Refuse a sample that cannot be transformed consistently: it must hold one pixel grid and at least one image.
 
     Raises:
-        TypeError: boxes, key points, videos or arrays in the sample, images in a mapping that is no dict, or no image.
+        TypeError: boxes, key points, videos or arrays in the sample, images in a mapping that is no dict, no image, or tensors
+            inside of `torch.vmap`.
         ValueError: an image of wrong rank, images of different sizes, or a mask of another size than the image.
     """
+    check_not_vmapped(flat_inputs)
     for leaf in flat_inputs:
         _check_kind(leaf, reasons)
     images = image_leaves(flat_inputs)
@@ -105,6 +99,12 @@ def check_sample(flat_inputs: Sequence[object], reasons: Reasons = _REFUSED) -> 
     for leaf in flat_inputs:
         if isinstance(leaf, tv_tensors.Mask):
             _check_mask(leaf, images[0])
+
+
+def check_not_vmapped(leaves: Iterable[object]) -> None:
+    """Raises TypeError for a tensor of which `torch.vmap` shows one image at a time: its pixels cannot be read."""
+    if any(isinstance(leaf, Tensor) and torch._C._functorch.is_batchedtensor(leaf) for leaf in leaves):
+        raise TypeError("`image` must be a tensor outside of torch.vmap, got one inside; pass the batch [N, C, H, W] itself")
 
 
 def refusal(kind: str, reasons: Reasons = _REFUSED) -> TypeError:

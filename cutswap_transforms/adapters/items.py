@@ -1,0 +1,22 @@
+"""anomalib's items and batches: what the package knows of them without importing anomalib."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol, TypeGuard
+
+from torch import Tensor
+
+
+class Item(Protocol):
+    """anomalib's `ImageItem` and `ImageBatch`, which hold image, mask and label by name."""
+
+    image: Tensor
+    gt_mask: Tensor | None
+    gt_label: Tensor | None
+
+    def update(self, in_place: bool = True, **fields: Any) -> Any: ...
+
+
+def is_item(sample: object) -> TypeGuard[Item]:
+    """True for anomalib's `ImageItem` and `ImageBatch`."""
+    return hasattr(sample, "gt_label") and hasattr(sample, "gt_mask")
