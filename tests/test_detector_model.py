@@ -18,7 +18,7 @@ from detecting import SMALL, fit, run
 from detector import Detector, efficientnet
 from detector.fitting import split
 from detector.model import FILE, VERSION, digest_of
-from detector.networks import Features, tiny, unit_length
+from detector.networks import Features, unit_length
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
@@ -167,7 +167,7 @@ def test_what_was_calibrated_is_what_is_read(fitted: Path, toy: Path) -> None:
 def test_tiny_is_the_embedded_net() -> None:
     x = torch.rand(2, 3, 64, 80)
     expected = [stage[-1] for stage in embedded.load("DEFAULT").forward(x)[0]]
-    for stage, wanted in zip(tiny(), expected, strict=True):
+    for stage, wanted in zip(embedded.as_module(), expected, strict=True):
         x = stage(x)
         torch.testing.assert_close(x, wanted, rtol=1e-4, atol=1e-4)
 
@@ -179,7 +179,7 @@ def test_features_are_local_means_of_unit_length_at_strides_8_to_32_of_the_net_i
     with torch.no_grad():
         raw, found = features.raw(x), features(x)
         mean, std = (torch.tensor(v)[:, None, None] for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
-        inner = tiny()[:2]((x - mean) / std)
+        inner = embedded.as_module()[:2]((x - mean) / std)
     torch.testing.assert_close(raw[0], inner, rtol=1e-4, atol=1e-4)
     for a, b in zip(raw, found, strict=True):
         unit = unit_length(a)

@@ -10,7 +10,7 @@ from images import hot_quarter, scene, sorted_pixels
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from cutswap_transforms import KMeans, SaliencySwap
+from cutswap_transforms import KMeans, SaliencySwap, functional
 from cutswap_transforms.regions.cells import find_regions
 
 MPS = torch.device("mps")
@@ -76,13 +76,12 @@ def test_a_swap_is_sound(levels: str) -> None:
 
 
 def test_a_pair_of_the_device_is_that_of_the_host_but_for_rounding() -> None:
-    swap, size = SaliencySwap(hot_quarter), (50, 37)
-    images = torch.stack([scene(*size, seed=i) for i in range(64)])
-    u = torch.rand(64, 2 + 2 * 50, generator=torch.Generator().manual_seed(9))
-    found = torch.from_numpy(swap._finder(images))
-    host = swap._pairs_on_host(images, u, [0, 1], size)
+    swap, size = SaliencySwap(), (50, 37)
+    regions = torch.ones(64, 2, 24, 24, dtype=torch.bool)
+    u = torch.rand(64, 1 + 2 * 50, generator=torch.Generator().manual_seed(9))
+    host = functional.draw_pairs(regions, u, [0, 1], size, swap.scale, swap.ratio)
     with StandIn():
-        pairs = swap._pairs_on_device(on_device(images), on_device(u), [0, 1], size, None, on_device(found))
+        pairs = functional.draw_pairs(on_device(regions), on_device(u), [0, 1], size, swap.scale, swap.ratio)
     assert (pairs.as_subclass(Tensor) == host).all((1, 2)).double().mean() > 0.95
 
 

@@ -9,11 +9,12 @@ import albumentations as A
 import numpy as np
 import numpy.typing as npt
 import torch
+from torchvision import tv_tensors
 
 from ..cache.store import RegionCache
 from ..images import refusal
 from ..seeds import own_seed
-from ..swap import patch_mask, swap_patches
+from ..swap import mark_leaf, swap_patches
 from ..transform import SaliencySwap
 
 _REFUSED = {
@@ -112,10 +113,7 @@ class AlbumentationsSwap(A.DualTransform):
         return _like(images, [self.apply(image, pairs) for image in images])
 
     def apply_to_mask(self, mask: Array, pairs: Pairs, **params: Any) -> Array:
-        area = patch_mask(torch.tensor(pairs), mask.shape[:2])[0, 0].numpy().astype(bool)
-        found: Array = mask.copy()
-        found[area] = 1
-        return found
+        return _pixels(mark_leaf(tv_tensors.Mask(_planes(mask)), torch.tensor(pairs)).as_subclass(torch.Tensor), mask)
 
     def apply_to_masks(self, masks: Array | list[Array], pairs: Pairs, **params: Any) -> Array | list[Array]:
         return _like(masks, [self.apply_to_mask(mask, pairs) for mask in masks])

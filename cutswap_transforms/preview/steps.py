@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..draw import PatchPair
 from ..images import ImageLike, eight_bits, image_leaves, image_size
-from ..regions.cells import cluster_cells, make_cells, pick_regions
+from ..regions.cells import segment
 from ..regions.roi import inside_of, sample_leaves
 from ..saliency.source import native_maps
 from ..swap import patch_mask, swaps_made
@@ -56,10 +56,9 @@ def found_steps(sample: object, swap: SaliencySwap, side: int) -> Found:
     seen = _seen(leaves, swap)
     maps = native_maps(swap.saliency, seen)
     inside = inside_of(swap.roi, leaves, image_leaves(leaves)[0], swap.grid)
-    cells = make_cells(maps, seen, swap.grid, None if inside is None else inside.cells.cpu())
-    labels, k = cluster_cells(cells, swap.clustering)
-    regions = pick_regions(cells, labels, k, swap.region)
-    grids = [torch.from_numpy(x[0]).reshape(-1, swap.grid, swap.grid) for x in (cells.points[..., 0], labels, regions)]
+    within_cells = None if inside is None else inside.cells.cpu()
+    cells, *clustered = segment(maps, seen, swap.clustering, swap.grid, swap.region, within_cells)
+    grids = [torch.from_numpy(x[0]).reshape(-1, swap.grid, swap.grid) for x in (cells.points[..., 0], *clustered)]
     photo = fitted(picture(seen[0]), side)
 
     def within(panel: Image.Image) -> Image.Image:

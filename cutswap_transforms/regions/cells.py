@@ -161,11 +161,27 @@ def find_regions(
     maps: list[Tensor], images: Tensor, clustering: Clustering, grid: int, region: str, inside: Tensor | None = None
 ) -> Tensor:
     """`salient_regions`, unchecked; `inside` as in `make_cells`."""
+    regions = segment(maps, images, clustering, grid, region, inside).regions
+    regions = regions.reshape(*regions.shape[:2], grid, grid)
+    return regions if isinstance(regions, Tensor) else torch.from_numpy(regions)
+
+
+class Segmented(NamedTuple):
+    """Cells with their clusters and what they make, as arrays of NumPy or torch."""
+
+    cells: Cells
+    labels: Any  # int64 [N, L, P], -1 is noise
+    regions: Any  # bool [N, L, P]
+
+
+def segment(
+    maps: list[Tensor], images: Tensor, clustering: Clustering, grid: int, region: str, inside: Tensor | None = None
+) -> Segmented:
+    """Every step from maps to regions; arguments as `find_regions`."""
     with without_autocast(images.device.type):  # products in half precision move points to other clusters
         cells = make_cells(maps, images, grid, inside)
-        found = pick_regions(cells, *cluster_cells(cells, clustering), region)
-    found = found.reshape(*found.shape[:2], grid, grid)
-    return found if isinstance(found, Tensor) else torch.from_numpy(found)
+        labels, k = cluster_cells(cells, clustering)
+        return Segmented(cells, labels, pick_regions(cells, labels, k, region))
 
 
 def cluster_cells(cells: Cells, clustering: Clustering) -> tuple[Any, int]:

@@ -18,6 +18,7 @@ import functools
 import hashlib
 import re
 import zipfile
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,7 +28,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from .checks import check_layers, check_target
 from .maps import layer_cam
@@ -40,19 +41,19 @@ LAYERS = ("stage1", "stage2", "stage3", "stage4")
 ARCHITECTURE = "tiny-1"  # enters the fingerprint: raise it when the same weights come to mean another net
 PACKAGED = Path(__file__).parent / "weights" / "tiny.npz"
 
-_WIDTHS, _CONVS, _CLASSES = (24, 48, 96, 192), (2, 2, 3, 2), 1000
+WIDTHS, CONVS, STEM, CLASSES = (24, 48, 96, 192), (2, 2, 3, 2), 6, 1000  # channels and convolutions of the stages
 
 
 def _shapes() -> dict[str, tuple[int, ...]]:
     shapes: dict[str, tuple[int, ...]] = {}
     before = 3
-    for i, (width, count) in enumerate(zip(_WIDTHS, _CONVS, strict=True)):
+    for i, (width, count) in enumerate(zip(WIDTHS, CONVS, strict=True)):
         for j in range(count):
-            side = 3 if i or j else 6
+            side = 3 if i or j else STEM
             shapes[f"stage{i + 1}.conv{j}.weight"] = (width, before, side, side)
             shapes[f"stage{i + 1}.conv{j}.bias"] = (width,)
             before = width
-    return shapes | {"head.weight": (_CLASSES, before), "head.bias": (_CLASSES,)}
+    return shapes | {"head.weight": (CLASSES, before), "head.bias": (CLASSES,)}
 
 
 @dataclass(frozen=True)
@@ -237,8 +238,35 @@ def _net(arrays: Arrays) -> TinyNet:
     def conv(name: str) -> Conv:
         return Conv(tensors[f"{name}.weight"], tensors[f"{name}.bias"])
 
-    stages = tuple(tuple(conv(f"stage{i + 1}.conv{j}") for j in range(count)) for i, count in enumerate(_CONVS))
+    stages = tuple(tuple(conv(f"stage{i + 1}.conv{j}") for j in range(count)) for i, count in enumerate(CONVS))
     return TinyNet(stages, conv("head"), _digest(arrays))
+
+
+class Residual(nn.Sequential):
+    """relu(x + conv(x))"""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = x + self[0](x)
+        return y.relu_()
+
+
+def as_module(source: Source = "DEFAULT") -> nn.Sequential:
+    """The four stages as modules `stage1` to `stage4`, to be trained, without the linear head.
+
+    Normalized images [N, 3, s, s] -> [N, 192, s / 32, s / 32]. The argument as in `load`.
+    """
+    stages: OrderedDict[str, nn.Module] = OrderedDict()
+    for i, (name, (first, *residual)) in enumerate(zip(LAYERS, load(source).stages, strict=True)):
+        blocks = [nn.Sequential(_conv_module(first, 2 if i else 4), nn.ReLU())]
+        stages[name] = nn.Sequential(*blocks, *(Residual(_conv_module(conv, 1)) for conv in residual))
+    return nn.Sequential(stages)
+
+
+def _conv_module(conv: Conv, stride: int) -> nn.Conv2d:
+    out, before, side, _ = conv.weight.shape
+    module = nn.Conv2d(before, out, side, stride, padding=1)
+    module.load_state_dict({"weight": conv.weight, "bias": conv.bias})
+    return module
 
 
 class TinyCAM:

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections import OrderedDict
-from importlib import resources
 from typing import cast
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 import torchvision
@@ -15,6 +12,7 @@ from augment import load_factory
 from data import DataError
 from torch import Tensor, nn
 
+from cutswap_transforms.saliency import tiny
 from cutswap_transforms.saliency.traced.fold import fold_batch_norms
 from cutswap_transforms.saliency.traced.layouts import Layout
 from cutswap_transforms.saliency.traced.stages import Call, find_layers, forward_hooks, record_calls
@@ -104,7 +102,7 @@ def _levels(net: nn.Module, spec: str, size: int) -> tuple[list[Call], tuple[str
 def make_net(spec: str, weights: bool = True) -> nn.Module:
     """The net of this name, with its ImageNet weights or (`weights=False`) to be loaded."""
     if spec == "tiny":
-        return tiny()
+        return tiny.as_module()
     if spec == "efficientnet-lite0":
         return efficientnet.pretrained() if weights else efficientnet.EfficientNetLite0()
     if ":" in spec:
@@ -126,27 +124,3 @@ def unit_length(x: Tensor) -> Tensor:
 def local_means(x: Tensor) -> Tensor:
     """Means over 3 x 3 cells [N, C, h, w]: a defect is where a neighborhood is strange (PatchCore, eq. 2)."""
     return F.avg_pool2d(x, 3, 1, 1, count_include_pad=False)
-
-
-class Residual(nn.Sequential):
-    """relu(x + conv(x))"""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return (x + self[0](x)).relu_()
-
-
-def tiny() -> nn.Sequential:
-    """The embedded saliency net as a module that can be trained: four residual stages, 192 channels at the end."""
-    file = resources.files("cutswap_transforms.saliency") / "weights" / "tiny.npz"
-    with file.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
-        state = {name: torch.from_numpy(arrays[name].astype(np.float32)) for name in arrays.files}
-    net: OrderedDict[str, nn.Module] = OrderedDict()
-    for i in range(1, 5):
-        blocks: list[nn.Module] = []
-        while (weight := state.get(f"stage{i}.conv{len(blocks)}.weight")) is not None:
-            stride = 1 if blocks else 4 if i == 1 else 2
-            conv = nn.Conv2d(weight.shape[1], weight.shape[0], weight.shape[2], stride, padding=1)
-            conv.load_state_dict({"weight": weight, "bias": state[f"stage{i}.conv{len(blocks)}.bias"]})
-            blocks.append(Residual(conv) if blocks else nn.Sequential(conv, nn.ReLU()))
-        net[f"stage{i}"] = nn.Sequential(*blocks)
-    return nn.Sequential(net)

@@ -12,19 +12,21 @@ from detector.networks import unit_length
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-WIDTHS, RESIDUALS, STEM, SIDE = (24, 48, 96, 192), (1, 1, 2, 1), 6, 128
+from cutswap_transforms.saliency.tiny import CLASSES, CONVS, INPUT_SIZE, STEM, WIDTHS
+
+SIDE = INPUT_SIZE
 GRIDS = (32, 16, 8, 4)  # the sides of the four maps at SIDE
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class Stage(nn.Module):
-    """x -> d = relu(bn(conv, stride)), then y = relu(y + bn(conv(y))) `residuals` times."""
+    """x -> d = relu(bn(conv, stride)), then y = relu(y + bn(conv(y))) for the other convolutions."""
 
-    def __init__(self, cin: int, cout: int, residuals: int, kernel: int, stride: int):
+    def __init__(self, cin: int, cout: int, count: int, kernel: int, stride: int):
         super().__init__()
         pad = (kernel - stride + 1) // 2
         convs = [nn.Conv2d(cin, cout, kernel, stride, pad, bias=False)]
-        convs += [nn.Conv2d(cout, cout, 3, 1, 1, bias=False) for _ in range(residuals)]
+        convs += [nn.Conv2d(cout, cout, 3, 1, 1, bias=False) for _ in range(count - 1)]
         self.convs, self.norms = nn.ModuleList(convs), nn.ModuleList(nn.BatchNorm2d(cout) for _ in convs)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -40,11 +42,9 @@ class Student(nn.Module):
     def __init__(self, labels: int, dims: tuple[int, int, int]):
         super().__init__()
         inputs = (3, *WIDTHS[:-1])
-        self.stages = nn.ModuleList(
-            Stage(i, o, r, 3 if k else STEM, 2 if k else 4)
-            for k, (i, o, r) in enumerate(zip(inputs, WIDTHS, RESIDUALS, strict=True))
-        )
-        self.head = nn.Linear(WIDTHS[-1], 1000)
+        sizes = enumerate(zip(inputs, WIDTHS, CONVS, strict=True))
+        self.stages = nn.ModuleList(Stage(i, o, n, 3 if k else STEM, 2 if k else 4) for k, (i, o, n) in sizes)
+        self.head = nn.Linear(WIDTHS[-1], CLASSES)
         self.labels = nn.Linear(WIDTHS[-1], labels)
         self.cells = nn.ModuleList(nn.Conv2d(width, dim, 1) for width, dim in zip(WIDTHS[1:], dims, strict=True))
 
