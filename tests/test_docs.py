@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+import cutswap_transforms
 
 ROOT = Path(__file__).parents[1]
 
@@ -20,6 +23,15 @@ def test_quoted_messages_are_those_of_the_library():
     quoted = re.findall(r'^### "(.*)"$', (ROOT / "docs/troubleshooting.md").read_text(encoding="utf-8"), re.M)
     assert len(quoted) > 12
     assert [quote for quote in quoted if not any(quote in text for text in texts)] == []
+
+
+@pytest.mark.parametrize("name", ["SaliencySwap", "LayerCAMExtractor", "KMeans", "RegionCache"])
+def test_a_docstring_explains_every_parameter(name: str):
+    public = getattr(cutswap_transforms, name)
+    explained = re.findall(
+        r"^ {8}(\w+): ", inspect.getdoc(public).split("Args:\n", 1)[1].split("\n\n", 1)[0].replace("    ", " " * 8), re.M
+    )
+    assert explained == [*inspect.signature(public).parameters]
 
 
 BRITISH = re.compile(

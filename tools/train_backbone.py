@@ -8,10 +8,10 @@ student's time only:
 - to views of photographs its logits and LayerCAM maps (the folders' names are labels of an auxiliary head);
 - to composites, objects laid on grounds where the truth is known, its LayerCAM maps;
 - to pictures of 256 px, photographs and surfaces, the features of its cells at strides 8, 16 and 32.
-A fifth of the photographs (a seeded hash of their paths decides) is held out and never seen. The first phase knows no maps and
-has batch norm; in the second it is folded, and all losses take part. `--start` goes on from a shipped file with the second.
-Everything is seeded, and both the teacher's pass and the training go on where they were stopped. The result is `tiny.npz`:
-float16, no pickle.
+A fifth of the photographs (a seeded hash of their paths decides) is held out. There are three phases: without maps; with maps,
+for which a gradient is differentiated; and a short one with batch norm folded, as the net is shipped. `--start` goes on from a
+shipped file. Everything is seeded, and both the teacher's pass and the training go on where they were stopped. The result is
+`tiny.npz`: float16, no pickle.
 """
 
 from __future__ import annotations
@@ -31,13 +31,14 @@ import torch.nn.functional as F
 from backbone.losses import cell_loss, class_loss, flipped, ground_loss, jitter, map_loss
 from backbone.photographs import is_held_out, list_photographs, load_rgb, render_views
 from backbone.pictures import draw_banks, draw_composites, draw_large, kept
-from backbone.student import SIDE, Student, fold, layer_cam, start_from, state_of
+from backbone.student import SIDE, Student, fold, layer_cam, state_of, unfold
 from backbone.teacher import Answers, cells_of, logits_of, maps_of, principal_axes
 from data import DataError
 from detector.networks import Features
 from torch import Tensor, nn
 from tqdm import tqdm
 
+PHASES = ("classes", "maps", "folded")
 LOSSES = ("logits", "labels", "cells", "maps", "grounds", "composites' maps")
 
 
@@ -75,16 +76,24 @@ def prepare(args: argparse.Namespace) -> tuple[Lesson, int]:
     return Lesson(photographs, torch.tensor([names.index(f) for f in folders]), composites, covered, large), len(names)
 
 
-def train(student: Student, lesson: Lesson, args: argparse.Namespace, maps: bool) -> None:
-    """One phase: with batch norm and without maps, or on the folded net with all losses."""
-    name, epochs, lr = ("maps", args.map_epochs, args.map_lr) if maps else ("classes", args.epochs, args.lr)
+def some_images(lesson: Lesson) -> Tensor:
+    """Normalized, of all kinds, for the statistics of batch norms."""
+    large = F.interpolate(lesson.large.pictures[::64].float(), SIDE, mode="area").byte()
+    parts = [x.pictures[:: max(1, len(x.pictures) // 128)] for x in (lesson.photographs, lesson.composites)]
+    images = torch.cat((large, *parts))
+    return jitter(images, torch.zeros(len(images), dtype=torch.bool), torch.Generator().manual_seed(0), strength=0.0)
+
+
+def train(student: Student, lesson: Lesson, args: argparse.Namespace, name: str, epochs: int, lr: float) -> None:
+    """One phase, without the maps in "classes", else with all losses."""
+    maps = name != "classes"
     decay = [p for p in student.parameters() if p.ndim > 1]
     plain = [p for p in student.parameters() if p.ndim <= 1]
     optimizer = torch.optim.AdamW([{"params": decay, "weight_decay": 0.02}, {"params": plain, "weight_decay": 0.0}], lr=lr)
     per_epoch = len(lesson.labels) // args.batch_size
     total = per_epoch * epochs
     schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda s: min(1.0, (s + 1) / 300) * (0.5 + 0.5 * math.cos(math.pi * min(1.0, s / total)))
+        optimizer, lambda s: min(1.0, (s + 1) / 300) * (0.5 + 0.5 * math.cos(math.pi * min(1.0, s / max(total, 1))))
     )
     checkpoint, first = args.out / f"checkpoint_{name}.pt", 0
     if checkpoint.exists():
@@ -94,7 +103,7 @@ def train(student: Student, lesson: Lesson, args: argparse.Namespace, maps: bool
         schedule.load_state_dict(saved["schedule"])
         first = saved["epoch"]
     for epoch in range(first, epochs):
-        generator = torch.Generator().manual_seed(args.seed * 10_000 + epoch + 5_000 * maps)
+        generator = torch.Generator().manual_seed(args.seed * 10_000 + epoch + PHASES.index(name) * 1_000)
         order = torch.randperm(len(lesson.labels), generator=generator)
         sums, begin = torch.zeros(len(LOSSES)), time.time()
         for step in tqdm(range(per_epoch), desc=f"{name} {epoch + 1}/{epochs}", mininterval=10):
@@ -184,8 +193,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--dims", type=int, nargs=3, default=(40, 64, 64), help="principal axes of the cells, strides 8 to 32")
     parser.add_argument("--epochs", type=int, default=100)
     parser.add_argument("--lr", type=float, default=3e-3)
-    parser.add_argument("--map-epochs", type=int, default=24, help="epochs of the second phase, on the folded net")
-    parser.add_argument("--map-lr", type=float, default=6e-4)
+    parser.add_argument("--map-epochs", type=int, default=24, help="epochs of the second phase, with maps")
+    parser.add_argument("--map-lr", type=float, default=2e-3)
+    parser.add_argument("--folded-epochs", type=int, default=2, help="epochs of the last phase, as the net is shipped")
+    parser.add_argument("--folded-lr", type=float, default=2e-4)
     parser.add_argument("--batch-size", type=int, default=32, help="photographs in a step")
     parser.add_argument("--ground-batch", type=int, default=40, help="composites in a step of the second phase")
     parser.add_argument("--large-batch", type=int, default=12, help="pictures of 256 px in a step")
@@ -199,7 +210,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--ground-levels", type=float, nargs=4, default=(1, 1, 1, 1), help="of the composites' loss")
     parser.add_argument("--even-weight", type=float, default=0.3, help="of even maps where a composite has no object")
     parser.add_argument("--composite-map-weight", type=float, default=2.0)
-    parser.add_argument("--start", type=Path, help="a tiny.npz to go on from: the second phase alone")
+    parser.add_argument("--start", type=Path, help="a tiny.npz to go on from")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--bf16", action="store_true", help="bfloat16 wherever no maps are learnt")
@@ -214,11 +225,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser.error(str(error).replace("`features`", "`--teacher`"))
     student = Student(labels, tuple(args.dims)).to(memory_format=torch.channels_last)
     if args.start:
-        folded = start_from(student, args.start)
-    else:
-        train(student, lesson, args, maps=False)
-        folded = fold(student)
-    train(folded, lesson, args, maps=True)
+        unfold(student, args.start, some_images(lesson))
+    train(student, lesson, args, "classes", args.epochs, args.lr)
+    train(student, lesson, args, "maps", args.map_epochs, args.map_lr)
+    folded = fold(student)
+    train(folded, lesson, args, "folded", args.folded_epochs, args.folded_lr)
     state = state_of(folded)
     np.savez(args.out / "tiny.npz", **state)
     print(f"{args.out / 'tiny.npz'}: {sum(v.size for v in state.values())} parameters")

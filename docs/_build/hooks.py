@@ -12,6 +12,7 @@ from mkdocs.structure.files import File, Files
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 PAGES = {
+    "index.md": "README.md",
     "results.md": "examples/RESULTS.md",
     "ablations.md": "examples/ABLATIONS.md",
     "benchmarks.md": "benchmarks/README.md",
