@@ -13,7 +13,7 @@ from .shell.files import UserError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; returns its exit status, as `STATUS` says."""
+    """Run a command; returns its exit status, see `STATUS`."""
     parser = argparse.ArgumentParser(
         prog="python -m cutswap_transforms", description="Saliency-guided patch swaps.", epilog=STATUS
     )

@@ -1,4 +1,4 @@
-"""Checks of constructor arguments: each returns the argument in its settled form or says what is wrong with it."""
+"""Checks of constructor arguments: each returns the argument in canonical form or raises an error."""
 
 from __future__ import annotations
 
@@ -11,47 +11,47 @@ import torch
 from torch import Tensor
 
 MeanStd = tuple[Sequence[float], Sequence[float]]
-GRIDS = (2, 255)  # an entry of the cache holds the grid in one byte
+GRIDS = (2, 255)  # a cache entry stores the grid size in one byte
 
 
 def scalar(value: object) -> object:
-    """A number of NumPy or torch, also in an array of no dimensions, as Python's; anything else as it is."""
+    """A NumPy or torch number, or an array of no dimensions, as a Python number; anything else unchanged."""
     return value.item() if isinstance(value, (np.generic, np.ndarray, Tensor)) and value.ndim == 0 else value
 
 
 def checked_int(name: str, value: object, low: int | None = None, high: int | None = None, kind: str = "an int") -> int:
-    """An integer of Python, NumPy or torch as an int. `kind` names in messages what the argument may be."""
-    found = scalar(value)
-    if isinstance(found, bool) or not isinstance(found, Integral):
+    """A Python, NumPy or torch integer as an int. Messages use `kind` for what the argument may be."""
+    number = scalar(value)
+    if isinstance(number, bool) or not isinstance(number, Integral):
         raise TypeError(f"`{name}` must be {kind}, got {value!r}")
-    found = int(found)
-    if low is not None and high is not None and not low <= found <= high:
+    number = int(number)
+    if low is not None and high is not None and not low <= number <= high:
         raise ValueError(f"`{name}` must lie in [{low}, {high}], got {value!r}")
-    if low is not None and found < low:
+    if low is not None and number < low:
         raise ValueError(f"`{name}` must be at least {low}, got {value!r}")
-    return found
+    return number
 
 
 def checked_number(name: str, value: object, kind: str = "a number") -> float:
-    """A real number of Python, NumPy or torch as a float."""
-    found = scalar(value)
-    if isinstance(found, bool) or not isinstance(found, Real):
+    """A Python, NumPy or torch real number as a float."""
+    number = scalar(value)
+    if isinstance(number, bool) or not isinstance(number, Real):
         raise TypeError(f"`{name}` must be {kind}, got {value!r}")
-    return float(found)
+    return float(number)
 
 
 def checked_bool(name: str, value: object) -> bool:
-    found = scalar(value)
-    if not isinstance(found, bool):
+    flag = scalar(value)
+    if not isinstance(flag, bool):
         raise TypeError(f"`{name}` must be True or False, got {value!r}")
-    return found
+    return flag
 
 
 def _ordered(values: object) -> Iterable[object]:
-    """A sequence or an array [n]. Text, and what has no order, is not one.
+    """A sequence or an array [n]. Text and unordered collections are refused.
 
     Raises:
-        TypeError: anything else.
+        TypeError: any other value.
     """
     if isinstance(values, (str, bytes, Mapping, Set)) or not isinstance(values, Iterable):
         raise TypeError
@@ -89,7 +89,7 @@ def check_tensor(name: str, value: object, shape: str, rank: int) -> None:
 
 
 def check_masks(name: str, value: Tensor, count: int, size: tuple[int, int]) -> None:
-    """One mask for each of `count` images of (H, W) = `size`, or one for all."""
+    """Accept one mask for each of `count` images of (H, W) = `size`, or one for all."""
     shape = f"bool [{count} or 1, {size[0]}, {size[1]}]"
     check_tensor(name, value, shape, 3)
     if value.shape[0] not in (1, count) or tuple(value.shape[1:]) != tuple(size) or value.dtype != torch.bool:
@@ -97,10 +97,10 @@ def check_masks(name: str, value: Tensor, count: int, size: tuple[int, int]) -> 
 
 
 def checked_probability(p: object) -> float:
-    found = checked_number("p", p, "a number in [0, 1]")
-    if not 0 <= found <= 1:
+    number = checked_number("p", p, "a number in [0, 1]")
+    if not 0 <= number <= 1:
         raise ValueError(f"`p` must be a number in [0, 1], got {p!r}")
-    return found
+    return number
 
 
 def checked_levels(levels: object) -> str | tuple[int, ...]:
@@ -119,10 +119,10 @@ def checked_levels(levels: object) -> str | tuple[int, ...]:
 def checked_mean_std(
     name: str, value: object, channels: int | None = None, other: str = ""
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """(mean, std) as tuples of numbers. `other` names in messages what else the argument may be.
+    """(mean, std) as tuples of numbers. Messages use `other` for what else the argument may be.
 
     Raises:
-        TypeError: something else than two sequences of numbers.
+        TypeError: not two sequences of numbers.
         ValueError: sequences of different or wrong length, non-finite numbers, or std <= 0.
     """
     try:

@@ -1,9 +1,9 @@
 """The random half of the method: salient regions and uniform numbers -> patch pairs.
 
 The rules are written once, in `box`, `apart`, `halved`, `beside` and the functions around them. They work on numbers
-and on tensors: `on` is the small library of operations that go by other names there. Two drivers use them. `first_pairs`
-looks for the first pair that fits in one image, in plain Python, because sixty small tensor operations take ten times
-as long. `draw_pairs` evaluates every attempt for a batch on any device and reads nothing back. Tests hold the two equal.
+and on tensors: `on` holds the operations whose names differ between the two. Two drivers use them. `first_pairs`
+searches for the first pair that fits in one image, in plain Python, because sixty small tensor operations take ten times
+as long. `draw_pairs` evaluates every attempt for a batch on any device, without synchronization. Tests compare the two.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from .regions.roi import inside_at
 
 CANDIDATES = 8
 NUMBERS = 2 + CANDIDATES * 6  # uniform numbers per pair: area, aspect, and (cell, y, x) twice per candidate
-HEAD = 1  # uniform number before them: the level that is drawn
+HEAD = 1  # uniform number before them: draws the level
 
 Range = tuple[float, float]
 
 
 class PatchPair(NamedTuple):
-    """One swap: two boxes of equal size in pixels, and the saliency level that they were drawn from.
+    """One swap: two boxes of equal size in pixels, and the saliency level they were drawn from.
 
     `level` counts from fine to coarse. `height` 0 means that nothing is swapped.
 
@@ -50,7 +50,7 @@ class PatchPair(NamedTuple):
 SCALARS = SimpleNamespace(
     exp=math.exp,
     sqrt=math.sqrt,
-    floor=int,  # of numbers that are never negative
+    floor=int,  # its arguments are never negative
     round=round,
     clip=lambda x, low, high: low if x < low else high if x > high else x,
     where=lambda condition, a, b: a if condition else b,
@@ -73,8 +73,8 @@ Box: TypeAlias = tuple[Whole, Whole, Whole, Whole]  # top, left, height, width
 
 
 def patch_size(on: SimpleNamespace, area: Real, aspect: Real, image: Size, scale: Range, ratio: Range) -> tuple[Any, Any]:
-    """(height, width) from two uniform numbers, as RandomErasing draws them: the area is uniform in `scale` (a share of
-    the image), the aspect log-uniform in `ratio`. A side is at least 1 and at most that of the image."""
+    """(height, width) from two uniform numbers, as in RandomErasing: the area is uniform in `scale` (a share of the
+    image), the aspect log-uniform in `ratio`. Each side is at least 1 and at most that of the image."""
     area = (scale[0] + area * (scale[1] - scale[0])) * (image[0] * image[1])
     low, high = math.log(ratio[0]), math.log(ratio[1])
     aspect = on.exp(low + aspect * (high - low))
@@ -83,7 +83,7 @@ def patch_size(on: SimpleNamespace, area: Real, aspect: Real, image: Size, scale
 
 
 def shared(scale: Range, swaps: int) -> Range:
-    """The range of one patch's area where an image gets several swaps: together they change as much as one does alone."""
+    """The range of one patch's area if an image gets several swaps: together they change as much as a single one."""
     return scale[0] / swaps, scale[1] / swaps
 
 
@@ -95,22 +95,22 @@ def pixel(on: SimpleNamespace, cell: Whole, down: Real, right: Real, grid: int, 
 
 
 def box(on: SimpleNamespace, around: tuple[Whole, Whole], h: Whole, w: Whole, image: Size) -> Box[Whole]:
-    """The box around a pixel, pushed into the image."""
+    """The box around a pixel, shifted into the image."""
     return on.clip(around[0] - h // 2, 0, image[0] - h), on.clip(around[1] - w // 2, 0, image[1] - w), h, w
 
 
 def apart(a: Box[Whole], b: Box[Whole]) -> Any:
-    """True where two boxes share no pixel."""
+    """True if two boxes share no pixel."""
     return (a[0] + a[2] <= b[0]) | (b[0] + b[2] <= a[0]) | (a[1] + a[3] <= b[1]) | (b[1] + b[3] <= a[1])
 
 
 def center(of: Box[Whole]) -> tuple[Whole, Whole]:
-    """The pixel (y, x) that `box` put the box around, unless it had to push it."""
+    """The pixel (y, x) that `box` put the box around, unless the box was shifted."""
     return of[0] + of[2] // 2, of[1] + of[3] // 2
 
 
 def fits(a: Box[Whole], b: Box[Whole], taken: Sequence[Box[Whole]]) -> Any:
-    """True where two boxes are apart from each other and from all that are taken."""
+    """True if two boxes are apart from each other and from all boxes in `taken`."""
     free = apart(a, b)
     for other in taken:
         free = free & apart(a, other) & apart(b, other)
@@ -118,18 +118,18 @@ def fits(a: Box[Whole], b: Box[Whole], taken: Sequence[Box[Whole]]) -> Any:
 
 
 def halved(on: SimpleNamespace, h: Whole, w: Whole) -> tuple[Whole, Whole]:
-    """The longer side halved (of equal sides the height), down to 1."""
+    """The longer side halved (the height if they are equal), down to 1."""
     tall = h >= w
     return on.where(tall, on.clip(h // 2, 1, h), h), on.where(tall, w, on.clip(w // 2, 1, w))
 
 
 def window(cell: Whole, grid: int, side: int) -> tuple[Whole, Whole]:
-    """The pixels [start, end) that a row or column of cells shares, as adaptive pooling has them."""
+    """The pixels [start, end) of a row or column of cells, as in adaptive pooling."""
     return cell * side // grid, -(-(cell + 1) * side // grid)
 
 
 def beside(on: SimpleNamespace, y: Whole, x: Whole, image: Size) -> tuple[Whole, Whole]:
-    """A neighbor of a pixel: the last resort where one pixel was drawn twice."""
+    """A neighbor of a pixel: the last resort if one pixel was drawn twice."""
     if image[1] > 1:
         return y, on.where(x + 1 < image[1], x + 1, x - 1)
     return on.where(y + 1 < image[0], y + 1, y - 1), x
@@ -156,13 +156,13 @@ def first_pairs(
     for s, level in enumerate(chosen):
         v = u[HEAD + s * NUMBERS : HEAD + (s + 1) * NUMBERS]
         h, w = patch_size(SCALARS, v[0], v[1], image, scale, ratio)
-        found = _first_pair(np.flatnonzero(regions[level]), grid, v[2:], h, w, image, taken, inside)
-        if found is None:
+        pair = _first_pair(np.flatnonzero(regions[level]), grid, v[2:], h, w, image, taken, inside)
+        if pair is None:
             rows.append([level, 0, 0, 0, 0, 0, 0])
         else:
-            a, b = found
+            a, b = pair
             rows.append([level, a[0], a[1], *b])
-            taken += found
+            taken += pair
     return rows
 
 
@@ -176,7 +176,7 @@ def _first_pair(
     taken: Sequence[Box[int]],
     inside: npt.NDArray[np.bool_] | None,
 ) -> tuple[Box[int], Box[int]] | None:
-    """The first pair of boxes that fits; None where there is none. `u` holds the numbers of the candidates."""
+    """The first pair of boxes that fits, or None. `u` holds the uniform numbers of the candidates."""
     count = len(cells)
 
     def drawn(i: int) -> tuple[int, int]:
@@ -189,7 +189,7 @@ def _first_pair(
     pixels: list[tuple[tuple[int, int], tuple[int, int]]] = []
     while True:
         for k in range(CANDIDATES):
-            if k == len(pixels):  # drawn when needed: the first candidate nearly always fits
+            if k == len(pixels):  # drawn lazily: the first candidate nearly always fits
                 pixels.append((drawn(6 * k), drawn(6 * k + 3)))
             a, b = box(SCALARS, pixels[k][0], h, w, image), box(SCALARS, pixels[k][1], h, w, image)
             if fits(a, b, taken) and (inside is None or (inside[center(a)] and inside[center(b)])):
@@ -207,7 +207,7 @@ def _first_pair(
 
 
 def _pixel_inside(inside: npt.NDArray[np.bool_], cell: int, share: float, grid: int) -> tuple[int, int]:
-    """The pixel (y, x) at the given share of those of a cell that lie inside."""
+    """The pixel (y, x) at the given share of a cell's pixels inside the mask."""
     (top, bottom), (left, right) = window(cell // grid, grid, inside.shape[0]), window(cell % grid, grid, inside.shape[1])
     spots = inside[top:bottom, left:right].ravel().nonzero()[0]  # a third faster than flatnonzero
     down, along = divmod(int(spots[min(int(share * len(spots)), len(spots) - 1)]), right - left)
@@ -215,7 +215,7 @@ def _pixel_inside(inside: npt.NDArray[np.bool_], cell: int, share: float, grid: 
 
 
 def _next_inside(inside: npt.NDArray[np.bool_], y: int, x: int) -> tuple[int, int]:
-    """The next pixel inside, row by row; after the last one the first."""
+    """The next pixel inside the mask, row by row; the first one after the last."""
     spots = np.flatnonzero(inside)
     following = int(np.searchsorted(spots, y * inside.shape[1] + x)) + 1
     spot = int(spots[following % len(spots)])
@@ -242,28 +242,28 @@ def draw_pairs(
     """The patch pairs of a batch, as a function of uniform numbers.
 
     For each swap a size is drawn and eight candidate pairs: two cells of the region, with replacement, a uniform position
-    inside each, and the boxes around these pixels, pushed into the image. The first candidate wins whose boxes are apart
-    from each other and from those of earlier swaps. If none is, the longer side is halved and the same candidates are
-    tried again. At 1x1 a pixel that was drawn twice gets its neighbor as partner.
+    inside each, and the boxes around these pixels, shifted into the image. The first candidate whose boxes are apart
+    from each other and from those of earlier swaps wins. If there is none, the longer side is halved and the same
+    candidates are tried again. At 1x1 a pixel that was drawn twice is paired with its neighbor.
 
     Args:
         regions: bool [N, L, G, G], each with at least one true cell.
-        u: uniform numbers in [0, 1), [N, 1 + S * 50] for S swaps per image: one that draws a level, then 50 for each swap.
-        levels: the S levels to swap on, the same for all images; None draws one per image, S = 1.
+        u: uniform numbers in [0, 1), [N, 1 + S * 50] for S swaps per image: one draws a level, then 50 for each swap.
+        levels: the S levels to swap on, the same for all images; None draws one level per image, S = 1.
         image_size: (H, W), at least two pixels.
-        scale: range of the patch area as a share of the image; each of S swaps has an S-th of it.
+        scale: range of the patch area as a share of the image; each of S swaps gets an S-th of it.
         ratio: range of the aspect, height / width.
-        roi: bool [N, H, W], or [1, H, W] for all: the centers of both patches lie inside. The true cells of `regions` must lie
-            inside by half, as `salient_regions` with the same roi has them. None: everywhere. On a device, one that holds no
-            cell stands for the whole image.
+        roi: bool [N, H, W], or [1, H, W] for all: the centers of both patches are inside. At least half of each true cell of
+            `regions` must be inside, as in the output of `salient_regions` with the same roi. None: everywhere. On a
+            device, a roi without a cell counts as the whole image.
 
     Returns:
-        int64 [N, S, 7], rows as `PatchPair`; height 0 where nothing fits beside the earlier swaps.
+        int64 [N, S, 7], rows as `PatchPair`; height 0 if no pair fits beside the earlier swaps.
 
     Raises:
-        TypeError: an argument of a wrong kind.
-        ValueError: an image of fewer than two pixels, shapes that do not fit, levels or ranges out of range, or (on the CPU) a
-            roi without a cell.
+        TypeError: an argument of a wrong type.
+        ValueError: an image of fewer than two pixels, shapes that do not match, levels or ranges out of range, or (on the CPU)
+            a roi without a cell.
 
     >>> region = torch.eye(4, dtype=torch.bool).reshape(1, 1, 4, 4)
     >>> draw_pairs(region, torch.linspace(0, 0.98, 51)[None], None, (8, 8), (0.05, 0.1), (1.0, 1.0)).tolist()
@@ -285,10 +285,10 @@ def draw_pairs(
     for s, level in enumerate(chosen):
         v = u[:, HEAD + s * NUMBERS : HEAD + (s + 1) * NUMBERS]
         h, w = patch_size(TENSORS, v[:, 0], v[:, 1], image_size, scale, ratio)
-        found = _best_pair(regions[images, level].flatten(1), grid, v[:, 2:], h, w, image_size, taken, inside)
-        rows.append(torch.cat((level[:, None], found), 1))
-        for top, left in ((found[:, 0], found[:, 1]), (found[:, 2], found[:, 3])):
-            taken.append(tuple(x[:, None, None] for x in (top, left, found[:, 4], found[:, 5])))  # type: ignore[arg-type]
+        pair = _best_pair(regions[images, level].flatten(1), grid, v[:, 2:], h, w, image_size, taken, inside)
+        rows.append(torch.cat((level[:, None], pair), 1))
+        for top, left in ((pair[:, 0], pair[:, 1]), (pair[:, 2], pair[:, 3])):
+            taken.append(tuple(x[:, None, None] for x in (top, left, pair[:, 4], pair[:, 5])))  # type: ignore[arg-type]
     return torch.stack(rows, 1)
 
 
@@ -308,7 +308,7 @@ def _chosen(levels: Sequence[int] | None, drawn: Tensor, count: int) -> list[Ten
     if isinstance(levels, str) or not isinstance(levels, (Sequence, np.ndarray)) or scalar(levels) is not levels:
         raise TypeError(f"`levels` must be a sequence of indices or None, got {levels!r}")
     indices = [checked_int("levels", level, 0, count - 1) for level in levels]
-    return [torch.full_like(drawn, i) for i in indices]  # fills on the device; a tensor of the list would be copied to it
+    return [torch.full_like(drawn, i) for i in indices]  # fills on the device, without a copy from the host
 
 
 def _best_pair(
@@ -321,18 +321,18 @@ def _best_pair(
     taken: Sequence[Box[Tensor]],
     inside: Tensor | None,
 ) -> Tensor:
-    """top_a, left_a, top_b, left_b, height, width [N, 6] of the first attempt that fits; zeros where none does."""
+    """top_a, left_a, top_b, left_b, height, width [N, 6] of the first attempt that fits; zeros if none does."""
     n, spots = len(u), u.reshape(len(u), CANDIDATES, 2, 3)
-    rank = region.cumsum(1)  # [N, G * G]: the running number of a true cell
+    rank = region.cumsum(1)  # [N, G * G]: rank of each true cell
     total = rank[:, -1:, None]
-    wanted = (spots[..., 0] * total).long().minimum(total - 1)  # [N, K, 2]
-    cell = torch.searchsorted(rank, (wanted + 1).flatten(1)).reshape(wanted.shape)
+    index = (spots[..., 0] * total).long().minimum(total - 1)  # [N, K, 2]
+    cell = torch.searchsorted(rank, (index + 1).flatten(1)).reshape(index.shape)
     if inside is None:
         y, x = pixel(TENSORS, cell, spots[..., 1], spots[..., 2], grid, image)
     else:
         y, x = _pixels_inside(inside, cell, spots[..., 1], grid)
     sizes = [(h, w)]
-    for _ in range(2 * max(image).bit_length()):  # enough to come down to 1x1
+    for _ in range(2 * max(image).bit_length()):  # enough to reach 1x1
         sizes.append(halved(TENSORS, *sizes[-1]))
     tall, wide = (torch.stack(side, 1)[:, :, None] for side in zip(*sizes, strict=True))  # [N, T, 1]
     a, b = (box(TENSORS, (y[:, None, :, j], x[:, None, :, j]), tall, wide, image) for j in (0, 1))  # [N, T, K]
@@ -347,14 +347,14 @@ def _best_pair(
         for y, x in (center(a), center(b)):
             free = free & inside[images, y, x]
     free = free.flatten(1)
-    first = free.to(torch.int8).argmax(1, keepdim=True)  # the first of equal maxima: least halving, then first candidate
+    first = free.to(torch.int8).argmax(1, keepdim=True)  # the first maximum: least halving, then first candidate
     parts = (a[0], a[1], b[0], b[1], tall.expand_as(a[0]), wide.expand_as(a[0]))
     pair: Tensor = torch.cat([part.reshape(n, -1).gather(1, first) for part in parts], 1)
     return pair.mul(free.any(1, keepdim=True))
 
 
 def _pixels_inside(inside: Tensor, cell: Tensor, share: Tensor, grid: int) -> tuple[Tensor, Tensor]:
-    """`_pixel_inside` of masks [N, H, W] for cells and shares [N, K, 2]."""
+    """`_pixel_inside` for masks [N, H, W], cells and shares [N, K, 2]."""
     sides = inside.shape[1:]
     (top, bottom), (left, right) = (window(at, grid, side) for at, side in zip((cell // grid, cell % grid), sides, strict=True))
     down, along = (torch.arange(side // grid + 2, device=cell.device) for side in sides)  # the longest window
@@ -364,16 +364,16 @@ def _pixels_inside(inside: Tensor, cell: Tensor, share: Tensor, grid: int) -> tu
     member = (inside[images, y.clamp(max=sides[0] - 1), x.clamp(max=sides[1] - 1)] & within).flatten(3)
     rank = member.cumsum(-1)
     total = rank[..., -1]
-    wanted = (share * total).long().minimum(total - 1)
-    spot = (rank <= wanted[..., None]).sum(-1).clamp(max=member.shape[-1] - 1)
+    index = (share * total).long().minimum(total - 1)
+    spot = (rank <= index[..., None]).sum(-1).clamp(max=member.shape[-1] - 1)
     return (top + spot // len(along)).clamp(max=sides[0] - 1), (left + spot % len(along)).clamp(max=sides[1] - 1)
 
 
 def _nexts_inside(inside: Tensor, y: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-    """`_next_inside` of masks [N, H, W] for pixels [N]."""
+    """`_next_inside` for masks [N, H, W] and pixels [N]."""
     width, flat = inside.shape[2], inside.flatten(1)
-    spots = flat.to(torch.int8).argsort(dim=1, descending=True, stable=True)  # those inside come first, in their order
+    spots = flat.to(torch.int8).argsort(dim=1, descending=True, stable=True)  # pixels inside come first, in order
     rank = flat.cumsum(1)
     following = rank.gather(1, (y * width + x)[:, None]) % rank[:, -1:].clamp(min=1)
-    found = spots.gather(1, following)[:, 0]
-    return found // width, found % width
+    spot = spots.gather(1, following)[:, 0]
+    return spot // width, spot % width

@@ -16,7 +16,7 @@ from .swap import patch_mask, swap_patches
 
 __all__ = ["PatchPair", "draw_pairs", "layer_cam", "normalize_maps", "patch_mask", "salient_regions", "swap_patches"]
 
-if not TYPE_CHECKING:  # with it, mypy would take every name for one that is there
+if not TYPE_CHECKING:  # otherwise mypy would accept any name
 
     def __getattr__(name: str) -> Any:
         if name != "all_pairs":

@@ -1,4 +1,4 @@
-"""What counts as an image, and the one conversion to what the method sees: uint8 [N, 3, H, W]."""
+"""What counts as an image, and its conversion to the input of the method: uint8 [N, 3, H, W]."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from torchvision import tv_tensors
 from .arguments import MeanStd
 
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
-# Bicubic resizing overshoots [0, 1] by less than this. What lies beyond has another range.
+# Bicubic resizing overshoots [0, 1] by less than this; larger values mean another range.
 OVERSHOOT = 0.25
 
 ImageLike: TypeAlias = PIL.Image.Image | Tensor  # [C, H, W] or [N, C, H, W]; a tv_tensors.Image is a tensor
-Reasons = Mapping[str, str]  # by the kind that is refused
+Reasons = Mapping[str, str]  # refused type -> reason
 _REFUSED = {
     "BoundingBoxes": "boxes do not follow swapped pixels; apply the transform to the image alone, before they are added",
     "KeyPoints": "key points do not follow swapped pixels; apply the transform to the image alone",
@@ -33,14 +33,14 @@ _REFUSED = {
 
 
 def is_image(leaf: object) -> TypeGuard[ImageLike]:
-    """True for PIL images, `tv_tensors.Image` and plain tensors (torchvision picks the one that counts)."""
+    """True for PIL images, `tv_tensors.Image` and plain tensors (torchvision decides which ones it transforms)."""
     return isinstance(leaf, (PIL.Image.Image, tv_tensors.Image)) or (
         isinstance(leaf, Tensor) and not isinstance(leaf, tv_tensors.TVTensor)
     )
 
 
 def as_image(leaf: ImageLike) -> ImageLike:
-    """A plain tensor as `tv_tensors.Image`, so that it counts as an image beside others."""
+    """A plain tensor as `tv_tensors.Image`, so that it counts as an image among others."""
     if not isinstance(leaf, Tensor) or isinstance(leaf, tv_tensors.TVTensor):
         return leaf
     return cast(Tensor, tv_tensors.Image(leaf, device=leaf.device))
@@ -59,9 +59,9 @@ def batch_size(leaf: ImageLike) -> int:
 
 
 def image_leaves(flat_inputs: Sequence[object]) -> list[ImageLike]:
-    """The images of a sample by torchvision's rule; the first of them guides.
+    """The images of a sample by torchvision's rule; the first one guides.
 
-    A plain tensor is an image only where the sample holds no PIL image and no `tv_tensors.Image`, and then only the
+    A plain tensor is an image only if the sample has no PIL image and no `tv_tensors.Image`, and then only the
     first plain tensor is one.
 
     Raises:
@@ -77,12 +77,12 @@ def image_leaves(flat_inputs: Sequence[object]) -> list[ImageLike]:
 
 
 def check_sample(flat_inputs: Sequence[object], reasons: Reasons = _REFUSED) -> None:
-    """Refuse a sample that cannot be transformed consistently: it must hold one pixel grid and at least one image.
+    """Refuse a sample that cannot be transformed consistently: it needs at least one image, all of one size.
 
     Raises:
-        TypeError: boxes, key points, videos or arrays in the sample, images in a mapping that is no dict, no image, or tensors
-            inside of `torch.vmap`.
-        ValueError: an image of wrong rank, images of different sizes, or a mask of another size than the image.
+        TypeError: boxes, key points, videos or arrays in the sample, images in a mapping other than a dict, no image, or
+            tensors inside `torch.vmap`.
+        ValueError: an image of wrong rank, images of different sizes, or a mask whose size differs from the image.
     """
     check_not_vmapped(flat_inputs)
     for leaf in flat_inputs:
@@ -94,21 +94,21 @@ def check_sample(flat_inputs: Sequence[object], reasons: Reasons = _REFUSED) -> 
     if len(images) > 1:
         grids = {(*image_size(x), batch_size(x)) for x in images}
         if len(grids) > 1:
-            found = sorted(grids)
-            raise ValueError(f"`sample` must hold images of one size, got (H, W, N) {found}; transform them one by one")
+            sizes = sorted(grids)
+            raise ValueError(f"`sample` must hold images of one size, got (H, W, N) {sizes}; transform them one by one")
     for leaf in flat_inputs:
         if isinstance(leaf, tv_tensors.Mask):
             _check_mask(leaf, images[0])
 
 
 def check_not_vmapped(leaves: Iterable[object]) -> None:
-    """Raises TypeError for a tensor of which `torch.vmap` shows one image at a time: its pixels cannot be read."""
+    """Raises TypeError for tensors inside `torch.vmap`, whose pixels cannot be read."""
     if any(isinstance(leaf, Tensor) and torch._C._functorch.is_batchedtensor(leaf) for leaf in leaves):
         raise TypeError("`image` must be a tensor outside of torch.vmap, got one inside; pass the batch [N, C, H, W] itself")
 
 
 def refusal(kind: str, reasons: Reasons = _REFUSED) -> TypeError:
-    """Why boxes, key points or a video are refused, as the adapters say it too."""
+    """The error for boxes, key points or a video, shared with the adapters."""
     return TypeError(f"`sample` must not hold {kind}: {reasons[kind]}")
 
 
@@ -137,7 +137,7 @@ def _check_tensor(image: Tensor, sample: Sequence[object]) -> None:
 
 
 def _other_rank(image: Tensor, sample: Sequence[object]) -> str:
-    """The way out for a tensor that is no image by its rank: a label before the image, or a gray image."""
+    """The remedy for a tensor whose rank is not that of an image: a label before the image, or a gray image."""
     others = [x for x in sample if x is not image and is_image(x)]
     if others and not isinstance(image, tv_tensors.Image):
         return "; the first plain tensor of a sample is its image: put the image first, or make it a tv_tensors.Image"
@@ -146,7 +146,7 @@ def _other_rank(image: Tensor, sample: Sequence[object]) -> str:
 
 def _judge_narrow(shape: list[int], dtype: torch.dtype) -> None:
     """More than four channels and a width of 1, 3 or 4: a photograph [H, W, C], or a strip of a hyperspectral image.
-    Decoders give photographs of 8 bits; other dtypes get a warning. Channels that lie closest in memory are no question."""
+    Decoded photographs have 8 bits, so uint8 is refused and other dtypes get a warning. Channels-last memory is accepted."""
     if dtype == torch.uint8:
         raise ValueError(
             f"`image` must have shape [C, H, W] or [N, C, H, W], got {shape}, which looks like [H, W, C]; use "
@@ -172,10 +172,10 @@ def _check_mask(mask: tv_tensors.Mask, image: ImageLike) -> None:
 
 
 def pil_array(image: PIL.Image.Image) -> npt.NDArray[np.uint8]:
-    """What the method sees of a PIL image: uint8 [H, W, 3], read-only.
+    """A PIL image as the method sees it: uint8 [H, W, 3], read-only.
 
     Raises:
-        TypeError: PIL modes 1, I and F, which have no settled value range.
+        TypeError: PIL modes 1, I and F, which have no fixed value range.
     """
     if image.mode in ("1", "I", "F"):
         way = "use image.convert('L')" if image.mode == "1" else "make it 'I;16' or a float tensor in [0, 1]"
@@ -183,28 +183,28 @@ def pil_array(image: PIL.Image.Image) -> npt.NDArray[np.uint8]:
     if image.mode.startswith("I;16"):
         high = (np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)
         return np.repeat(high[..., None], 3, axis=2)
-    if image.mode == "P":  # the way over RGBA also knows palettes with transparency
+    if image.mode == "P":  # by way of RGBA, which handles palettes with transparency
         image = image.convert("RGBA")
     return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
 
 
 def net_input(leaf: ImageLike, normalized: MeanStd | None = None) -> Tensor:
-    """An image leaf or batch as a saliency net takes it: [N, 3, H, W], 8 bits as uint8, floats as float32 in [0, 1].
+    """An image leaf or batch as input of a saliency net: [N, 3, H, W], 8 bits as uint8, floats as float32 in [0, 1].
 
-    uint16 keeps its high byte. Floats must lie in [0, 1] up to the overshoot of bicubic resizing and are clamped. A
-    single channel is repeated; of more than three the first three are used. Values are not checked on an accelerator,
-    because that would wait for the device.
+    uint16 keeps its high byte. Floats must be in [0, 1], except for the overshoot of bicubic resizing, and are clamped.
+    A single channel is repeated; of more than three the first three are used. Values are not checked on a device,
+    because that would wait for it.
 
     Args:
-        normalized: (mean, std) that float images were normalized with; it is undone first.
+        normalized: (mean, std) of normalized float images; the normalization is undone first.
 
     Raises:
         TypeError: dtypes other than uint8, uint16 and floats.
-        ValueError: non-finite pixels, floats outside of [-0.25, 1.25], two channels, other ranks.
+        ValueError: non-finite pixels, floats outside [-0.25, 1.25], two channels, other ranks.
     """
     if isinstance(leaf, PIL.Image.Image):
         return torch.from_numpy(pil_array(leaf).copy()).permute(2, 0, 1)[None]
-    x: Tensor = leaf.as_subclass(Tensor).detach().resolve_neg()  # NumPy does not know the negative bit
+    x: Tensor = leaf.as_subclass(Tensor).detach().resolve_neg()  # NumPy does not support the negative bit
     if x.ndim not in (3, 4):
         raise ValueError(f"`image` must have shape [C, H, W] or [N, C, H, W], got {list(x.shape)}")
     x = x if x.ndim == 4 else x[None]
@@ -231,7 +231,7 @@ def _accepted_form(x: Tensor) -> str:
 
 
 def _unsigned_form(x: Tensor) -> str:
-    """How integers become 8 or 16 bits without a value that wraps; where there are none to see, both ways."""
+    """The conversion of integers to 8 or 16 bits in which no value wraps; both if the values are unknown."""
     if x.is_meta or not x.numel():
         return "values 0..255 fit image.to(torch.uint8), values 0..65535 image.to(torch.uint16)"
     low, high = (int(v) for v in x.to(torch.int64).aminmax())
@@ -243,9 +243,9 @@ def _unsigned_form(x: Tensor) -> str:
 
 
 def eight_bits(leaf: ImageLike, normalized: MeanStd | None = None) -> Tensor:
-    """What the method sees of an image leaf or batch: uint8 [N, 3, H, W]. Arguments and errors as `net_input`.
+    """An image leaf or batch as the method sees it: uint8 [N, 3, H, W]. Arguments and errors as `net_input`.
 
-    Maps, colors and cache keys are functions of these values, so a float image and its 8-bit file are one image here.
+    Maps, colors and cache keys depend on these values only, so a float image and its 8-bit file are one image here.
     """
     x = net_input(leaf, normalized)
     return x if x.dtype == torch.uint8 else (x * 255).round().to(torch.uint8)
@@ -254,7 +254,7 @@ def eight_bits(leaf: ImageLike, normalized: MeanStd | None = None) -> Tensor:
 def pil_order(images: Tensor) -> npt.NDArray[np.uint8]:
     """uint8 [N, 3, H, W] -> contiguous [N, H, W, 3]."""
     array = images.numpy().transpose(0, 2, 3, 1)
-    # Plane by plane is four times as fast as ascontiguousarray.
+    # Copying plane by plane is four times as fast as ascontiguousarray.
     return array if array.flags.c_contiguous else np.stack([images[:, c].numpy() for c in range(3)], -1)
 
 

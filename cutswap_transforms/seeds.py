@@ -1,4 +1,4 @@
-"""Draws that follow from a seed and leave every generator as it was."""
+"""Seeded draws that leave every generator unchanged."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import torch
 
 @contextmanager
 def own_seed(seed: int) -> Iterator[None]:
-    """Inside, torch's generator of the CPU starts from `seed`; afterwards it is where it was.
+    """Inside the block, torch's CPU generator starts from `seed`; its state is restored afterwards.
 
-    No other generator is touched: `torch.manual_seed` would also reseed every accelerator, also within
+    No other generator is touched: `torch.manual_seed` also reseeds every accelerator, even within
     `torch.random.fork_rng(devices=[])`, and takes a hundred times as long.
 
     >>> with own_seed(0):

@@ -1,4 +1,4 @@
-"""The swap itself: patches change places in PIL images, tensors and batches on a device; masks say where."""
+"""The swap itself: patches trade places in PIL images, tensors and device batches; masks show where."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ def swap_patches(image: Tensor, pairs: Tensor) -> Tensor:
         pairs: int64 [N, S, 7], rows as `PatchPair`, N = 1 for a single image; boxes mutually disjoint.
 
     Returns:
-        A new tensor of the same shape, type, dtype and device. A subclass of Tensor is treated as by torchvision's kernels:
-        its own `__torch_function__` says what comes out.
+        A new tensor of the same shape, type, dtype and device. A subclass of Tensor is treated as in torchvision's kernels:
+        its own `__torch_function__` decides the output type.
 
     Raises:
         TypeError: `pairs` are not integers.
-        ValueError: shapes that do not fit, or (on the CPU) boxes that reach beyond the image or share a pixel.
+        ValueError: shapes that do not match, or (on the CPU) boxes that leave the image or share a pixel.
 
     >>> swap_patches(torch.arange(4).reshape(1, 1, 4), torch.tensor([[[0, 0, 0, 0, 3, 1, 1]]]))
     tensor([[[3, 1, 2, 0]]])
@@ -61,22 +61,22 @@ def _check_pairs(pairs: Tensor) -> None:
 
 
 def swaps(rows: list[list[int]], height: int, width: int) -> list[list[int]]:
-    """The rows that swap something, checked: only boxes that lie in the image and apart make a permutation of its pixels."""
-    found = [row for row in rows if row[HEIGHT]]
+    """The rows with a swap, checked: only disjoint boxes inside the image give a permutation of its pixels."""
+    kept = [row for row in rows if row[HEIGHT]]
     taken: list[Box[int]] = []
-    for row in found:
+    for row in kept:
         _, ta, la, tb, lb, h, w = row
         if h < 1 or w < 1 or min(ta, la, tb, lb) < 0 or max(ta, tb) + h > height or max(la, lb) + w > width:
             raise ValueError(f"`pairs` must lie inside the image, got {PatchPair(*row)} for (H, W) = {(height, width)}")
         a, b = (ta, la, h, w), (tb, lb, h, w)
         if not fits(a, b, taken):
-            raise ValueError(f"`pairs` must have boxes that share no pixel, got {PatchPair(*row)} among {len(found)} pairs")
+            raise ValueError(f"`pairs` must have boxes that share no pixel, got {PatchPair(*row)} among {len(kept)} pairs")
         taken += (a, b)
-    return found
+    return kept
 
 
 def swap_in_pil(image: PIL.Image.Image, pairs: list[list[int]]) -> PIL.Image.Image:
-    """The same for a PIL image of any mode, which keeps its mode, palette and info."""
+    """`swap_patches` for a PIL image of any mode; mode, palette and info are kept."""
     out = image.copy()
     for _, ta, la, tb, lb, h, w in swaps(pairs, image.height, image.width):
         a, b = (la, ta, la + w, ta + h), (lb, tb, lb + w, tb + h)
@@ -87,23 +87,23 @@ def swap_in_pil(image: PIL.Image.Image, pairs: list[list[int]]) -> PIL.Image.Ima
 
 
 def swap_leaf(leaf: ImageLike, pairs: Tensor) -> ImageLike:
-    """The swap in an image leaf of a sample; type, dtype, device and PIL mode are kept."""
+    """Swap in one image leaf of a sample; type, dtype, device and PIL mode are kept."""
     return swap_in_pil(leaf, pairs[0].tolist()) if isinstance(leaf, PIL.Image.Image) else swap_patches(leaf, pairs)
 
 
 def _gathered(batch: Tensor, pairs: Tensor) -> Tensor:
-    """The swap as one gather, for accelerators: no loop over images or pixels, nothing read back."""
+    """The swap as one gather, for accelerators: no loop over images or pixels, no synchronization."""
     n, c, height, width = batch.shape
     y = torch.arange(height, device=batch.device)[None, :, None]
     x = torch.arange(width, device=batch.device)[None, None, :]
-    source = (y * width + x).expand(n, -1, -1)  # [N, H, W]: where each pixel comes from
+    source = (y * width + x).expand(n, -1, -1)  # [N, H, W]: flat index of each source pixel
     for s in range(pairs.shape[1]):
         _, ta, la, tb, lb, h, w = (v[:, None, None] for v in pairs[:, s].unbind(1))
         shift = (tb - ta) * width + (lb - la)
         source = torch.where(_inside(y, x, ta, la, h, w), source + shift, source)
         source = torch.where(_inside(y, x, tb, lb, h, w), source - shift, source)
-    bits = batch.view(torch.int16) if batch.dtype == torch.uint16 else batch  # gather does not know uint16
-    if batch.is_contiguous(memory_format=torch.channels_last) and not batch.is_contiguous():  # a memory format is kept
+    bits = batch.view(torch.int16) if batch.dtype == torch.uint16 else batch  # gather does not support uint16
+    if batch.is_contiguous(memory_format=torch.channels_last) and not batch.is_contiguous():  # keep the format
         index = source.reshape(n, height * width, 1).expand(-1, -1, c)
         moved = bits.permute(0, 2, 3, 1).reshape(n, height * width, c).gather(1, index)
         return moved.view(batch.dtype).reshape(n, height, width, c).permute(0, 3, 1, 2)
@@ -116,7 +116,7 @@ def _inside(y: Tensor, x: Tensor, top: Tensor, left: Tensor, h: Tensor, w: Tenso
 
 
 def swaps_made(pairs: Tensor) -> Tensor:
-    """bool [N, S]: which of the pairs swap something."""
+    """bool [N, S]: True for the pairs that swap something."""
     return pairs[..., HEIGHT] > 0
 
 
@@ -134,7 +134,7 @@ def patch_mask(pairs: Tensor, image_size: tuple[int, int]) -> Tensor:
         uint8 [N, 1, H, W].
 
     Raises:
-        TypeError, ValueError: as `swap_patches`.
+        TypeError, ValueError: same as `swap_patches`.
 
     >>> patch_mask(torch.tensor([[[0, 0, 0, 0, 3, 1, 1]]]), (1, 4))
     tensor([[[[1, 0, 0, 1]]]], dtype=torch.uint8)
@@ -156,7 +156,7 @@ def patch_mask(pairs: Tensor, image_size: tuple[int, int]) -> Tensor:
 
 
 def mark_leaf(mask: tv_tensors.Mask, pairs: Tensor) -> tv_tensors.Mask:
-    """A mask leaf [..., H, W] of a sample with 1 in the swapped area; its other values stay."""
+    """A mask leaf [..., H, W] of a sample, set to 1 in the swapped area, unchanged elsewhere."""
     plain = mask.as_subclass(Tensor)
     region = patch_mask(pairs.to(plain.device), (int(mask.shape[-2]), int(mask.shape[-1])))  # [N, 1, H, W]
     if len(region) == 1 and plain.ndim < 4:
@@ -168,7 +168,7 @@ def mark_leaf(mask: tv_tensors.Mask, pairs: Tensor) -> tv_tensors.Mask:
 
 
 def empty_mask(image: ImageLike) -> tv_tensors.Mask:
-    """uint8 zeros [1, H, W], of a batch [N, 1, H, W], on the image's device."""
+    """uint8 zeros [1, H, W], or [N, 1, H, W] for a batch, on the image's device."""
     if isinstance(image, Tensor):
         zeros = torch.zeros((*image.shape[:-3], 1, *image.shape[-2:]), dtype=torch.uint8, device=image.device)
     else:

@@ -1,4 +1,4 @@
-"""SaliencySwap: an image becomes a negative by swapping two patches of its salient region."""
+"""SaliencySwap: swap two patches of an image's salient region to make a negative."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ class SaliencySwap(v2.Transform):
     """Swap two patches of the salient region: a normal image becomes a synthetic anomaly that keeps its local appearance.
 
     Each image is divided into cells of saliency and color, one set per level of the saliency net. The cells are
-    clustered; the region of a level is the union of the clusters of high mean saliency. Two pixels of a
+    clustered; the region of a level is the union of the clusters with high mean saliency. Two pixels of a
     region are drawn, and the boxes around them are swapped. The pixels of the image are permuted, nothing is blended,
-    and the same pairs applied again restore it. Method: CutSwap (Qin, Gu, Yu, Zhang, arXiv 2311.18332); backbone,
+    and applying the same pairs again restores it. Method: CutSwap (Qin, Gu, Yu, Zhang, arXiv 2311.18332); backbone,
     levels, cells, number of clusters, sizes and sampling rule are choices of this library.
 
     All randomness comes from one `torch.rand` per call on the global generator of the image's device. A batch
@@ -56,45 +56,45 @@ class SaliencySwap(v2.Transform):
         saliency: a model's name for `LayerCAMExtractor` ("tiny" needs no download), an object with
             `native_maps(images uint8 [N, 3, H, W]) -> list of [N, h_l, w_l]`, or a callable that takes float images
             [N, 3, H, W] in [0, 1] and returns [N, L, h, w] or a list of [N, h_l, w_l]. A map of two values is a mask: it
-            is the region itself.
+            is used as the region.
         clustering: "kmeans", "sklearn", "opencv", a `KMeans`, a callable points [P, 4] -> labels [P], or an object with
             `fit_predict`. The columns are saliency in [0, 1] and three opponent colors; the label -1 is noise.
         levels: "all" (one swap per level, boxes disjoint; levels that do not fit are dropped), "random" (one swap, on a
-            level that is drawn for each image), an index or indices (one swap each), fine to coarse.
-        scale: range of the area of a patch as a fraction of the image, shared among the swaps of an image: each of four has
-            a fourth, so that a negative changes as much as by one; a size that finds no room for two disjoint patches in
-            the region is halved until it does.
+            level drawn for each image), an index or indices (one swap each), fine to coarse.
+        scale: range of the area of a patch as a fraction of the image, shared among the swaps of an image: each of four gets
+            a fourth, so that together they change as much as one; a size without room for two disjoint patches in the
+            region is halved until they fit.
         ratio: range of a patch's aspect, height / width, drawn log-uniformly.
         p: probability that an image is changed.
         grid: number of cells along each side of the image, 2 to 255.
-        region: which clusters of a map make its salient region: "salient", those whose mean saliency lies at or above the
-            midpoint between the highest and the lowest mean, so an object of several colors is one region; "top", the one
-            of highest mean saliency alone.
+        region: the clusters that form the salient region of a map: "salient", all with mean saliency at or above the
+            midpoint between the highest and the lowest mean, so an object of several colors is one region; "top", only
+            the one with the highest mean.
         roi: where images may be changed: a mask (array or tensor [H, W], above zero = inside; PIL image, not black = inside)
             for all images, resized to each of them, or the key of a `tv_tensors.Mask` in each sample, a dict, which passes
-            unchanged. Cells that lie inside by less than half are neither clustered nor drawn from, and the centers of both
-            patches lie inside. None: everywhere.
+            unchanged. Cells with less than half inside are neither clustered nor drawn from, and the centers of both
+            patches are inside. None: everywhere.
         return_mask: return `(image, tv_tensors.Mask)` for one bare image or batch; uint8 [1, H, W] or [N, 1, H, W] in
             {0, 1}.
-        cache: where the regions of images on the CPU are kept, by the values of the image: "memory" (this process, 16 MB
-            at most, shared by transforms of equal settings and gone with the last of them), a folder or `RegionCache`
-            (shared by workers and runs), or None. Its `hits` and `misses` count the look-ups of this process. Put
-            deterministic steps such as Resize before this transform and random ones after it. A callable without a string
-            attribute `fingerprint` is taken to be the same function for the life of the transform: pass None if it changes.
-        normalized: (mean, std) if the transform stands after Normalize.
+        cache: where the regions of images on the CPU are stored, keyed by pixel values: "memory" (this process, 16 MB at most,
+            shared by transforms with equal settings, freed with the last of them), a folder or `RegionCache` (shared by
+            workers and runs), or None. Its `hits` and `misses` count the look-ups of this process. Put deterministic steps
+            such as Resize before this transform and random ones after it. A callable without a string attribute
+            `fingerprint` is assumed not to change during the life of the transform: pass None if it does.
+        normalized: (mean, std) if the transform comes after Normalize.
 
     Images are PIL images or tensors [C, H, W] or [N, C, H, W], plain or `tv_tensors.Image`: uint8, uint16, or floating
     point in [0, 1]. The method sees 8 bits of each; the swap moves the original pixels. In a sample (dict, tuple, ...)
-    all images get the same pairs, the first guides; of plain tensors only the first is an image, and none is where a
-    PIL image or `tv_tensors.Image` is (torchvision's rule). A `tv_tensors.Mask` gets 1 in the swapped area; everything
-    else passes through. Type, dtype, device and PIL mode are kept, subclasses of Tensor as in torchvision's kernels. Items
-    and batches of anomalib get image, depth map, mask and label. A batch of a Hugging Face data set, a dict of lists, is
+    all images get the same pairs, the first guides; only the first plain tensor is an image, and none is if the sample has
+    a PIL image or `tv_tensors.Image` (torchvision's rule). A `tv_tensors.Mask` gets 1 in the swapped area; everything
+    else passes through. Type, dtype, device and PIL mode are kept, subclasses of Tensor as in torchvision's kernels. For
+    items and batches of anomalib, image, depth map, mask and label are updated. A Hugging Face batch, a dict of lists, is
     one sample here, with a warning.
 
     Raises:
         TypeError: no image in the sample; boxes, key points, videos or arrays in it; unsupported dtypes.
         ValueError: arguments out of range, images smaller than two disjoint patches or of unequal size, non-finite
-            pixels, floats outside of [-0.25, 1.25] without `normalized`, a `roi` that holds no cell of the grid.
+            pixels, floats outside [-0.25, 1.25] without `normalized`, a `roi` without a cell of the grid.
 
     >>> image = torch.arange(3 * 32 * 32).reshape(3, 32, 32).remainder(256).to(torch.uint8)
     >>> swap = SaliencySwap()
@@ -133,15 +133,15 @@ class SaliencySwap(v2.Transform):
                 f"`return_mask` must be False where `roi` is a key, {roi!r}: it takes bare images; put a tv_tensors.Mask of "
                 "zeros beside the image instead"
             )
-        self._given = {"saliency": saliency, "clustering": clustering}  # names, where a file can hold the swap
-        # The finder is no nn.Module, so the net has no part in parameters(), state_dict() or train().
+        self._given = {"saliency": saliency, "clustering": clustering}  # names, for adapters that write the swap to a file
+        # The finder is not an nn.Module, so the net is not part of parameters(), state_dict() or train().
         self._finder = RegionFinder(saliency, clustering, grid, region, cache, self.normalized)
-        if self._finder.num_levels is not None:  # an index out of range is an error now, where L is known
+        if self._finder.num_levels is not None:  # L is known: check the indices now
             self._chosen_levels(self._finder.num_levels)
 
     @property
     def saliency(self) -> SaliencySource:
-        """The source of the maps: an object with `native_maps`."""
+        """The saliency source: an object with `native_maps`."""
         return self._finder.saliency
 
     @property
@@ -156,13 +156,13 @@ class SaliencySwap(v2.Transform):
 
     @property
     def region(self) -> str:
-        """Which clusters make the region: "salient" or "top"."""
+        """Which clusters form the region: "salient" or "top"."""
         return self._finder.region
 
     @property
     def cache(self) -> MemoryCache | RegionCache | Any:
-        """Where regions are kept, an object whose `hits` and `misses` count the look-ups of this process; None if nowhere."""
-        # Any stands for None, as in typeshed: whoever asked for a cache need not ask whether there is one.
+        """The cache of regions, whose `hits` and `misses` count the look-ups of this process, or None."""
+        # Any in place of None, as in typeshed: callers who pass a cache need not check for None.
         return self._finder.cache
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]  # a compiled model breaks its graph here
@@ -193,10 +193,10 @@ class SaliencySwap(v2.Transform):
         check_sample(flat_inputs)
 
     def draw(self, sample: Any) -> dict[str, Any]:
-        """Check a sample, and draw what is random for it: `make_params` for a sample as it is passed to the transform.
+        """Check a sample and draw its random parameters: `make_params` for a sample as passed to the transform.
 
         Returns, raises:
-            As `make_params`; errors as `SaliencySwap`.
+            Same as `make_params`; errors as `SaliencySwap`.
 
         >>> swap, image = SaliencySwap(), torch.zeros(3, 32, 32, dtype=torch.uint8)
         >>> swap.draw({"image": image, "label": 1})["pairs"].shape
@@ -207,14 +207,14 @@ class SaliencySwap(v2.Transform):
         return self.make_params(leaves)
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
-        """All that is random: pairs of patches for every image of the batch.
+        """Draw all random parameters: patch pairs for every image of the batch.
 
         Args:
             flat_inputs: leaves of the sample; the first image guides.
 
         Returns:
             "pairs": int64 [N, S, 7] on the image's device, rows as `functional.PatchPair`; height 0 = no swap. "size":
-            the (H, W) that they hold for.
+            the (H, W) they are valid for.
         """
         image = image_leaves(flat_inputs)[0]
         size, n = image_size(image), batch_size(image)
@@ -226,18 +226,18 @@ class SaliencySwap(v2.Transform):
         inside = inside_of(self.roi, flat_inputs, image, self.grid)
         lookup = Lookup(self._finder, image, inside and inside.cells)
         levels = None if self.levels == "random" else self._chosen_levels(lookup.num_levels)
-        numbers = 1 + HEAD + (1 if levels is None else len(levels)) * NUMBERS  # the first decides whether p hits
+        numbers = 1 + HEAD + (1 if levels is None else len(levels)) * NUMBERS  # the first is compared with p
         u = torch.rand(n, numbers, dtype=torch.float32, device=device)
         pairs_of = self._pairs_on_host if device.type == "cpu" else self._pairs_on_device
         pairs = pairs_of(lookup, u, levels, size, inside)
         return {"pairs": pairs, "size": size}
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
-        """Apply `params` to one leaf: images are swapped, masks get 1 in the swapped area, others pass. Draws nothing.
+        """Apply `params` to one leaf: images are swapped, masks get 1 in the swapped area, others pass. Not random.
 
         Raises:
-            TypeError: params that are not of `make_params`.
-            ValueError: params that were drawn for an image of another size.
+            TypeError: params that are not from `make_params`.
+            ValueError: params drawn for an image of another size.
         """
         if not isinstance(params, dict) or "pairs" not in params:
             raise TypeError(f"`params` must be what `make_params` returns, got {params!r}")
@@ -249,7 +249,7 @@ class SaliencySwap(v2.Transform):
         if image_size(inpt) != params.get("size", image_size(inpt)):
             raise ValueError(f"`params` must be of an image of (H, W) = {image_size(inpt)}, got those of {params['size']}")
         if pairs.device.type == "cpu" and not swaps_made(pairs).any():
-            return inpt  # p missed: the very object passes
+            return inpt  # no swap was drawn: returns the input itself
         return mark_leaf(inpt, pairs) if mask else swap_leaf(inpt, pairs)
 
     def precompute(
@@ -261,14 +261,14 @@ class SaliencySwap(v2.Transform):
     ) -> int:
         """Fill the cache with the regions of a data set's images, so that the first epoch is as fast as the others.
 
-        What is stored already is skipped, so an interrupted run continues where it stopped. Under `torchrun` (or in a
-        process group) each rank takes its share; of a `Subset`, which may be a share already, it then takes the rest.
+        Stored regions are skipped, so an interrupted run continues where it stopped. Under `torchrun` (or in a process
+        group) each rank takes its share; a `Subset` may be a share already, so each rank then takes the rest, too.
 
         Args:
-            dataset: a map-style data set that gives samples as they arrive at this transform: with the steps before it
-                applied, without the swap itself, of which a warning is given. `SwapViews` may follow, as the first view is
-                the image.
-            batch_size: images per pass of the net; images of unequal size are gathered by size.
+            dataset: a map-style data set that returns samples as they arrive at this transform: with the steps before it
+                applied, without the swap itself (otherwise it warns). `SwapViews` may follow, because the first view
+                is the image.
+            batch_size: images per pass of the net; images are grouped by size.
             num_workers: loader workers that read and decode.
             device: where the net runs; by default the CPU.
 
@@ -276,9 +276,9 @@ class SaliencySwap(v2.Transform):
             The number of images whose regions were computed.
 
         Raises:
-            ValueError: `cache=None`, or a read-only cache; numbers out of range; a device that torch does not know.
+            ValueError: `cache=None`, or a read-only cache; numbers out of range; a device unknown to torch.
             TypeError: a data set without a length.
-            RuntimeError: the folder cannot be written, or no more; it says how many images were kept.
+            RuntimeError: the folder cannot be written (any more); the message has the number of images kept.
         """
         batch_size, num_workers = checked_int("batch_size", batch_size, 1), checked_int("num_workers", num_workers, 0)
         try:
@@ -295,25 +295,25 @@ class SaliencySwap(v2.Transform):
         return precompute(self._finder, self.roi, dataset, batch_size, num_workers, device)
 
     def preview(self, images: Sequence[ImageLike] | Tensor, rows: int = 8) -> PIL.Image.Image:
-        """A contact sheet of what this swap does: maps, clusters, boxes, negative and mask, one row per image.
+        """A contact sheet of this swap: maps, clusters, boxes, negative and mask, one row per image.
 
         Args:
-            images: single images as the swap takes them, PIL or tensor [C, H, W], or samples that hold one; sizes may differ.
-            rows: how many are drawn at most, spread evenly over `images`.
+            images: single images, PIL or tensor [C, H, W], or samples with one; sizes may differ.
+            rows: maximum number of rows, spread evenly over `images`.
 
         Returns:
-            An RGB image, which Jupyter shows.
+            An RGB image, which Jupyter displays.
 
         Raises:
-            TypeError: `roi` is a key, and the images are no samples with a mask under it.
+            TypeError: `roi` is a key, and the images are not samples with a mask under it.
             ValueError: no images, or `rows` below 1.
         """
-        from .preview.sheet import contact_sheet, spread  # the drawing code is not needed for training
+        from .preview.sheet import contact_sheet, spread  # training does not need the drawing code
 
         return contact_sheet(spread(cast(Sequence[ImageLike], images), rows), self)
 
     def as_anomaly_generator(self) -> AnomalyGenerator:
-        """The swap as a module `x -> (augmented, mask)`, mask float [N, 1, H, W]: anomalib's contract of generators."""
+        """The swap as a module `x -> (augmented, mask)`, mask float [N, 1, H, W]: anomalib's generator interface."""
         return AnomalyGenerator(self)
 
     def extra_repr(self) -> str:
@@ -336,7 +336,7 @@ class SaliencySwap(v2.Transform):
     # ---- regions and uniform numbers -> patch pairs --------------------------------------------------------------------
 
     def _chosen_levels(self, count: int) -> list[int]:
-        """Those of `count` that the argument names."""
+        """The levels, out of `count`, that the argument names."""
         if isinstance(self.levels, str):
             return list(range(count))
         for level in self.levels:
@@ -359,7 +359,7 @@ class SaliencySwap(v2.Transform):
             for i, region in zip(hits, regions, strict=True):
                 mask = None if masks is None else masks[i]
                 rows[i] = first_pairs(region, numbers[i][1:], levels, size, self.scale, self.ratio, mask)
-        return torch.from_numpy(np.array(rows, dtype=np.int64))  # a third of the time of torch.tensor
+        return torch.from_numpy(np.array(rows, dtype=np.int64))  # three times as fast as torch.tensor
 
     def _pairs_on_device(
         self, lookup: Lookup, u: Tensor, levels: list[int] | None, size: tuple[int, int], inside: Inside | None

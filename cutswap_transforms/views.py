@@ -1,4 +1,4 @@
-"""SwapViews: an image and its negatives side by side, as a training loop takes them."""
+"""SwapViews: an image and its negatives as one tuple, ready for a training loop."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ class SwapViews(nn.Module):
     """`image -> (image, t1(image), t2(image), ...)`: the views that a self-supervised head learns to distinguish.
 
     Plain tensors become `tv_tensors.Image`, so that later v2 transforms treat every view alike (with the same random
-    parameters, as torchvision does for all images of a sample). Where all views are of one subclass of Tensor they stay it,
-    and later v2 transforms take the first of them alone for an image: put v2.ToImage() in front to treat all alike.
+    parameters, as torchvision does for all images of a sample). If all views have the same Tensor subclass, they keep it,
+    and later v2 transforms treat only the first as an image: put v2.ToImage() in front to treat all alike.
 
     Args:
         transforms: callables image -> image, at least one.
 
     Raises:
-        TypeError: something that is no image comes in, or a transform is not callable.
+        TypeError: the input is not an image, or a transform is not callable.
 
     >>> views = SwapViews(lambda image: image.flip(-1), lambda image: image.flip(-2))
     >>> batch = [views(torch.rand(3, 8, 8)) for _ in range(5)]
@@ -46,7 +46,7 @@ class SwapViews(nn.Module):
         if not is_image(image):
             raise TypeError(f"`image` must be a PIL image or a tensor, got {type(image).__name__}")
         made = (t(image) for t in self.transforms)
-        # A transform that left the image alone gives the same object or its memory: views must not share it.
+        # A transform that changes nothing may return the image or share its memory; views must not.
         views = (image, *(_copy(v) if _shares(v, image) else v for v in made))
         kinds = set(map(type, views))
         return views if len(kinds) == 1 and Tensor not in kinds else tuple(map(as_image, views))
@@ -59,15 +59,15 @@ class SwapViews(nn.Module):
         """Stack views for a loader: all first views, then all second views, and so on, with the view as label.
 
         Args:
-            batch: N samples, each a tuple of k views [C, H, W], or (views, target) as data sets with labels give;
-                the target is left out.
+            batch: N samples, each a tuple of k views [C, H, W], or (views, target) as in labeled data sets;
+                the target is dropped.
 
         Returns:
             images [k*N, C, H, W] view-major, labels int64 [k*N] = arange(k).repeat_interleave(N).
 
         Raises:
-            TypeError: samples that are no tuples, or views that are no image tensors.
-            ValueError: an empty batch, or samples with different numbers, shapes or dtypes of views.
+            TypeError: samples that are not tuples, or views that are not image tensors.
+            ValueError: an empty batch, or views that differ in number, shape or dtype.
         """
         samples = [_views_of(sample) for sample in batch]
         counts = {len(views) for views in samples}
@@ -75,8 +75,8 @@ class SwapViews(nn.Module):
             raise ValueError(f"`batch` must hold samples with one number of views, got {sorted(counts) or 'none'}")
         forms = {(tuple(view.shape), view.dtype) for views in samples for view in views}
         if len(forms) > 1:
-            found = ", ".join(sorted(f"{list(shape)} of {dtype}" for shape, dtype in forms))
-            raise ValueError(f"`batch` must hold views of one shape and dtype, got {found}; resize and convert before")
+            listed = ", ".join(sorted(f"{list(shape)} of {dtype}" for shape, dtype in forms))
+            raise ValueError(f"`batch` must hold views of one shape and dtype, got {listed}; resize and convert before")
         k, n = counts.pop(), len(samples)
         images = torch.stack([views[i].as_subclass(Tensor) for i in range(k) for views in samples])
         return images, torch.arange(k, device=images.device).repeat_interleave(n)

@@ -1,4 +1,4 @@
-"""The swap inside other libraries. Each adapter imports its library when it is first asked for, never before.
+"""The swap inside other libraries. Each adapter imports its library on first access, never earlier.
 
 >>> from cutswap_transforms import adapters
 >>> adapters.__all__
@@ -24,7 +24,7 @@ _HOMES = {
 }
 __all__ = list(_HOMES)
 
-if not TYPE_CHECKING:  # with it, mypy would take every name for one that is there
+if not TYPE_CHECKING:  # otherwise mypy would accept any name
 
     def __getattr__(name: str) -> Any:
         if name not in _HOMES:

@@ -1,1 +1,1 @@
-"""Regions that are kept: in memory, in folders, and filled before training."""
+"""Storage of regions: in memory, in folders, and filled before training."""

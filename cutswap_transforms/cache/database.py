@@ -1,7 +1,7 @@
-"""The SQLite file under a `RegionCache`: how it is opened, whose it is, and what a fault means.
+"""The SQLite file of a `RegionCache`: how it is opened, how its format is checked, and what errors mean.
 
-Whatever calls SQLite in this process holds one lock, and so does a fork: SQLite has locks of its own, and a child that was
-forked while another thread held one of them would wait for ever.
+Every call of SQLite in this process holds one lock, and so does a fork: SQLite has its own locks, and a child that is
+forked while another thread holds one of them would wait forever.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
 
-APPLICATION = 0x43555453  # "CUTS", in the header of the file: another program's database is left alone
+APPLICATION = 0x43555453  # "CUTS", in the file header: databases of other programs are not touched
 SCHEMA = 1
-FAULTS = (sqlite3.Error, OSError, ValueError)  # all that `File.run` raises of itself
+FAULTS = (sqlite3.Error, OSError, ValueError)  # all that `File.run` raises
 _TIMEOUT = 10  # seconds to wait for the lock of another process
-_TRIES = 8  # of a reader, while a file is in motion
+_TRIES = 8  # of a reader, while the file is changing
 _LOG = "mode=ro&readonly_shm=1"
 _SETTLED = "mode=ro&immutable=1"
 
@@ -32,24 +32,24 @@ T = TypeVar("T")
 class File:
     """The SQLite file of a folder: opened when it is needed, and closed before a fork.
 
-    A reader makes no file and changes none. Two ways of SQLite do that, and each needs its own care:
+    A reader creates no file and changes none. SQLite has two modes for that:
 
-    - Where the log and its index lie beside the file, somebody writes or was killed. `readonly_shm` reads both as they are.
-    - Where they are missing, SQLite would make them, in the name of the reader, and a writer of another name could not
-      open them. `immutable` makes nothing, but takes the file to be frozen. So before each look-up the reader checks
-      that the file is as it was and that no log has appeared, and opens it again if not.
+    - If the log and its index exist, a process is writing or was killed. `readonly_shm` reads both as they are.
+    - If they are missing, SQLite would create them, owned by the reader's user, and a writer of another user could not
+      open them. `immutable` creates nothing, but assumes that the file never changes. So before each look-up the reader
+      checks that the file is unchanged and that there is no log, and opens it again if not.
 
-    A log without its index is not read: what a killed writer left in it is missing until somebody writes again.
+    A log without its index is not read: entries that a killed writer left in it are missing until the next write.
     """
 
     def __init__(self, folder: Path, writable: bool) -> None:
         self.folder, self.path, self.writable = folder, folder / "regions.sqlite", writable
         self._connection: sqlite3.Connection | None = None
         self._mode = ""
-        self._seen: tuple[Any, ...] | None = None  # its state when it was opened last
+        self._seen: tuple[Any, ...] | None = None  # its state when it was last opened
 
     def run(self, work: Callable[[sqlite3.Connection], T], writing: bool = False) -> T:
-        """What `work` returns of the open file; if `writing`, in one transaction.
+        """The result of `work` on the open file; if `writing`, in one transaction.
 
         Raises:
             sqlite3.Error, OSError, ValueError: the file cannot be opened, or the work cannot be done.
@@ -60,8 +60,8 @@ class File:
                 try:
                     return self._attempt(work, writing)
                 except sqlite3.Error as error:
-                    # A signal handler may fork in the middle, which closes the file. Under a reader the file may change, or
-                    # its log come and go, in the middle.
+                    # A signal handler may fork meanwhile, which closes the file. For a reader, the file or its log may change
+                    # meanwhile.
                     in_motion = not self.writable and tries < _TRIES and "locked" not in str(error)
                     if forks == _forks and not in_motion:
                         raise
@@ -70,7 +70,7 @@ class File:
         raise AssertionError  # never reached; the loop has no end
 
     def close(self) -> None:
-        """Close the file and forget it: the next use makes it anew if it is gone."""
+        """Close the file and forget it: the next use creates it again if it was removed."""
         with _lock:
             self.disconnect()
             self._seen = None
@@ -78,7 +78,7 @@ class File:
     def disconnect(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
-            if connection.in_transaction:  # a fork in the middle: a cursor would keep it open beyond the close
+            if connection.in_transaction:  # a fork meanwhile: a cursor would keep the file open after the close
                 connection.rollback()
             connection.close()
 
@@ -114,14 +114,14 @@ class File:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             if not os.access(self.folder, os.W_OK) or (os.path.exists(self.path) and not os.access(self.path, os.W_OK)):
                 raise PermissionError(f"no permission to write in {self.folder}")
-        elif not os.path.exists(self.path):  # unlike Path.exists, it is also False where we may not look
+        elif not os.path.exists(self.path):  # unlike Path.exists, also False without permission
             raise FileNotFoundError(f"no such file: {self.path}")
         for path in (f"{self.path}{end}" for end in ("", "-wal", "-shm", "-journal")):
-            if os.path.exists(path) and not os.path.isfile(path):  # a pipe would keep SQLite, and our lock, for ever
+            if os.path.exists(path) and not os.path.isfile(path):  # a pipe would block SQLite, and our lock, forever
                 raise ValueError(f"{path} is not a regular file")
 
     def _disconnect_readers(self) -> None:
-        """Within a process SQLite opens the index of a log once: a writer would share that of a reader, and could not write."""
+        """SQLite opens the index of a log once per process: a writer would share that of a reader, and could not write."""
         for other in list(_files):
             if not other.writable:
                 other.disconnect()
@@ -133,21 +133,21 @@ class File:
         return self._state() != self._seen
 
     def _state(self) -> tuple[Any, ...] | None:
-        """What tells whether the file was removed, replaced or, if settled, changed. None: it is not there."""
+        """Differs if the file was removed, replaced or, if opened as immutable, changed. None: no file."""
         try:
-            found = os.stat(self.path)
+            status = os.stat(self.path)
         except OSError:
             return None
         if self._mode != _SETTLED:
-            return found.st_dev, found.st_ino
-        return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, self._has_log()
+            return status.st_dev, status.st_ino
+        return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, self._has_log()
 
 
 def file_uri(path: str | os.PathLike[str]) -> str:
     """An absolute path, of POSIX or Windows, as the `file:` address that SQLite opens.
 
-    SQLite refuses an authority, so the server of a network path stays a part of the path, unlike in `Path.as_uri`. Of a path
-    that begins with `\\\\?\\`, which Windows takes letter by letter, SQLite needs the backslashes.
+    SQLite refuses an authority, so the server of a network path stays part of the path, unlike in `Path.as_uri`. A path
+    that begins with `\\\\?\\`, which Windows takes literally, keeps its backslashes.
 
     >>> file_uri("/a b/c#1"), file_uri("C:\\\\data"), file_uri("\\\\\\\\server\\\\share")
     ('file:///a%20b/c%231', 'file:///C:/data', 'file:////server/share')
@@ -155,13 +155,13 @@ def file_uri(path: str | os.PathLike[str]) -> str:
     name = os.fspath(path)
     if not name.startswith(("/", "\\\\?\\")):
         name = name.replace("\\", "/")
-    # Letters that are no text, as Linux allows in names, become the bytes that they stand for.
+    # File names on Linux may have bytes that are not text; surrogates become these bytes again.
     return f"file://{'' if name.startswith('/') else '/'}{quote(name.encode('utf-8', 'surrogateescape'), safe='/:')}"
 
 
-_lock = threading.RLock()  # re-entrant: a signal handler may fork, and a collected cache may be closed, in the middle
+_lock = threading.RLock()  # re-entrant: meanwhile a signal handler may fork and a collected cache may be closed
 _forks = 0
-_files: weakref.WeakSet[File] = weakref.WeakSet()  # all that may be open
+_files: weakref.WeakSet[File] = weakref.WeakSet()  # all files that may be open
 
 
 def _before_fork() -> None:
@@ -182,23 +182,23 @@ if hasattr(os, "register_at_fork"):
 
 
 def _prepare(connection: sqlite3.Connection, writable: bool) -> None:
-    connection.text_factory = bytes  # a damaged row may call its bytes a text that is none
+    connection.text_factory = bytes  # a damaged row may declare invalid bytes as text
     connection.execute("PRAGMA cache_size = -2000")
     with connection:
-        connection.execute("BEGIN")  # one snapshot for all that is read
+        connection.execute("BEGIN")  # one snapshot for all reads
         ours = _is_ours(connection)
     if not ours:
         if not writable:
             raise ValueError("it is not a region cache of this version")
         with connection:
-            connection.execute("BEGIN IMMEDIATE")  # of several processes one makes the table, the others find it
+            connection.execute("BEGIN IMMEDIATE")  # one of several processes creates the table
             if not _is_ours(connection):
                 connection.execute("CREATE TABLE regions (key BLOB PRIMARY KEY, entry BLOB NOT NULL) WITHOUT ROWID")
                 connection.execute(f"PRAGMA application_id = {APPLICATION}")
                 connection.execute(f"PRAGMA user_version = {SCHEMA}")
     if writable:
         _switch_to_log(connection)
-    # In the log's mode a killed process loses nothing with NORMAL; a power cut may lose the last entries, no more.
+    # With NORMAL in WAL mode a killed process loses nothing, a power cut at most the last entries.
     connection.execute("PRAGMA synchronous = NORMAL")
 
 
@@ -216,8 +216,8 @@ def _switch_to_log(connection: sqlite3.Connection) -> None:
 
 
 def _is_ours(connection: sqlite3.Connection) -> bool:
-    """False for an empty file. Raises ValueError for another program's database or another version of ours. Its
-    statements see one state of the file only within a transaction."""
+    """False for an empty file. Raises ValueError for another program's database or another version of ours. Call it
+    within a transaction, so that all statements see one state of the file."""
     application = connection.execute("PRAGMA application_id").fetchone()[0]
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     if (application, version) == (APPLICATION, SCHEMA):
@@ -238,8 +238,8 @@ def verified(key: bytes, stored: object) -> bytes | None:
 
 
 def is_damage(error: Exception) -> bool:
-    """True where the bytes of the file are wrong. What the disk, the permissions or a lock refuse is an OperationalError; the
-    name of SQLite's error is known from Python 3.11 on only."""
+    """True if the contents of the file are damaged. Errors of the disk, permissions or locks are OperationalErrors. (The
+    name of SQLite's error needs Python 3.11.)"""
     return isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError)
 
 

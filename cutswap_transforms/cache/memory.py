@@ -1,4 +1,4 @@
-"""Entries kept in memory: for the life of the transforms that share them, or in front of a file."""
+"""Entries in memory: for the life of the transforms that share them, or in front of a file."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ LIMIT = 16 * 2**20  # bytes
 
 
 class Memory:
-    """Entries up to `limit` bytes. When full it keeps what it has: under a shuffled epoch longer than the memory,
-    throwing old entries out would give fewer hits, not more."""
+    """Entries up to `limit` bytes. When full it keeps what it has: in a shuffled epoch longer than the memory,
+    evicting old entries would give fewer hits, not more."""
 
     def __init__(self, limit: int = LIMIT) -> None:
         self.limit, self.size, self.entries = limit, 0, dict[bytes, bytes]()
@@ -24,7 +24,7 @@ class Memory:
 
     def put(self, items: Iterable[tuple[bytes, bytes]]) -> None:
         for key, entry in items:
-            cost = len(key) + len(entry) + 200  # two bytes objects and a slot of the dictionary
+            cost = len(key) + len(entry) + 200  # two bytes objects and a dict slot
             if key in self.entries:
                 self.entries[key] = entry
             elif self.size + cost <= self.limit:
@@ -33,7 +33,7 @@ class Memory:
 
 
 class MemoryCache:
-    """What `cache="memory"` is: regions that this process keeps, shared by transforms of equal settings. `len` counts them.
+    """The cache of `cache="memory"`: regions in this process, shared by transforms with equal settings. `len` counts them.
 
     Attributes:
         hits, misses: look-ups of one transform in this process.
@@ -50,7 +50,7 @@ class MemoryCache:
         self.memory = Memory()
 
     def __repr__(self) -> str:
-        return "'memory'"  # the argument that it stands for
+        return "'memory'"  # as in the argument `cache`
 
     def __len__(self) -> int:
         return len(self.memory.entries)
@@ -72,7 +72,7 @@ class MemoryCache:
     __hash__ = object.__hash__
 
     def __reduce__(self) -> tuple[type[MemoryCache], tuple[()]]:
-        return MemoryCache, ()  # what is kept stays in its process; a copy of a transform finds it by the settings
+        return MemoryCache, ()  # entries stay in their process; a copied transform finds them by the settings
 
     def _get(self, key: bytes) -> bytes | None:
         entry = self.memory.get(key)
@@ -90,7 +90,7 @@ _by_settings: weakref.WeakValueDictionary[bytes, Memory] = weakref.WeakValueDict
 
 
 def shared_memory(settings: bytes) -> Memory:
-    """The memory of all transforms of this process with these settings. It goes with the last of them."""
+    """The memory of all transforms of this process with these settings, freed with the last of them."""
     memory = _by_settings.get(settings)
     if memory is None:
         memory = _by_settings[settings] = Memory()

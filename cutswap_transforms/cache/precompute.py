@@ -1,4 +1,4 @@
-"""Fill a cache ahead of the training: read, skip what is known, compute the rest in batches."""
+"""Fill a cache before training: read, skip stored regions, compute the rest in batches."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ T = TypeVar("T")
 _log = logging.getLogger("cutswap_transforms")
 _LOG_EVERY = 10.0  # seconds
 _WAITING = 4  # batches of images of unequal size
-_MOST_HELD, _MOST_ITEMS = 10_000, 64  # objects of a data set that are looked at, and of each container
+_MOST_HELD, _MOST_ITEMS = 10_000, 64  # objects searched in a data set, and items in each container
 _PLAIN = (str, bytes, int, float, type(None), type, types.ModuleType, torch.Tensor, np.ndarray)
 
-Keyed = tuple[bytes, npt.NDArray[np.uint8], Any]  # the key of an image, the image [H, W, 3], its cells of interest or None
+Keyed = tuple[bytes, npt.NDArray[np.uint8], Any]  # key, image [H, W, 3], cells of the region of interest or None
 
 
 def precompute(
@@ -84,8 +84,8 @@ def precompute(
 
 
 def holds(root: object, wanted: Callable[[Any], bool], beyond: type) -> bool:
-    """Whether a wanted object is reached from `root` by attributes, containers, closures and partials, not past `beyond`."""
-    waiting, seen = [root], dict[int, object]()  # the objects too: the id of one that is gone may be given again
+    """Whether `root` holds a wanted object in attributes, containers, closures or partials, not beyond type `beyond`."""
+    waiting, seen = [root], dict[int, object]()  # keeps the objects alive, so that ids are unique
     while waiting and len(seen) < _MOST_HELD:
         one = waiting.pop()
         if id(one) in seen or isinstance(one, (*_PLAIN, beyond)):
@@ -121,16 +121,16 @@ def _check_stored(store: Memory | RegionCache, done: int) -> None:
 
 
 class _Keys:
-    """Collate function: the guiding image of every sample and its key, made where the image was read.
+    """Collate function: the guiding image of every sample and its key, computed where the image is read.
 
-    Images are arrays, not tensors: a worker passes each tensor as an open file, and their number is limited.
+    Images are arrays, not tensors: a worker passes each tensor as an open file, and the number of open files is limited.
     """
 
     def __init__(self, finder: RegionFinder, roi: Roi | str | None) -> None:
         self.settings, self.normalized, self.grid, self.roi = finder.settings, finder.normalized, finder.grid, roi
 
     def __call__(self, samples: list[Any]) -> list[Keyed]:
-        found = []
+        rows = []
         for sample in samples:
             leaves = sample_leaves(sample, self.roi)
             check_sample(leaves)
@@ -138,16 +138,16 @@ class _Keys:
             images = pil_order(eight_bits(guiding, self.normalized))
             inside = inside_of(self.roi, leaves, guiding, self.grid)
             cells = [None] * len(images) if inside is None else inside.cells.expand(len(images), -1).numpy()
-            found += [
+            rows += [
                 (content_key(self.settings, x, c), np.ascontiguousarray(x), c) for x, c in zip(images, cells, strict=True)
             ]
-        return found
+        return rows
 
 
 def _share_of_this_rank(dataset: Dataset[Any]) -> Dataset[Any]:
-    """Every world-size-th sample from the rank on, by the process group or by torchrun's environment.
+    """Every world-size-th sample starting at the rank, from the process group or torchrun's environment.
 
-    A `Subset` may be the share of this rank already, or the training half for all ranks. So its other samples follow:
+    A `Subset` may be the share of this rank already, or a training split for all ranks. So its other samples follow:
     they are read, but only computed if no other rank has stored them by then.
     """
     rank, world = _rank_of_world()
@@ -159,11 +159,11 @@ def _share_of_this_rank(dataset: Dataset[Any]) -> Dataset[Any]:
 
 
 def _rank_of_world() -> tuple[int, int]:
-    """The number of this process and how many there are, by the process group or by torchrun's variables."""
+    """Rank and world size, from the process group or torchrun's environment variables."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         return torch.distributed.get_rank(), torch.distributed.get_world_size()
     rank, world = os.environ.get("RANK"), os.environ.get("WORLD_SIZE")
-    if rank is None or world is None:  # one of them alone does not say the share
+    if rank is None or world is None:  # one alone does not define a share
         return 0, 1
     if not (rank.isdecimal() and world.isdecimal() and int(rank) < int(world)):
         raise ValueError(
@@ -173,7 +173,7 @@ def _rank_of_world() -> tuple[int, int]:
 
 
 def progress(batches: Iterable[list[T]], total: int, what: str = "salient regions") -> Iterator[list[T]]:
-    """The batches, with tqdm's bar where it is installed, else with a log line every ten seconds."""
+    """The batches, with a tqdm bar if tqdm is installed, else with a log line every ten seconds."""
     try:
         bar = importlib.import_module("tqdm.auto").tqdm(total=total, desc=what, unit="image")
     except ImportError:

@@ -1,12 +1,12 @@
-"""RegionCache: salient regions on disk that workers and runs share, with a memory in front of the file.
+"""RegionCache: salient regions on disk, shared by workers and runs, with a memory in front of the file.
 
 Requirements:
 
 - an entry is data, never pickle: packed bits, with a checksum that is bound to its key;
 - many processes read and write at once, and one may be killed at any moment: SQLite's write-ahead log gives that;
 - no connection crosses a fork: it is closed before and opened again on both sides; none outlives its cache;
-- whatever is wrong with the folder, training goes on: one warning says what to do, and regions are computed instead;
-- what this process has read once costs as little as the memory cache.
+- training continues despite any problem with the folder: one warning names the remedy, and regions are computed;
+- an entry that this process has read once costs as little as in the memory cache.
 """
 
 from __future__ import annotations
@@ -31,22 +31,22 @@ _PATIENCE = 100  # misses in a row on a filled folder before the one warning
 class RegionCache:
     """Salient regions on disk, shared by loader workers, processes and runs.
 
-    The first epoch fills it, or `SaliencySwap.precompute`; later ones only look up. Entries are found by the values of
-    the image and by every setting that the regions depend on, so one folder serves many settings, and a changed
-    setting never reads old regions. Put deterministic steps such as Resize before SaliencySwap and random ones after:
-    an image that is never the same twice is never found.
+    The first epoch or `SaliencySwap.precompute` fills it; later epochs only look up. The key of an entry has the pixel
+    values and every setting that the regions depend on, so one folder serves many settings, and a changed setting
+    never reads old regions. Put deterministic steps such as Resize before SaliencySwap and random ones after: an image
+    that is never the same twice always misses.
 
     Args:
-        folder: made with mode 0700 if absent; holds one SQLite file (and its log), nothing else is written. It must
-            lie on a local disk: SQLite's log does not work over network file systems.
-        read_only: look up, and leave the folder as it is. What others write meanwhile is found.
+        folder: created with mode 0700 if absent; contains one SQLite file (and its log), nothing else is written. It must
+            be on a local disk: SQLite's log does not work over network file systems.
+        read_only: look up only, and write nothing. Entries that others write meanwhile are seen.
 
     Attributes:
         hits, misses: look-ups of this process.
-        writable: False if `read_only`, and from the moment that the folder cannot be written.
+        writable: False if `read_only`, and once a write to the folder has failed.
 
-    Memory per process is bounded: at most 16 MB of entries that were read or written, and 2 MB of SQLite's pages. If the
-    folder cannot be read or written, one RuntimeWarning says what to do, and regions are kept in this process alone.
+    Memory per process is bounded: at most 16 MB of entries read or written, and 2 MB of SQLite pages. If the folder cannot
+    be read or written, one RuntimeWarning names the remedy, and regions are kept in memory by this process only.
 
     >>> import tempfile, torch, cutswap_transforms
     >>> image = torch.zeros(3, 8, 8, dtype=torch.uint8)
@@ -66,11 +66,11 @@ class RegionCache:
 
     def _reset(self) -> None:
         self.hits = self.misses = 0
-        self._memory = Memory()  # what this process has read or written
+        self._memory = Memory()  # entries that this process has read or written
         self._file = File(self.folder, not self.read_only)
         self._readable, self._warned = True, False
         self._missed_in_a_row: int | None = 0
-        self._known = 0  # entries of these settings at the first of the misses
+        self._known = 0  # entries with these settings at the first miss
         weakref.finalize(self, self._file.close)
 
     @property
@@ -95,7 +95,7 @@ class RegionCache:
         return self._count("SELECT count(*) FROM regions", ())
 
     def _get(self, key: bytes) -> bytes | None:
-        """The entry of a key, or None where there is none or a damaged one."""
+        """The entry of a key, or None if it is missing or damaged."""
         entry = self._memory.get(key)
         if entry is None:
             entry = self._read(key)
@@ -109,7 +109,7 @@ class RegionCache:
         return entry
 
     def missing(self, keys: Sequence[bytes]) -> list[bytes]:
-        """The keys without a good entry; counts neither as hits nor as misses."""
+        """The keys without a valid entry; counts no hits or misses."""
         return [key for key in keys if self._read(key) is None]
 
     def _put(self, items: Iterable[tuple[bytes, bytes]]) -> None:
@@ -143,18 +143,18 @@ class RegionCache:
         return int(row[0]) if row else 0
 
     def _run(self, work: Callable[[sqlite3.Connection], T], writing: bool = False) -> T | None:
-        """What `work` returns of the file; None where it cannot be used."""
+        """The result of `work` on the file; None if the file cannot be used."""
         if not self._readable:
             return None
         try:
             return self._file.run(work, writing)
         except FAULTS as error:
-            found = self._reading_alone(error, (lambda file: None) if writing else work)
+            result = self._reading_alone(error, (lambda file: None) if writing else work)
             self._warn(error)
-            return found
+            return result
 
     def _reading_alone(self, fault: Exception, work: Callable[[sqlite3.Connection], T | None]) -> T | None:
-        """What `work` returns of the file, opened for reading alone, where that may help against the fault."""
+        """The result of `work` on the file opened read-only, if that may avoid the fault."""
         self._file.disconnect()
         self._readable, self._file.writable = self._file.writable and not is_damage(fault), False
         try:
@@ -164,7 +164,7 @@ class RegionCache:
             return None
 
     def _warn(self, fault: Exception) -> None:
-        """Say once what is wrong. What fails later, as the reading after the writing, needs the same way out."""
+        """Warn once. A later failure, such as reading after writing has failed, has the same remedy."""
         if self._warned:
             return
         self._warned = True
@@ -177,8 +177,8 @@ class RegionCache:
         )
 
     def _notice_misses(self, key: bytes) -> None:
-        """Warn once if images are never the same twice: many misses in a row on a folder that held as many entries of
-        these settings at the first of them. What siblings add later, in a first epoch, is no sign of that."""
+        """Warn once if images are never the same twice: many misses in a row on a folder that had as many entries with
+        these settings at the first miss. Entries that other workers add later, in a first epoch, do not count."""
         if self._missed_in_a_row is None:
             return
         if self._missed_in_a_row == 0:
@@ -196,7 +196,7 @@ class RegionCache:
             )
 
     def _count_of(self, prefix: bytes) -> int:
-        """Entries with the prefix of some settings, counted up to the patience."""
+        """The number of entries with the prefix of some settings, up to `_PATIENCE`."""
         query = "SELECT count(*) FROM (SELECT 1 FROM regions WHERE key >= ? AND key < ? LIMIT ?)"
         return self._count(query, (prefix, prefix + b"\xff" * 17, _PATIENCE))
 

@@ -1,1 +1,1 @@
-"""Images -> salient regions: cells, clusters, the region of each level, and the stores that keep it."""
+"""Images -> salient regions: cells, clusters, and the region of each level."""

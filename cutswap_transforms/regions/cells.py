@@ -1,7 +1,7 @@
 """Maps and pixels on one grid, and the salient region among the cells.
 
-A cell of an image is (saliency, lightness, red-green, yellow-blue). Arrays are NumPy's on the host, where the overhead
-of a call decides, and torch's on a device, where nothing may be read back: `xp` is the library of the arrays.
+A cell of an image is (saliency, lightness, red-green, yellow-blue). Arrays are NumPy's on the host, where call
+overhead dominates, and torch's on a device, where nothing may be read back: `xp` is the library of the arrays.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from .roi import cells_inside
 
 
 class Cells(NamedTuple):
-    """All levels of N images on a grid of P = G * G cells, as arrays of NumPy or torch."""
+    """All levels of N images on a grid of P = G * G cells, as NumPy or torch arrays."""
 
     points: Any  # float32 [N, L, P, 4]: saliency in [0, 1], NaN where the map is not finite; three opponent colors
-    flat: Any  # bool [N, L]: the map has one finite value, or none
-    mask: Any  # bool [N, L]: the map has two values, so it is a mask already
-    covered: Any  # bool [N, L, P]: the cells that such a mask covers by half; if there is none, those it covers most
+    flat: Any  # bool [N, L]: the map has at most one finite value
+    mask: Any  # bool [N, L]: the map has two values, so it is a mask
+    covered: Any  # bool [N, L, P]: the cells that such a mask covers by half, or else those it covers most
     inside: Any  # bool [N, 1, P], the cells of the region of interest; None: all
 
 
@@ -37,13 +37,13 @@ def make_cells(maps: list[Tensor], images: Tensor, grid: int, inside: Tensor | N
     """The cells of images uint8 [N, 3, H, W] and their maps, L tensors [N, h_l, w_l] of any range.
 
     Args:
-        inside: bool [N or 1, P], the cells of a region of interest. The others are never salient, and do not count for the
-            range of the saliency.
+        inside: bool [N or 1, P], the cells of a region of interest. The others are never salient and do not affect the range
+            of the saliency.
     """
     host = images.device.type == "cpu"
     xp: ModuleType = np if host else torch
     maps = [m.detach() if m.dtype in (torch.float32, torch.float64) else m.detach().float() for m in maps]
-    maps = maps if host else [m * 0.5 for m in maps]  # so that no span is beyond float32
+    maps = maps if host else [m * 0.5 for m in maps]  # so that every span fits in float32
     rows, low, high = _extremes(xp, maps)
     holes = None
     if not host or not (np.isfinite(low) & np.isfinite(high)).all():
@@ -51,13 +51,13 @@ def make_cells(maps: list[Tensor], images: Tensor, grid: int, inside: Tensor | N
         rows, low, high = _extremes(xp, maps)
     two_valued = [((row == low[:, i, None]) | (row == high[:, i, None])).all(1) for i, row in enumerate(rows)]
     saliency = xp.stack([_array(host, _resized(m, grid)) for m in maps], 1)  # [N, L, P]
-    saliency = widened(saliency)  # a span may be beyond float32
-    flat = ~(low < high)  # asked of the map itself: resampling gives a flat map a span of rounding errors
+    saliency = widened(saliency)  # a span may exceed float32
+    flat = ~(low < high)  # by the original map: resampling gives a flat map a span of rounding errors
     mask = xp.stack(two_valued, 1)
     within = None if inside is None else _array(host, inside)[:, None]  # [N, 1, P]
     lowest, highest = (saliency if within is None else xp.where(within, saliency, far) for far in (float("inf"), -float("inf")))
     covered = mask[..., None]
-    if not host or mask.any():  # rare on the host, and not asked on a device
+    if not host or mask.any():  # rare on the host; not checked on a device: that would wait for it
         covered = _covered(highest, widened(low)[..., None], widened(high)[..., None])
     least = xp.amin(lowest, -1)[..., None]
     span = xp.amax(highest, -1)[..., None] - least
@@ -74,8 +74,8 @@ def make_cells(maps: list[Tensor], images: Tensor, grid: int, inside: Tensor | N
 
 
 def _covered(values: Array, low: Array, high: Array) -> Array:
-    """Where resampled maps [N, L, P] lie in the upper half between the lowest and the highest value [N, L, 1] of the map,
-    or, of maps that lie there nowhere, in the upper half of their own range."""
+    """Where resampled maps [N, L, P] are in the upper half between the lowest and the highest value [N, L, 1] of the map,
+    or, for maps that never reach it, in the upper half of their own range."""
     xp = library(values)
     top = xp.amax(values, -1)[..., None]
     middle = low + (high - low) * (0.5 - 1e-6)  # resampling rounds
@@ -88,14 +88,14 @@ def _array(host: bool, x: Tensor) -> Any:
 
 
 def _extremes(xp: ModuleType, maps: list[Tensor]) -> tuple[list[Any], Any, Any]:
-    """Maps as rows [N, P_l], their lowest and their highest value [N, L], NaN where a value is."""
+    """Maps as rows [N, P_l], their lowest and highest values [N, L], NaN if the map has one."""
     rows = [_array(xp is np, m.flatten(1)) for m in maps]
     return rows, xp.stack([xp.amin(row, 1) for row in rows], 1), xp.stack([xp.amax(row, 1) for row in rows], 1)
 
 
 def _filled(maps: list[Tensor], grid: int) -> tuple[list[Tensor], Tensor]:
-    """Maps with their lowest finite value where one is not finite, and the cells [N, L, P] of which more than half is
-    not finite. So the neighbors of a hole see low saliency."""
+    """Maps with non-finite values replaced by their lowest finite one, so that the neighbors of a hole get low saliency,
+    and the cells [N, L, P] of which more than half is not finite."""
     finite = [m.isfinite() for m in maps]
     lowest = [m.masked_fill(~f, torch.inf).amin((1, 2), keepdim=True) for m, f in zip(maps, finite, strict=True)]
     filled = [torch.where(f, m, a.nan_to_num(posinf=0.0)) for m, f, a in zip(maps, finite, lowest, strict=True)]
@@ -103,7 +103,7 @@ def _filled(maps: list[Tensor], grid: int) -> tuple[list[Tensor], Tensor]:
 
 
 def _resized(m: Tensor, grid: int) -> Tensor:
-    """[N, h, w] -> [N, P], bilinear, antialiased where the map is finer than the grid."""
+    """[N, h, w] -> [N, P], bilinear, antialiased if the map is finer than the grid."""
     finer = max(m.shape[-2:]) > grid
     return F.interpolate(m[:, None], size=(grid, grid), mode="bilinear", antialias=finer).flatten(1)
 
@@ -119,27 +119,27 @@ def salient_regions(
 ) -> Tensor:
     """The salient region of every level among the cells of the grid: the clusters of high mean saliency.
 
-    A map of two values is a mask already: its region is the cells that it covers by half, or, if there is none, those
-    that it covers at least half as much as any cell. A map of one finite value or none says nothing: its region is all
-    cells. Noise (label -1, or a map that is not finite there) is never part of another region; where a backend calls
-    everything noise, the region is all cells.
+    A map of two values is a mask: its region is the cells that it covers by half, or, if there are none, the cells
+    that it covers at least half as much as any other. A map with at most one finite value has no information: its region
+    is all cells. Noise (label -1, or a map that is not finite there) is never salient; if a backend labels everything as
+    noise, the region is all cells.
 
     Args:
         maps: L tensors [N, h_l, w_l], any range.
         images: uint8 [N, 3, H, W].
         clustering: `KMeans` or another backend, points float32 [P, 4] -> integer labels [P].
         grid: G, the number of cells along each side of the image.
-        region: "salient": the clusters whose mean saliency lies at or above the midpoint between the highest and the lowest
-            mean, so an object of several colors is one region; "top": the cluster of highest mean saliency alone.
-        roi: bool [N, H, W], or [1, H, W] for all: where pixels may be swapped. Only cells that lie inside by half are
+        region: "salient": the clusters with mean saliency at or above the midpoint between the highest and the lowest
+            mean, so an object of several colors is one region; "top": only the cluster with the highest mean.
+        roi: bool [N, H, W], or [1, H, W] for all: where pixels may be swapped. Only cells at least half inside are
             clustered and chosen. None: everywhere.
 
     Returns:
         bool [N, L, G, G], each with at least one true cell.
 
     Raises:
-        TypeError: an argument of a wrong kind.
-        ValueError: shapes that do not fit, `grid` below 1, another `region`, or (on the CPU) a roi without a cell.
+        TypeError: an argument of a wrong type.
+        ValueError: shapes that do not match, `grid` below 1, another `region`, or (on the CPU) a roi without a cell.
 
     >>> image = torch.zeros(1, 3, 4, 4, dtype=torch.uint8)
     >>> salient_regions([torch.tensor([[[0.0, 3.0]]])], image, lambda points: points[:, 0] > 0.5, grid=2).tolist()
@@ -160,14 +160,14 @@ def salient_regions(
 def find_regions(
     maps: list[Tensor], images: Tensor, clustering: Clustering, grid: int, region: str, inside: Tensor | None = None
 ) -> Tensor:
-    """`salient_regions`, unchecked; `inside` as in `make_cells`."""
+    """`salient_regions` without checks; `inside` as in `make_cells`."""
     regions = segment(maps, images, clustering, grid, region, inside).regions
     regions = regions.reshape(*regions.shape[:2], grid, grid)
     return regions if isinstance(regions, Tensor) else torch.from_numpy(regions)
 
 
 class Segmented(NamedTuple):
-    """Cells with their clusters and what they make, as arrays of NumPy or torch."""
+    """Cells with their labels and regions, as NumPy or torch arrays."""
 
     cells: Cells
     labels: Any  # int64 [N, L, P], -1 is noise
@@ -177,8 +177,8 @@ class Segmented(NamedTuple):
 def segment(
     maps: list[Tensor], images: Tensor, clustering: Clustering, grid: int, region: str, inside: Tensor | None = None
 ) -> Segmented:
-    """Every step from maps to regions; arguments as `find_regions`."""
-    with without_autocast(images.device.type):  # products in half precision move points to other clusters
+    """All steps from maps to regions; arguments as `find_regions`."""
+    with without_autocast(images.device.type):  # half-precision products move points to other clusters
         cells = make_cells(maps, images, grid, inside)
         labels, k = cluster_cells(cells, clustering)
         return Segmented(cells, labels, pick_regions(cells, labels, k, region))
@@ -196,8 +196,8 @@ def pick_regions(cells: Cells, labels: Array, k: int, region: str) -> Any:
     xp = library(labels)
     saliency = cells.points[..., 0]
     salient = salient_points(saliency, labels, k, region)
-    found = xp.where(cells.mask[..., None], cells.covered & ~xp.isnan(saliency), salient)
+    regions = xp.where(cells.mask[..., None], cells.covered & ~xp.isnan(saliency), salient)
     if cells.inside is None:
-        return found | cells.flat[..., None] | ~found.any(-1)[..., None]
-    found = (found | cells.flat[..., None]) & cells.inside
-    return found | (cells.inside & ~found.any(-1)[..., None])
+        return regions | cells.flat[..., None] | ~regions.any(-1)[..., None]
+    regions = (regions | cells.flat[..., None]) & cells.inside
+    return regions | (cells.inside & ~regions.any(-1)[..., None])

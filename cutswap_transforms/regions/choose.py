@@ -1,4 +1,4 @@
-"""From clusters to the salient region: which clusters make it, the same for every backend."""
+"""From clusters to the salient region, by the same rule for every backend."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..arrays import Array, library, widened
 
-EMPTY = -1e30  # the mean of a cluster without points: below any other, finite, and a number in float32 too
+EMPTY = -1e30  # the mean of a cluster without points: below any other, and finite in float32 too
 REGIONS = ("salient", "top")
 
 
@@ -18,13 +18,13 @@ def checked_region(region: object) -> str:
 
 
 def salient_points(saliency: Array, labels: Array, k: int, region: str) -> Array:
-    """The points of the salient clusters; none where all is noise.
+    """The points of the salient clusters; none if all points are noise.
 
     Args:
-        saliency: float [..., P], an array of NumPy or torch; ignored where the label is -1.
+        saliency: float [..., P], NumPy or torch; ignored where the label is -1.
         labels: int64 [..., P] below k.
-        region: "salient": the clusters whose mean saliency lies at or above the midpoint between the highest and the lowest
-            mean; "top": the one of highest mean saliency, of equal ones the first.
+        region: "salient": the clusters with mean saliency at or above the midpoint between the highest and the lowest
+            mean; "top": the one with the highest mean saliency, the first if several are equal.
 
     Returns:
         bool [..., P].
@@ -37,13 +37,13 @@ def salient_points(saliency: Array, labels: Array, k: int, region: str) -> Array
     lowest = xp.amin(xp.where(means == EMPTY, -EMPTY, means), -1)
     chosen = means >= ((xp.amax(means, -1) + lowest) * 0.5)[..., None]  # [..., k]
     index = labels.clip(0)
-    found: Array = chosen.gather(-1, index) if isinstance(index, Tensor) else np.take_along_axis(chosen, index, -1)
-    found &= labels >= 0
-    return found
+    salient: Array = chosen.gather(-1, index) if isinstance(index, Tensor) else np.take_along_axis(chosen, index, -1)
+    salient &= labels >= 0
+    return salient
 
 
 def cluster_means(saliency: Array, labels: Array, k: int) -> Array:
-    """Mean saliency [..., k] of the clusters, EMPTY where one has no point; labels int64 [..., P] below k, -1 is noise."""
+    """Mean saliency [..., k] of the clusters, EMPTY for one without points; labels int64 [..., P] below k, -1 is noise."""
     xp = library(labels)
     numbers = xp.arange(k) if xp is np else xp.arange(k, device=labels.device)
     member = labels[..., None, :] == numbers[:, None]  # [..., k, P]

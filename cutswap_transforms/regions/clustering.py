@@ -1,7 +1,7 @@
-"""Clustering of the cells of an image: one contract for the default k-means and for backends of the user's.
+"""Clustering of the cells of an image: one contract for the default k-means and for user backends.
 
 The contract is `points [P, D] -> labels [P]`: float32 points, integer labels, -1 for noise. The columns are saliency in
-[0, 1] and three opponent colors; a backend that wants saliency alone takes the first column.
+[0, 1] and three opponent colors; a backend that needs saliency only takes the first column.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Labels: TypeAlias = Tensor | npt.NDArray[np.integer[Any] | np.bool_] | Sequence[
 
 
 class FitPredict(Protocol):
-    """A clusterer of scikit-learn: points float32 [P, 4] -> labels [P]. It is copied before each fit."""
+    """A scikit-learn clusterer: points float32 [P, 4] -> labels [P]. It is copied before each fit."""
 
     def fit_predict(self, points: npt.NDArray[Any], /) -> Labels: ...
 
@@ -32,17 +32,17 @@ class FitPredict(Protocol):
 Clustering: TypeAlias = Callable[[Tensor], Labels] | FitPredict  # points [P, 4] -> labels [P]
 ClusteringLike: TypeAlias = str | Clustering
 _NAMES: dict[str, Callable[[], KMeans]] = {"kmeans": KMeans, "sklearn": SklearnKMeans, "opencv": OpenCVKMeans}
-BATCHED = (KMeans, SklearnKMeans, OpenCVKMeans)  # exactly these classes label [M, P, D]
+BATCHED = (KMeans, SklearnKMeans, OpenCVKMeans)  # exactly these classes take [M, P, D]
 
 
 def resolve_clustering(clustering: ClusteringLike) -> Clustering:
-    """The backend that the argument stands for: a name, a callable `points [P, D] -> labels [P]`, or an object with
+    """The backend that the argument specifies: a name, a callable `points [P, D] -> labels [P]`, or an object with
     `fit_predict`.
 
     Raises:
         TypeError: none of these.
         ValueError: an unknown name.
-        ImportError: the extra of that name is missing.
+        ImportError: the extra with that name is not installed.
     """
     if isinstance(clustering, str):
         if clustering not in _NAMES:
@@ -59,10 +59,10 @@ def resolve_clustering(clustering: ClusteringLike) -> Clustering:
 
 
 def label_cells(clustering: Clustering, points: Array) -> tuple[Array, int]:
-    """Labels int64 [M, P] of the points [M, P, D] of M maps, 0 to k - 1 or -1 for noise, and k; arrays as the points are.
+    """Labels int64 [M, P] of the points [M, P, D] of M maps, 0 to k - 1 or -1 for noise, and k; same library as the points.
 
-    A backend of the user's sees the finite points of one map at a time, as a tensor. An object with `fit_predict` gets
-    NumPy points and is never fitted itself: each map fits a copy.
+    A user backend gets the finite points of one map at a time, as a tensor. An object with `fit_predict` gets NumPy
+    points and is never fitted itself: each map fits a copy.
 
     Raises:
         TypeError: labels that are not integers.
@@ -78,20 +78,20 @@ def label_cells(clustering: Clustering, points: Array) -> tuple[Array, int]:
         keep = row.isfinite().all(-1)
         if not keep.any():
             continue
-        found = _labels_of(clustering, row[keep])
-        names, dense = torch.unique(found[found >= 0], return_inverse=True)  # users number clusters as they like
-        label[keep] = found.masked_scatter(found >= 0, dense).clamp(min=-1)
+        assigned = _labels_of(clustering, row[keep])
+        names, dense = torch.unique(assigned[assigned >= 0], return_inverse=True)  # user backends may number clusters freely
+        label[keep] = assigned.masked_scatter(assigned >= 0, dense).clamp(min=-1)
         most = max(most, len(names))
     return labels if isinstance(points, Tensor) else labels.numpy(), most
 
 
 def _labels_of(clustering: Clustering, points: Tensor) -> Tensor:
     if callable(clustering):
-        found = clustering(points)
+        output = clustering(points)
     else:
         with one_thread_in_workers():
-            found = copy.deepcopy(clustering).fit_predict(points.cpu().numpy())
-    array = found if isinstance(found, Tensor) else np.asarray(found)
+            output = copy.deepcopy(clustering).fit_predict(points.cpu().numpy())
+    array = output if isinstance(output, Tensor) else np.asarray(output)
     if not isinstance(array, Tensor) and array.dtype.kind not in "biu":
         raise TypeError(f"`clustering` must return integer labels, got {array.dtype} from {clustering!r}")
     labels = torch.as_tensor(array, device=points.device)

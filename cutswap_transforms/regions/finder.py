@@ -1,7 +1,7 @@
 """The deterministic half of the method: an image's salient regions, computed or looked up.
 
-Everything here depends on the image and the settings alone and draws nothing, so it can be cached, batched and moved to
-a device. What is random comes after it, in `draw`.
+Everything here depends only on the image and the settings, so it can be cached, batched and moved to a device. The
+random half is in `draw`.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ from .choose import checked_region
 from .clustering import BATCHED, Clustering, ClusteringLike, resolve_clustering
 from .kmeans import KMeans
 
-_VERSION = "regions-5"  # enters every key: raise it when the same settings come to give other regions
+_VERSION = "regions-5"  # part of every key: raise it when the same settings give other regions
 
 
 CacheLike: TypeAlias = str | os.PathLike[str] | RegionCache | MemoryCache | None
 
 
 class RegionFinder:
-    """`finder(image)` -> regions bool [N, L, G, G]: an array of NumPy on the host, a tensor on a device.
+    """`finder(image)` -> regions bool [N, L, G, G]: a NumPy array on the host, a tensor on a device.
 
     Args:
         saliency, clustering, grid, region, cache, normalized: as in `SaliencySwap`.
 
     Attributes:
         cache: the argument, resolved: a `MemoryCache`, a `RegionCache` or None.
-        num_levels: L; None for a source of the user's that was not called yet, whatever the cache says.
+        num_levels: L; None for a user's saliency source before its first call, even if the cache has entries.
     """
 
     def __init__(
@@ -70,14 +70,14 @@ class RegionFinder:
 
     def _prepare(self) -> None:
         described = self._described()
-        # Sources without a fingerprint get a random key per process, so nothing that they make is ever mistaken.
+        # Sources without a fingerprint get a random key per process, so their entries are never confused.
         self.settings = os.urandom(32) if described is None else hashlib.sha256(described.encode()).digest()
         if isinstance(self.cache, MemoryCache):
             self.cache.memory = shared_memory(self.settings)
 
     @property
     def store(self) -> Memory | RegionCache | None:
-        """Where the entries lie, looked at without counting."""
+        """The store of the entries; reading it counts no hits or misses."""
         return self.cache.memory if isinstance(self.cache, MemoryCache) else self.cache
 
     def __getstate__(self) -> dict[str, Any]:
@@ -88,7 +88,7 @@ class RegionFinder:
         self._prepare()
 
     def __call__(self, image: ImageLike, rows: Sequence[int] | None = None, inside: Tensor | None = None) -> Regions | Tensor:
-        """The regions of an image leaf or batch; on the host of the given rows of the batch alone.
+        """The regions of an image leaf or batch; on the host, only of the given rows of the batch.
 
         Args:
             inside: bool [N or 1, G * G], the cells of the region of interest.
@@ -105,7 +105,7 @@ class RegionFinder:
         return self._looked_up([pil_array(image)], inside)
 
     def compute(self, images: Tensor, inside: Tensor | None = None) -> Tensor:
-        """The regions of images uint8 [N, 3, H, W] on any device; nothing is looked up.
+        """The regions of images uint8 [N, 3, H, W] on any device, without a look-up.
 
         Raises:
             ValueError: the source returns another number of maps than before.
@@ -127,21 +127,21 @@ class RegionFinder:
             self.cache._put(zip(keys, pack(self.compute(images, inside).cpu().numpy()), strict=True))
 
     def _looked_up(self, arrays: Sequence[npt.NDArray[np.uint8]], inside: Tensor | None) -> Regions:
-        """Of images uint8 [H, W, 3] of one size; what the store lacks is computed in one batch and stored."""
+        """For images uint8 [H, W, 3] of one size; missing regions are computed in one batch and stored."""
         cache = cast(MemoryCache | RegionCache, self.cache)
         cells = [None] * len(arrays) if inside is None else inside.expand(len(arrays), -1).numpy()
         keys = [content_key(self.settings, a, c) for a, c in zip(arrays, cells, strict=True)]
         entries = [cache._get(key) for key in keys]
         regions = [None if entry is None else unpack(entry, self.grid, self.num_levels) for entry in entries]
 
-        def renew(wanted: list[int]) -> None:
-            images = torch.from_numpy(np.stack([arrays[j] for j in wanted])).permute(0, 3, 1, 2)
-            new = self.compute(images, inside if inside is None or len(inside) == 1 else inside[wanted]).numpy()
-            cache._put(zip((keys[j] for j in wanted), pack(new), strict=True))
-            for j, computed in zip(wanted, new, strict=True):
+        def renew(indices: list[int]) -> None:
+            images = torch.from_numpy(np.stack([arrays[j] for j in indices])).permute(0, 3, 1, 2)
+            new = self.compute(images, inside if inside is None or len(inside) == 1 else inside[indices]).numpy()
+            cache._put(zip((keys[j] for j in indices), pack(new), strict=True))
+            for j, computed in zip(indices, new, strict=True):
                 regions[j] = computed
 
-        agreed = len({len(known) for known in regions if known is not None}) < 2  # else the source must say which is right
+        agreed = len({len(known) for known in regions if known is not None}) < 2  # else only the source can decide
         missing = [j for j, known in enumerate(regions) if known is None or not agreed]
         if missing:
             renew(missing)
@@ -160,7 +160,7 @@ class RegionFinder:
 
 
 class Lookup:
-    """The regions of one image leaf or batch, looked up or computed when they are needed.
+    """The regions of one image leaf or batch, looked up or computed on demand.
 
     Args:
         inside: bool [N or 1, G * G], the cells of the region of interest.
@@ -172,14 +172,14 @@ class Lookup:
 
     @property
     def num_levels(self) -> int:
-        """L. Where the source has not said it yet, the regions of these images do."""
+        """L; if not known yet, from the regions of these images."""
         if self.finder.num_levels is not None:
             return self.finder.num_levels
         self.all = self.finder(self.image, None, self.inside)
         return self.all.shape[1]
 
     def regions(self, rows: Sequence[int] | None = None) -> Regions | Tensor:
-        """bool [N, L, G, G]; on the host of the given rows of the batch alone."""
+        """bool [N, L, G, G]; on the host, only of the given rows of the batch."""
         if self.all is None:
             return self.finder(self.image, rows, self.inside)
         return self.all if rows is None else self.all[list(rows)]
@@ -193,7 +193,7 @@ def _resolved_cache(cache: CacheLike) -> MemoryCache | RegionCache | None:
     if cache is None or isinstance(cache, RegionCache):
         return cache
     if isinstance(cache, MemoryCache) or (isinstance(cache, str) and cache == "memory"):
-        return MemoryCache()  # one for each transform, which counts its look-ups
+        return MemoryCache()  # one per transform, so that each counts its own look-ups
     if isinstance(cache, (str, os.PathLike)) and os.fspath(cache):
         return RegionCache(cache)
     got = repr(cache) if isinstance(cache, str) else type(cache).__name__

@@ -1,7 +1,7 @@
 """The default k-means: Lloyd's algorithm from a fixed start, all maps of a batch in one call.
 
 It draws no random numbers and stops after a fixed number of rounds. It is written once for two array libraries, `xp`:
-NumPy on the host, where the overhead of a call decides, and torch on a device, where nothing may be read back.
+NumPy on the host, where call overhead dominates, and torch on a device, where nothing may be read back.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from torch import Tensor
 from ..arguments import checked_bool, checked_int, checked_number
 from ..arrays import Array, as_dtype, library, widened
 
-FAR = 1e300  # beyond float32 squared, but no inf: some processors' matrix products warn of inf * 0 in lanes that nobody reads
-OVERSHOOT = 1e-3  # rounding and resampling leave [0, 1] by less; the start counts it as 0 or 1
+FAR = 1e300  # above float32 squared, but finite: matrix products of some CPUs warn of inf * 0 in unused lanes
+OVERSHOOT = 1e-3  # rounding and resampling leave [0, 1] by less; the start clips such values
 
 _UNION = (
     "`union` of KMeans is deprecated and will go: the region is chosen for every backend alike by "
@@ -29,21 +29,21 @@ _UNION = (
 
 @dataclass(frozen=True)
 class KMeans:
-    """Lloyd's k-means of the cells, from a fixed start: no random numbers; same points, same labels.
+    """Lloyd's k-means of the cells, from a fixed start: no random numbers, so equal points get equal labels.
 
     Args:
         n_clusters: number of clusters, at least 1; some may stay empty.
-        saliency_weight: factor of the first column. The colors have the weight 1; more weight makes regions that
-            follow the saliency map, less makes regions that follow the colors.
-        color: False clusters by the first column alone.
-        n_iter: number of rounds, at least 1. On the host it stops as soon as no label changes, with the same result.
-        union: deprecated. Which clusters make the region is `SaliencySwap(region=...)` now.
+        saliency_weight: factor of the first column. The colors have weight 1; with more weight the regions follow
+            the saliency map, with less the colors.
+        color: False clusters by the first column only.
+        n_iter: number of rounds, at least 1. On the host it stops once no label changes, with the same result.
+        union: deprecated; use `SaliencySwap(region=...)`, which chooses the clusters of the region.
 
-    The start cuts the range [0, 1] of saliency into equal parts, so the few cells of a peak begin as a cluster of their own.
+    The start cuts the range [0, 1] of saliency into equal parts, so the few cells of a peak start as their own cluster.
     A cluster that loses all its points stays empty.
 
     Raises:
-        TypeError: an argument of a wrong kind.
+        TypeError: an argument of a wrong type.
         ValueError: `n_clusters` or `n_iter` below 1, `saliency_weight` not positive and finite.
 
     Warns:
@@ -61,12 +61,12 @@ class KMeans:
     union: InitVar[bool | None] = None
 
     def __post_init__(self, union: bool | None) -> None:
-        settled: dict[str, Any] = {name: checked_int(name, getattr(self, name), 1) for name in ("n_clusters", "n_iter")}
-        settled["color"] = checked_bool("color", self.color)
-        weight = settled["saliency_weight"] = checked_number("saliency_weight", self.saliency_weight)
+        checked: dict[str, Any] = {name: checked_int(name, getattr(self, name), 1) for name in ("n_clusters", "n_iter")}
+        checked["color"] = checked_bool("color", self.color)
+        weight = checked["saliency_weight"] = checked_number("saliency_weight", self.saliency_weight)
         if not 0 < weight < float("inf"):
             raise ValueError(f"`saliency_weight` must be positive and finite, got {self.saliency_weight!r}")
-        for name, value in settled.items():  # numbers of NumPy would show in the fingerprint
+        for name, value in checked.items():  # NumPy numbers would change the fingerprint
             object.__setattr__(self, name, value)
         if union is not None:
             warnings.warn(_UNION, DeprecationWarning, stacklevel=3)
@@ -74,7 +74,7 @@ class KMeans:
 
     @property
     def fingerprint(self) -> str:
-        """All that the labels depend on. The version rises when the same arguments come to give other labels."""
+        """All that the labels depend on. Raise the version when the same arguments give other labels."""
         return f"{self!r} v5"
 
     def __call__(self, points: Tensor) -> Tensor:
@@ -92,21 +92,21 @@ class KMeans:
         return labels.reshape(points.shape[:-1])
 
     def label(self, points: Array) -> Array:
-        """The same for float32 points [M, P, D] of NumPy or torch, unchecked."""
+        """`__call__` for float32 points [M, P, D] of NumPy or torch, unchecked."""
         xp = library(points)
         if 0 in points.shape:
             return as_dtype(points.sum(-1), "int64")
         x = widened(points if self.color else points[..., :1])
         finite = xp.isfinite(x.sum(-1))
-        x = xp.where(finite[..., None], x, 0.0)  # also a copy, which is changed below
+        x = xp.where(finite[..., None], x, 0.0)  # a copy, modified below
         labels = as_dtype(x[..., 0] * self.n_clusters, "int64").clip(0, self.n_clusters - 1)  # equal parts of [0, 1]
         start: Array = xp.where(finite, labels, -1)
         x[..., 0] *= self.saliency_weight
-        found: Array = self._partition(x, finite, start)
-        return as_dtype(found, "int64")  # NumPy 1 has other default integers on some systems
+        assigned: Array = self._partition(x, finite, start)
+        return as_dtype(assigned, "int64")  # the default integer of NumPy 1 depends on the system
 
     def _partition(self, x: Array, finite: Array, start: Array) -> Array:
-        """Labels int64 [M, P] of points as `lloyd` takes them from the starting ones; all have -1 where not finite."""
+        """Labels int64 [M, P] from the starting labels, arguments as `lloyd`; -1 where not finite."""
         return lloyd(library(x), x, start, self.n_clusters, self.n_iter)
 
 
@@ -134,12 +134,12 @@ def _check_saliency(values: Tensor) -> None:
 def lloyd(xp: ModuleType, x: Array, labels: Array, n_clusters: int, n_iter: int) -> Array:
     """`n_iter` rounds of (means of the clusters, nearest mean) from `labels`.
 
-    A point that is equally near to two means counts for both, and ends in the lower one.
+    A point equally near to two means counts for both, and ends in the one with the lower number.
 
     Args:
         xp: numpy or torch, the library of the arrays.
-        x: float64 [M, P, D], float32 on devices that may not have it.
-        labels: int64 [M, P], -1 where a point belongs to no cluster, which stays so.
+        x: float64 [M, P, D], float32 on devices that may lack float64.
+        labels: int64 [M, P]; -1, no cluster, is kept.
     """
     numbers = xp.arange(n_clusters) if xp is np else xp.arange(n_clusters, device=x.device)
     far = min(FAR, float(xp.finfo(x.dtype).max))
@@ -153,7 +153,7 @@ def lloyd(xp: ModuleType, x: Array, labels: Array, n_clusters: int, n_iter: int)
         sums = widened(member) @ x  # [M, k, D + 1]
         sizes = sums[..., -1]
         lines = sums / -sizes.clip(1)[..., None]
-        # Half the squared distance, less what is the same for all means: a linear function of the point.
+        # Half the squared distance minus a term common to all means: a linear function of the point.
         lines[..., -1] = xp.where(sizes > 0, (lines[..., :-1] ** 2).sum(-1) * 0.5, far)
         distance = lines @ columns  # [M, k, P]
         before, member = member, distance == xp.amin(distance, 1)[:, None]
@@ -161,5 +161,5 @@ def lloyd(xp: ModuleType, x: Array, labels: Array, n_clusters: int, n_iter: int)
             member = member & kept
         if xp is np and np.array_equal(before, member):
             break
-    found: Array = xp.where(kept[:, 0], as_dtype(member, "int64").argmax(1), -1)
-    return found
+    result: Array = xp.where(kept[:, 0], as_dtype(member, "int64").argmax(1), -1)
+    return result

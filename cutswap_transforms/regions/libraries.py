@@ -1,4 +1,4 @@
-"""Adapters: the k-means of scikit-learn and of OpenCV behind the arguments and the start of the default one."""
+"""Adapters: the k-means of scikit-learn and OpenCV with the arguments and the start of the default one."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ Labels = npt.NDArray[np.int64]  # [P]
 
 
 class LibraryKMeans(KMeans):
-    """k-means of another library on the CPU, one map after the other, from the start of :class:`KMeans`."""
+    """k-means of another library on the CPU, one map at a time, from the start of :class:`KMeans`."""
 
     module, extra = "", ""
 
     def __post_init__(self, union: bool | None) -> None:
         super().__post_init__(union)
-        self._library()  # a missing extra shows at construction, not in a loader worker
+        self._library()  # report a missing extra at construction, not in a loader worker
 
     @property
     def fingerprint(self) -> str:
@@ -43,13 +43,13 @@ class LibraryKMeans(KMeans):
 
     def _partition(self, x: Array, finite: Array, start: Array) -> Array:
         if isinstance(x, Tensor):
-            found = self._partition(x.cpu().numpy(), finite.cpu().numpy(), start.cpu().numpy())
-            return torch.from_numpy(found).to(x.device)
+            on_host = self._partition(x.cpu().numpy(), finite.cpu().numpy(), start.cpu().numpy())
+            return torch.from_numpy(on_host).to(x.device)
         labels: Array = start.copy()
         for points, keep, label in zip(x, finite, labels, strict=True):
-            found, first = np.unique(label[keep], return_inverse=True)
-            if len(found) > 1:
-                centers = np.stack([points[keep][first == j].mean(0) for j in range(len(found))])
+            names, first = np.unique(label[keep], return_inverse=True)
+            if len(names) > 1:
+                centers = np.stack([points[keep][first == j].mean(0) for j in range(len(names))])
                 with one_thread_in_workers():
                     label[keep] = self._fit(points[keep], first, centers)
         return labels
@@ -59,7 +59,7 @@ class LibraryKMeans(KMeans):
 
 
 class SklearnKMeans(LibraryKMeans):
-    """:class:`sklearn.cluster.KMeans` with one start, that of :class:`KMeans`; it draws no random numbers."""
+    """:class:`sklearn.cluster.KMeans` with the start of :class:`KMeans`; it draws no random numbers."""
 
     module, extra = "sklearn", "sklearn"
 
@@ -67,7 +67,7 @@ class SklearnKMeans(LibraryKMeans):
         kmeans = importlib.import_module("sklearn.cluster").KMeans(
             len(centers), init=centers, n_init=1, max_iter=self.n_iter, tol=0, random_state=0
         )
-        with warnings.catch_warnings():  # fewer distinct points than clusters: a result, not a fault
+        with warnings.catch_warnings():  # fewer distinct points than clusters is a valid case
             warnings.simplefilter("ignore", importlib.import_module("sklearn.exceptions").ConvergenceWarning)
             labels: Labels = kmeans.fit_predict(points)
             return labels
@@ -80,12 +80,12 @@ class OpenCVKMeans(LibraryKMeans):
 
     def _fit(self, points: Points, start: Labels, centers: Points) -> Labels:
         cv2 = self._library()
-        # cv2 counts two rounds more than Lloyd: the first makes the centers, the last moves no label.
+        # cv2 needs two rounds more than `lloyd`: the first computes the centers, the last moves no label.
         criteria = (cv2.TERM_CRITERIA_COUNT, self.n_iter + 2, 0.0)
         initial, k = start.astype(np.int32)[:, None], len(centers)
-        # Its threads are left alone: to set their number in a forked worker may wait for threads that the fork lost.
-        found = cv2.kmeans(points.astype(np.float32), k, initial, criteria, 1, cv2.KMEANS_USE_INITIAL_LABELS)
-        labels: Labels = found[1][:, 0]
+        # Its thread count is not set: in a forked worker that may wait for threads lost in the fork.
+        result = cv2.kmeans(points.astype(np.float32), k, initial, criteria, 1, cv2.KMEANS_USE_INITIAL_LABELS)
+        labels: Labels = result[1][:, 0]
         return labels
 
 
@@ -107,5 +107,5 @@ def one_thread_in_workers() -> AbstractContextManager[Any]:
 
 @functools.cache
 def _thread_pools() -> Any:
-    """The search takes milliseconds, so it is done once per process; threadpoolctl comes with scikit-learn."""
+    """Searching the pools takes milliseconds, so it is done once per process; scikit-learn needs threadpoolctl."""
     return importlib.import_module("threadpoolctl").ThreadpoolController()

@@ -22,29 +22,29 @@ from ..adapters.items import is_item
 from ..images import ImageLike, batch_size, image_size
 
 MaskLike: TypeAlias = PIL.Image.Image | Tensor | npt.NDArray[Any]  # [H, W]
-_KEPT = 16  # sizes of images
+_KEPT = 16  # image sizes
 
 
 class GivenRegion(tv_tensors.Mask):
-    """The mask of a sample that says where this image may be changed; it is not changed itself."""
+    """The mask of a sample that marks where this image may be changed; the mask passes unchanged."""
 
 
 class Inside(NamedTuple):
-    """A region of interest at the size of an image: M masks, one for each image or one for all."""
+    """A region of interest at image size: M masks, one for each image or one for all."""
 
     pixels: Tensor  # bool [M, H, W]
-    cells: Tensor  # bool [M, G * G]: those that lie inside by half
+    cells: Tensor  # bool [M, G * G]: the cells at least half inside
 
 
 class Roi:
-    """One mask for all images, of any size: it is resized to that of the image, nearest neighbor.
+    """One mask for all images, of any size: it is resized to each image by nearest neighbor.
 
     Args:
-        mask: PIL image, by its colors as `picture_mask` reads them; array or tensor [H, W], also [1, H, W]. Above zero
-            where pixels may be swapped.
+        mask: PIL image, read by `picture_mask`; array or tensor [H, W] or [1, H, W]. Above zero where pixels may be
+            swapped.
 
     Raises:
-        TypeError: something else than a mask.
+        TypeError: not a mask.
         ValueError: another shape, or a mask without a true pixel.
     """
 
@@ -61,7 +61,7 @@ class Roi:
 
     @property
     def share(self) -> float:
-        """That of the pixels that are true."""
+        """Fraction of true pixels."""
         return float(self.mask.float().mean())
 
     @property
@@ -73,7 +73,7 @@ class Roi:
         return np.packbits(self.mask.numpy()).tobytes()
 
     def __getstate__(self) -> tuple[tuple[int, ...], bytes]:
-        """The shape and packed bits: a worker gets some kB where the mask takes a byte per pixel."""
+        """The shape and packed bits: a worker gets a few kB, not one byte per pixel."""
         return tuple(self.mask.shape), zlib.compress(self._bits())
 
     def __setstate__(self, state: tuple[tuple[int, ...], bytes]) -> None:
@@ -84,13 +84,13 @@ class Roi:
     def at(self, size: tuple[int, int], grid: int, device: torch.device) -> Inside:
         """The mask for images of (H, W) = `size`. Errors as `cells_inside`."""
         key = (size, grid, device)
-        found = self._sized.get(key)
-        if found is None:
+        entry = self._sized.get(key)
+        if entry is None:
             if len(self._sized) >= _KEPT:
-                self._sized.clear()  # other threads may be reading it
+                self._sized.clear()  # as one operation: other threads may be reading
             pixels = _resized(self.mask[None], size)
-            found = self._sized[key] = Inside(pixels.to(device), cells_inside(pixels, grid).to(device))
-        return found
+            entry = self._sized[key] = Inside(pixels.to(device), cells_inside(pixels, grid).to(device))
+        return entry
 
 
 RoiLike: TypeAlias = MaskLike | Roi | str
@@ -102,23 +102,23 @@ def checked_roi(roi: RoiLike | None) -> Roi | str | None:
 
 
 def with_given_region(sample: object, key: str) -> Any:
-    """A copy of a sample, a dict, in which the mask under `key` says where the image may be changed.
+    """A copy of a sample, a dict, in which the mask under `key` marks where the image may be changed.
 
     Raises:
-        TypeError: no dict, or no `tv_tensors.Mask` of real numbers under that key.
+        TypeError: not a dict, or no `tv_tensors.Mask` of real numbers under that key.
     """
-    found = sample.get(key) if isinstance(sample, dict) else None
-    if not isinstance(sample, dict) or not isinstance(found, tv_tensors.Mask) or not _has_values(found):
-        kind = f"{type(found).__name__}{f' of {found.dtype}' if isinstance(found, tv_tensors.Mask) else ''}"
+    mask = sample.get(key) if isinstance(sample, dict) else None
+    if not isinstance(sample, dict) or not isinstance(mask, tv_tensors.Mask) or not _has_values(mask):
+        kind = f"{type(mask).__name__}{f' of {mask.dtype}' if isinstance(mask, tv_tensors.Mask) else ''}"
         got = f"{kind} under it" if isinstance(sample, dict) else type(sample).__name__
         raise TypeError(f"`roi={key!r}` must be the key of a tv_tensors.Mask in each sample, a dict, got {got}")
     marked = copy.copy(sample)
-    marked[key] = GivenRegion(found.as_subclass(Tensor))
+    marked[key] = GivenRegion(mask.as_subclass(Tensor))
     return marked
 
 
 def sample_leaves(sample: object, roi: Roi | str | None) -> list[Any]:
-    """The leaves of a sample, or of an item of anomalib its image; the mask under the key `roi` as a `GivenRegion`.
+    """The leaves of a sample (of an anomalib item: of its image); the mask under the key `roi` is a `GivenRegion`.
 
     Raises:
         TypeError: as `with_given_region`.
@@ -150,7 +150,7 @@ def inside_of(roi: Roi | str | None, leaves: Sequence[object], image: ImageLike,
 
 
 def inside_at(pixels: Tensor, grid: int) -> Inside:
-    """Of masks bool [M, H, W]. On a device one without a cell stands for the whole image, in its pixels, too.
+    """`Inside` of masks bool [M, H, W]. On a device a mask without a cell counts as the whole image.
 
     Raises:
         ValueError: as `cells_inside`.
@@ -162,25 +162,25 @@ def inside_at(pixels: Tensor, grid: int) -> Inside:
 
 
 def picture_mask(image: PIL.Image.Image, upright: bool = False) -> npt.NDArray[np.bool_]:
-    """bool [H, W], true where a picture of a mask is not black: by its colors, whatever its mode; nothing where it is
-    transparent. In lossy files every edge has rings: there it takes half of white.
+    """bool [H, W], true where a picture of a mask is not black, in any PIL mode, and not transparent. Lossy files have
+    ringing at edges, so there the threshold is half of white.
 
     Args:
-        upright: turn it as its EXIF says.
+        upright: rotate by the EXIF orientation.
     """
     limit = 127 if _is_lossy(image) else 0
     image = PIL.ImageOps.exif_transpose(image) if upright else image
-    if image.mode[0] in "IF":  # grays of any depth keep their values
+    if image.mode[0] in "IF":  # grays of any depth are compared unscaled
         return np.asarray(np.asarray(image) > limit)
     rgba = np.asarray(image.convert("RGBA"))
     return np.asarray((rgba[..., :3] > limit).any(-1) & (rgba[..., 3] > limit))
 
 
 def _is_lossy(image: PIL.Image.Image) -> bool:
-    """By the format of its file; to be asked before the image is loaded, or a WebP counts as lossy."""
+    """By the file format. Call it before the image is loaded; otherwise a WebP counts as lossy."""
     if image.format == "WEBP":
         stream: Any = getattr(image, "fp", None)
-        return stream is None or b"VP8L" not in _content(stream)  # the name of its lossless part
+        return stream is None or b"VP8L" not in _content(stream)  # the chunk of lossless data
     return image.format in ("JPEG", "MPO", "JPEG2000", "AVIF") or "jpeg" in str(image.info.get("compression"))
 
 
@@ -197,26 +197,26 @@ def _as_mask(mask: MaskLike) -> Tensor:
     if isinstance(mask, PIL.Image.Image):
         return torch.from_numpy(picture_mask(mask))
     if isinstance(mask, np.ndarray) and mask.dtype.kind in "biuf":
-        found = torch.from_numpy(np.ascontiguousarray(mask > 0))
+        true = torch.from_numpy(np.ascontiguousarray(mask > 0))
     elif isinstance(mask, Tensor) and _has_values(mask):
-        found = _above_zero(mask.detach().as_subclass(Tensor).cpu())
+        true = _above_zero(mask.detach().as_subclass(Tensor).cpu())
     else:
         kind = f" of {mask.dtype}" if isinstance(mask, (np.ndarray, Tensor)) else ""
         got = f"{type(mask).__name__}{kind}" if kind else repr(mask)
         raise TypeError(f"`roi` must be a mask (PIL image, array or tensor [H, W]), the key of one or None, got {got}")
-    found = found[0] if found.ndim == 3 and len(found) == 1 else found
-    if found.ndim != 2 or 0 in found.shape:
-        raise ValueError(f"`roi` must have shape [H, W], got {list(found.shape)}")
-    return found
+    true = true[0] if true.ndim == 3 and len(true) == 1 else true
+    if true.ndim != 2 or 0 in true.shape:
+        raise ValueError(f"`roi` must have shape [H, W], got {list(true.shape)}")
+    return true
 
 
 def _has_values(mask: Tensor) -> bool:
-    """Whether it holds real numbers, one for each pixel."""
+    """Whether it has real numbers, one for each pixel."""
     return not (mask.is_nested or mask.layout != torch.strided or mask.is_meta or mask.is_complex() or mask.is_quantized)
 
 
 def _above_zero(masks: Tensor) -> Tensor:
-    wide = masks.dtype in (torch.uint16, torch.uint32, torch.uint64)  # torch compares signed integers alone
+    wide = masks.dtype in (torch.uint16, torch.uint32, torch.uint64)  # torch compares signed integers only
     return (masks != 0) if wide else masks > 0
 
 
@@ -232,26 +232,26 @@ def _resized(masks: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def cells_inside(roi: Tensor, grid: int) -> Tensor:
-    """The cells [M, G * G] of which at least half lies inside of masks bool [M, H, W].
+    """The cells [M, G * G] of which at least half is inside the masks bool [M, H, W].
 
     Raises:
-        ValueError: on the CPU, a mask without such a cell, or with one pixel alone. On a device it stands for the whole image.
+        ValueError: on the CPU, a mask without such a cell, or with one pixel. On a device it counts as the whole image.
     """
-    found = _half_inside(roi, grid)
+    cells = _half_inside(roi, grid)
     if roi.device.type != "cpu":
-        return found | ~_has_room(roi, found)[:, None]
-    if not found.any(1).all():
+        return cells | ~_has_room(roi, cells)[:, None]
+    if not cells.any(1).all():
         most = float(_share_inside(roi, grid).amax(1).min())
         raise ValueError(
             f"`roi` must hold a cell of the grid by half, got {most:.0%} of one at most; enlarge it or raise `grid`"
         )
-    if not _has_room(roi, found).all():
+    if not _has_room(roi, cells).all():
         raise ValueError(f"`roi` must hold two pixels at the size of the image, {_size(roi)}, got one")
-    return found
+    return cells
 
 
 def _share_inside(roi: Tensor, grid: int) -> Tensor:
-    """[M, G * G], of each cell; the windows of the pooling are the pixels of the cells."""
+    """[M, G * G], per cell; the pooling windows are the pixels of the cells."""
     return F.adaptive_avg_pool2d(roi[:, None].float(), grid).flatten(1)
 
 
@@ -260,5 +260,5 @@ def _half_inside(roi: Tensor, grid: int) -> Tensor:
 
 
 def _has_room(roi: Tensor, cells: Tensor) -> Tensor:
-    """Whether each mask [M] holds a cell, and a pixel for either patch."""
+    """Whether each mask [M] has a cell, and a pixel for each patch."""
     return cells.any(1) & (roi.flatten(1).sum(1) >= 2)

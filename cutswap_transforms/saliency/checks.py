@@ -1,4 +1,4 @@
-"""Checks of arguments that every saliency net shares, and near names for those that are unknown."""
+"""Argument checks shared by all saliency nets, and near names for unknown ones."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from enum import Enum
 from typing import TypeAlias
 
 WeightsLike: TypeAlias = str | os.PathLike[str] | Enum | None  # a member of torchvision's weights is an Enum
-REASON = 200  # characters of another library's message: load_state_dict lists every key
+REASON = 200  # characters kept of another library's message: load_state_dict lists every key
 
 
 def near(name: str, known: Iterable[str]) -> str:
-    """The end of a message: the names nearest to an unknown one, or the first that exist.
+    """The end of a message: the known names nearest to an unknown one, or the first ones.
 
     >>> near("resnet8", ["resnet18", "resnet50", "vgg11"])
     "near names are 'resnet18', 'resnet50'"
@@ -27,10 +27,10 @@ def near(name: str, known: Iterable[str]) -> str:
 
 
 def check_layers(layers: Sequence[str], known: Iterable[str], model: str) -> tuple[str, ...]:
-    """Layers as a tuple of names; one name may stand alone.
+    """Layers as a tuple of names; a single name is accepted.
 
     Raises:
-        TypeError: something else than a name or a sequence of names.
+        TypeError: not a name or a sequence of names.
         ValueError: an empty sequence or an unknown name.
     """
     names = (layers,) if isinstance(layers, str) else layers
@@ -46,7 +46,7 @@ def check_layers(layers: Sequence[str], known: Iterable[str], model: str) -> tup
 
 
 def check_target(target: int | None, classes: int) -> None:
-    """Raises ValueError where the target is no class."""
+    """Raises ValueError if the target is not a class."""
     if target is not None and not 0 <= target < classes:
         raise ValueError(f"`target` must lie in [0, {classes - 1}] for {classes} classes, got {target}")
 

@@ -30,11 +30,11 @@ REFUSED = {
     "KeyPoints": _ALONE,
     "Video": "its frames are images of their own; pass them as a batch, tv_tensors.Image(video)",
 }
-SCHEMA = "layercam-2"  # enters the fingerprint: raise it when the same arguments come to give other maps
+SCHEMA = "layercam-2"  # part of the fingerprint: raise it when the same arguments give other maps
 
 
 class Net(Protocol):
-    """What the extractor needs of a net: LayerCAM without the autograd engine, and what identifies it."""
+    """The net behind the extractor: LayerCAM without the autograd engine, and a digest."""
 
     @property
     def layers(self) -> tuple[str, ...]: ...
@@ -42,11 +42,11 @@ class Net(Protocol):
     def digest(self) -> str: ...
     @property
     def num_classes(self) -> int:
-        """Of the logits; 0 where a callable makes the scores."""
+        """Number of logits; 0 if a callable computes the scores."""
 
     def maps(self, x: Tensor, classes: Tensor | None = None) -> list[Tensor]:
-        """Normalized float32 images [N, 3, s, s] in channels_last -> L raw maps [N, h_l, w_l], float32; of the target, or of
-        the classes int64 [N]."""
+        """Normalized float32 images [N, 3, s, s] in channels_last -> L raw maps [N, h_l, w_l], float32, of the target or
+        of the classes int64 [N]."""
 
 
 def _plain_tensor(leaf: object) -> bool:
@@ -61,41 +61,41 @@ class LayerCAMExtractor(v2.Transform):
     leaf of a sample becomes a float32 tensor [L, H, W] (a batch: [N, L, H, W]) at the image's own size: the map of each
     level is upsampled bilinearly and min-max normalized to [0, 1]; a flat map becomes zeros. Everything else passes.
 
-    Nothing is drawn, and no gradient runs through the autograd engine, so forked workers on GPU machines are safe. The
-    net is no submodule: it has no part in `parameters()`, `state_dict()`, `train()` or `to()`; it runs where its input
-    lies.
+    The maps are deterministic, and the autograd engine is not used, so forked workers on GPU machines are safe. The
+    net is not a submodule: `parameters()`, `state_dict()`, `train()` and `to()` do not see it; it runs on the device of
+    its input.
 
     Args:
         model: "tiny", a net of 0.94 M parameters that comes with the package; the name of a torchvision classification
             model; or your own `nn.Module` that maps [N, 3, s, s] to logits [N, classes]. Your module is copied at
-            construction: it stays as it was, and later changes to it are not seen. The copy runs in eval mode without
-            your forward and backward hooks, and parametrizations are settled to the weights that they give. DataParallel,
-            DistributedDataParallel and torch.compile are taken off. A net whose maps depend on the other images of a batch
+            construction: it is not changed, and later changes to it have no effect. The copy runs in eval mode without
+            your forward and backward hooks, and parametrizations are replaced by the weights they compute. DataParallel,
+            DistributedDataParallel and torch.compile are unwrapped. A net whose maps depend on the other images of a batch
             runs on one image at a time.
-        weights: "DEFAULT", a torchvision weights enum or its name, the path of a state_dict (read once: copies carry what
-            it held), or None for random weights (the same in every process). With your own module it stays "DEFAULT".
-        layers: names of the modules whose outputs are the levels, with or without those of wrappers. None: the last block
-            of each resolution stage, four at most, from fine to coarse; in a transformer of one resolution the blocks at four
-            even depths. Maps [N, K, h, w], [N, h, w, K] and tokens [N, T, K] are told apart by running the net at two sizes, or
-            by its patches; tokens before those of the patches are left out.
-        target: class index; None takes the arg-max class of each image; a callable makes the scores [N] of the model's output,
-            whatever it is (a dict, a tuple, embeddings, maps). It is traced at construction, with the model.
+        weights: "DEFAULT", a torchvision weights enum or its name, the path of a state_dict (read once: copies have its
+            contents), or None for random weights (the same in every process). With your own module leave "DEFAULT".
+        layers: names of the modules whose outputs are the levels, with or without wrapper prefixes. None: the last block
+            of each resolution stage, at most four, from fine to coarse; in a transformer of one resolution the blocks at four
+            evenly spaced depths. Maps [N, K, h, w], [N, h, w, K] and tokens [N, T, K] are distinguished by running the net at
+            two sizes, or by its patches; tokens before the patch tokens are left out.
+        target: class index; None takes the arg-max class of each image; a callable maps the model's output (a dict, a
+            tuple, embeddings, maps, ...) to scores [N]. It is traced at construction, with the model.
         input_size: images are squashed to (s, s) for the net, antialiased bilinear; at least 32. None: 128 for "tiny",
             the weights' crop size, else 224.
-        mean_std: what the input is normalized with: "imagenet", ((mean, ...), (std, ...)) or None.
-        precision: "fp32" or "bf16", in which a net takes half the time on CPUs that have avx512_bf16 or amx_bf16.
+        mean_std: normalization of the input: "imagenet", ((mean, ...), (std, ...)) or None.
+        precision: "fp32" or "bf16", which halves the time on CPUs with avx512_bf16 or amx_bf16.
 
     Attributes:
-        layers: the names of the levels, also where they were found automatically.
+        layers: the names of the levels, given or found automatically.
 
     Raises:
-        TypeError: an argument of a wrong kind; a module that was compiled by torch.jit or cannot be copied; images inside
-            of `torch.vmap`.
-        ValueError: an unknown model, layer or precision (near names are listed), a target that is no class, layers
+        TypeError: an argument of a wrong type; a module that was compiled by torch.jit or cannot be copied; images inside
+            `torch.vmap`.
+        ValueError: an unknown model, layer or precision (near names are listed), a target that is not a class, layers
             without maps [N, K, h, w], a file of other weights, a module without memory for its weights (meta, lazy), one that
             cuts gradients off (no_grad, inference_mode, detach) or has no maps of a single image.
         FileNotFoundError: no file at the path `weights`.
-        ConnectionError: weights that have to be fetched and cannot.
+        ConnectionError: weights that cannot be downloaded.
 
     Warns:
         UserWarning: a model whose Python code depends on values or on the batch size cannot be traced at construction;
@@ -138,17 +138,17 @@ class LayerCAMExtractor(v2.Transform):
         self.precision = precision
 
     def __getstate__(self) -> dict[str, Any]:
-        """A callable target is left behind: the traced net holds what it computes, and a notebook's cannot be pickled."""
+        """Without a callable target: the traced net contains it, and one from a notebook cannot be pickled."""
         return {**self.__dict__, "target": repr(self.target)} if self._by_callable else self.__dict__
 
     @property
     def fingerprint(self) -> str | None:
-        """sha256 of all that decides the maps: net and weights, layers, target, input size, mean_std and precision.
+        """sha256 of all that the maps depend on: net and weights, layers, target, input size, mean_std and precision.
 
-        None for a module of your own that cannot be traced: nothing identifies what it computes."""
+        None for your own module if it cannot be traced: nothing identifies what it computes."""
         if not self._net.digest:
             return None
-        target = "callable" if self._by_callable else self.target  # what it computes is part of the net's digest
+        target = "callable" if self._by_callable else self.target  # its program is part of the net's digest
         parts = (SCHEMA, self._net.digest, self.layers, target, self.input_size, self._mean_std, self.precision)
         return hashlib.sha256(repr(parts).encode()).hexdigest()
 
@@ -157,15 +157,15 @@ class LayerCAMExtractor(v2.Transform):
 
         Args:
             images: [N, 3, H, W], uint8, uint16 or float in [0, 1] (clamped, see Raises), on any device.
-            target: a class for each image, int64 [N] on the device of the images; None: that of the constructor.
+            target: a class for each image, int64 [N] on the device of the images; None: the target of the constructor.
 
         Returns:
             L tensors [N, h_l, w_l], float32, >= 0, not normalized, in the order of `layers`.
 
         Raises:
-            TypeError: no tensor, or another integer dtype.
-            ValueError: wrong rank, non-finite pixels, floats outside of [-0.25, 1.25]; a target that is no class (on the
-                CPU), or beside a callable one.
+            TypeError: not a tensor, or another integer dtype.
+            ValueError: wrong rank, non-finite pixels, floats outside [-0.25, 1.25]; a target that is not a class (on
+                the CPU), or any target if that of the constructor is a callable.
         """
         if not isinstance(images, Tensor):
             raise TypeError(f"`images` must be a tensor [N, 3, H, W], got {type(images).__name__}")
@@ -198,20 +198,20 @@ class LayerCAMExtractor(v2.Transform):
         x = net_input(inpt)
         size = list(x.shape[-2:])
         with torch.no_grad():
-            # Normalized before it is upsampled, too: rounding would make a flat map uneven.
+            # Also normalized before upsampling, whose rounding would make a flat map uneven.
             levels = [normalize_maps(m)[:, None] for m in self.native_maps(x)]
             maps = [F.interpolate(m, size=size, mode="bilinear", align_corners=False) for m in levels]
             result = _stretched(torch.cat(maps, 1))  # [N, L, H, W]
         return result if isinstance(inpt, Tensor) and inpt.ndim == 4 else result[0]
 
     def overlay(self, image: ImageLike, level: int | None = None) -> PIL.Image.Image:
-        """The saliency map of a single image, colored, over the gray image: all levels side by side, or one of them.
+        """The colored saliency map of a single image over the gray image: all levels side by side, or one level.
 
         Raises:
-            TypeError: a level that is no int.
+            TypeError: a level that is not an int.
             ValueError: a batch, or a level out of range.
         """
-        from ..preview.panels import heat_map, heat_maps, picture  # the drawing code is not needed for training
+        from ..preview.panels import heat_map, heat_maps, picture  # training does not need the drawing code
 
         self.check_inputs([image])
         x = eight_bits(image).cpu()
@@ -228,14 +228,14 @@ class LayerCAMExtractor(v2.Transform):
     def _prepared(self, x: Tensor) -> Tensor:
         """uint8 or [0, 1] images [N, 3, H, W] -> normalized float32 [N, 3, s, s] in channels_last."""
         top = 1.0 if x.is_floating_point() else 255.0
-        # 8-bit images are squashed alike in any layout, and faster as they are; floats would round in another order.
+        # uint8 resizing does not depend on the layout and is faster unconverted; floats would round in another order.
         x = x if x.dtype == torch.uint8 else x.contiguous(memory_format=torch.channels_last)
         x = squashed(x, self.input_size)
         scale, shift = _scale_and_shift(*self._mean_std, top, x.device)
         return torch.addcmul(shift, x, scale).contiguous(memory_format=torch.channels_last)
 
 
-@lru_cache(maxsize=64)  # copied to an accelerator once: each copy would wait for it
+@lru_cache(maxsize=64)  # cached, because each copy to an accelerator would wait for it
 def _scale_and_shift(
     mean: tuple[float, ...], std: tuple[float, ...], top: float, device: torch.device
 ) -> tuple[Tensor, Tensor]:
@@ -265,7 +265,7 @@ def _resolve_net(
             raise TypeError('`target` of "tiny" must be a class index or None, because it returns logits alone')
         weights = weights if weights is None else os.fspath(weights)
         return tiny.TinyCAM(weights, layers=layers, target=target, dtype=dtype), size or tiny.INPUT_SIZE
-    from .traced.nets import build_net  # tracing and the model zoo are not needed for "tiny"
+    from .traced.nets import build_net  # "tiny" needs neither tracing nor the model zoo
 
     return build_net(model, weights, layers, target, size, dtype)
 

@@ -20,7 +20,7 @@ def layer_cam(activations: Tensor, gradients: Tensor) -> Tensor:
         Saliency maps [N, h, w], >= 0, not normalized.
 
     Raises:
-        TypeError: no tensors.
+        TypeError: not tensors.
         ValueError: shapes that differ or are not [N, K, h, w].
 
     >>> a, g = torch.tensor([2.0, 3.0]).reshape(1, 2, 1, 1), torch.tensor([-1.0, 0.5]).reshape(1, 2, 1, 1)
@@ -43,7 +43,7 @@ def normalize_maps(maps: Tensor) -> Tensor:
     No epsilon is added, so the scale of a map does not matter. Non-finite values become NaN.
 
     Raises:
-        TypeError: `maps` is no tensor.
+        TypeError: `maps` is not a tensor.
         ValueError: fewer than two dimensions.
 
     >>> normalize_maps(torch.tensor([[[1.0, 3.0], [2.0, float("nan")]]]))
@@ -65,6 +65,6 @@ def squashed(x: Tensor, size: int) -> Tensor:
     if x.shape[-2:] == (size, size):
         return x.float()
     on_cpu = x.device.type == "cpu"
-    # The CPU has a fast kernel for uint8. Elsewhere the same rounding is done by hand, so that devices agree.
+    # The CPU has a fast uint8 kernel. Elsewhere its rounding is applied explicitly, so that devices agree.
     y = F.interpolate(x if on_cpu else x.float(), size=(size, size), mode="bilinear", antialias=True)
     return y.float() if on_cpu or x.is_floating_point() else y.round()

@@ -1,4 +1,4 @@
-"""What a process keeps is made in the usual way, whatever mode the caller is in when it is made."""
+"""Standard modes for building long-lived objects, independent of the modes of the caller."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 
 CPU = torch.device("cpu")
 ATEN = torch.ops.aten
-NORMS = {  # norms by statistics of what they are given, and where their arguments say so
+NORMS = {  # norms by the statistics of their input, and the index of the argument that says so
     ATEN.native_group_norm.default: None,
     ATEN.native_group_norm_backward.default: None,
     ATEN.native_batch_norm.default: 5,
@@ -24,8 +24,8 @@ NORMS = {  # norms by statistics of what they are given, and where their argumen
 class ExactNorms(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Group norms, and batch norms by the statistics of the batch, get contiguous tensors.
 
-    In channels_last torch's kernels for CPUs subtract large numbers: where the mean is a thousand times the spread, no digit
-    of a group norm is right, and a batch norm loses one and a half."""
+    In channels_last torch's CPU kernels subtract large numbers: if the mean is a thousand times the spread, no digit of a
+    group norm is right, and a batch norm loses one and a half digits."""
 
     def __torch_dispatch__(
         self, func: OpOverload, types: Iterable[type], args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
@@ -38,20 +38,20 @@ class ExactNorms(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 @contextmanager
 def real_tensors(device: torch.device = CPU) -> Iterator[None]:
-    """No fake tensors, none of inference mode, and `device` as the default one."""
+    """No fake tensors, no inference mode, and `device` as the default device."""
     with _disable_current_modes(), torch.inference_mode(False), device:
         yield
 
 
 @contextmanager
 def autograd_allowed(device: torch.device = CPU) -> Iterator[None]:
-    """Real tensors, and gradients as usual."""
+    """Real tensors, with gradients enabled."""
     with real_tensors(device), torch.enable_grad(), torch.autocast("cpu", enabled=False):
         yield
 
 
 def without_autocast(device: str) -> AbstractContextManager[Any]:
-    """The dtypes that are written, on a type of device."""
+    """Disable autocast on a device type, if it has it."""
     return torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext()
 
 

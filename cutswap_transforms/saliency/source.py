@@ -1,4 +1,4 @@
-"""What a `saliency` argument may be, and the check of what it returns."""
+"""Saliency sources: what the argument `saliency` may be, and the check of its maps."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .layer_cam import LayerCAMExtractor
 
-MOST_LEVELS = 255  # an entry of the cache counts them in one byte
+MOST_LEVELS = 255  # a cache entry stores the number in one byte
 
 
 Levels: TypeAlias = list[Tensor] | tuple[Tensor, ...]  # one map [N, h_l, w_l] per level, fine to coarse
@@ -28,32 +28,32 @@ SaliencyLike: TypeAlias = str | SaliencySource | SaliencyFunction
 
 
 class CallableSaliency:
-    """A function as a source: images float32 [N, 3, H, W] in [0, 1] -> [N, L, h, w] or a list of [N, h_l, w_l]."""
+    """A function as a saliency source: images float32 [N, 3, H, W] in [0, 1] -> [N, L, h, w] or a list of [N, h_l, w_l]."""
 
     def __init__(self, function: SaliencyFunction) -> None:
         self.function, self.fingerprint = function, own_fingerprint(function)
 
     def native_maps(self, images: Tensor, /) -> Levels:
-        found = self.function(images.float() / 255)
-        return list(found.unbind(1)) if isinstance(found, Tensor) and found.ndim == 4 else cast(Levels, found)
+        maps = self.function(images.float() / 255)
+        return list(maps.unbind(1)) if isinstance(maps, Tensor) and maps.ndim == 4 else cast(Levels, maps)
 
     def __repr__(self) -> str:
         return repr(self.function)
 
 
 def own_fingerprint(source: object) -> object:
-    """The attribute `fingerprint` of an object or of its very class, else None. An inherited one does not count: it
-    describes what the base class computes, not what a subclass makes of it."""
+    """The attribute `fingerprint` of an object or of its own class, else None. An inherited one does not count: it
+    describes what the base class computes, not the subclass."""
     own = "fingerprint" in getattr(source, "__dict__", {}) or "fingerprint" in vars(type(source))
     return getattr(source, "fingerprint") if own else None  # noqa: B009
 
 
 def resolve_saliency(saliency: SaliencyLike) -> SaliencySource:
-    """The source that the argument stands for: a model's name, an object with `native_maps` or a callable.
+    """The source that the argument specifies: a model's name, an object with `native_maps` or a callable.
 
     Raises:
         TypeError: the argument is none of these.
-        ValueError: the name of no model.
+        ValueError: an unknown model name.
     """
     if isinstance(saliency, str):
         return LayerCAMExtractor(saliency)
@@ -70,12 +70,12 @@ def resolve_saliency(saliency: SaliencyLike) -> SaliencySource:
 
 
 def native_maps(source: SaliencySource, images: Tensor) -> list[Tensor]:
-    """The maps of a source for images uint8 [N, 3, H, W], checked: float32 [N, h_l, w_l] on the images' device.
+    """The maps of a saliency source for images uint8 [N, 3, H, W], checked: float32 [N, h_l, w_l] on the images' device.
 
     Raises:
-        ValueError: the source returned something else, or more than 255 maps per image.
+        ValueError: the source returned another type or shape, or more than 255 maps per image.
     """
-    # A foreign source may work in place; what it gets is not the user's memory.
+    # A user's source may work in place, so it gets a copy.
     shown = images if type(source) is LayerCAMExtractor else images.clone()
     maps, n = cast(Any, source.native_maps(shown)), len(images)
     listed = isinstance(maps, (list, tuple))
@@ -91,20 +91,20 @@ def native_maps(source: SaliencySource, images: Tensor) -> list[Tensor]:
     return [m.detach().to(device=images.device, dtype=torch.float32) for m in maps]
 
 
-def _is_map(found: object, n: int) -> bool:
-    return isinstance(found, Tensor) and found.ndim == 3 and found.shape[0] == n and found[0].numel() > 0
+def _is_map(output: object, n: int) -> bool:
+    return isinstance(output, Tensor) and output.ndim == 3 and output.shape[0] == n and output[0].numel() > 0
 
 
-def _shape(found: object) -> str:
-    if isinstance(found, Tensor):
-        return str(tuple(found.shape))
-    kind = f"{type(found).__module__}.{type(found).__name__}".removeprefix("builtins.")
-    return f"{kind} of shape {tuple(found.shape)}" if hasattr(found, "shape") else kind
+def _shape(output: object) -> str:
+    if isinstance(output, Tensor):
+        return str(tuple(output.shape))
+    kind = f"{type(output).__module__}.{type(output).__name__}".removeprefix("builtins.")
+    return f"{kind} of shape {tuple(output.shape)}" if hasattr(output, "shape") else kind
 
 
-def _way_out(found: object, n: int) -> str:
-    if isinstance(found, np.ndarray):
+def _way_out(output: object, n: int) -> str:
+    if isinstance(output, np.ndarray):
         return "torch.from_numpy(array) makes a tensor of it"
-    if isinstance(found, Tensor) and found.ndim == 3 and len(found) == n:
+    if isinstance(output, Tensor) and output.ndim == 3 and len(output) == n:
         return "maps[:, None] is one level of maps [N, h, w]"
     return "a classifier is wrapped as LayerCAMExtractor(model)"

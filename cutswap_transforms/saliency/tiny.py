@@ -2,11 +2,11 @@
 
 Requirements:
 
-- no autograd engine, because it starts threads that poison later forks on GPU machines: the net is convolutions, ReLUs
-  and additions only, so that its vector-Jacobian product is a dozen lines (`maps`);
+- no autograd engine, because its threads break later forks on GPU machines: the net has only convolutions, ReLUs and
+  additions, so that its vector-Jacobian product is a dozen lines (`maps`);
 - no pickle: weights are an `.npz` of float16 arrays, `stage{1..4}.conv{0..}.{weight,bias}` and `head.{weight,bias}`;
-- one net per process: `load` keeps what it has built, so many transforms share it. A pickled transform carries a file of
-  the user's, which may be gone or another one when the copy is made, and no net.
+- one net per process: `load` caches nets, so many transforms share one. A pickled transform contains the arrays of a
+  user's weight file, which may be missing or changed when it is unpickled, but no net.
 
 Each stage is `a = relu(conv0(a))`, which reduces the grid, and then `a = relu(a + conv(a))` for its other convolutions.
 Batch norms are folded into the file. The levels are the outputs of the stages, strides 4, 8, 16 and 32.
@@ -38,7 +38,7 @@ Arrays = dict[str, npt.NDArray[Any]]
 
 INPUT_SIZE = 128
 LAYERS = ("stage1", "stage2", "stage3", "stage4")
-ARCHITECTURE = "tiny-1"  # enters the fingerprint: raise it when the same weights come to mean another net
+ARCHITECTURE = "tiny-1"  # part of the fingerprint: raise it when the same weights give another net
 PACKAGED = Path(__file__).parent / "weights" / "tiny.npz"
 
 WIDTHS, CONVS, STEM, CLASSES = (24, 48, 96, 192), (2, 2, 3, 2), 6, 1000  # channels and convolutions of the stages
@@ -58,7 +58,7 @@ def _shapes() -> dict[str, tuple[int, ...]]:
 
 @dataclass(frozen=True)
 class FileWeights:
-    """What a weight file held. Equal weights are one key of `load`, whatever file they came from."""
+    """Contents of a weight file. Equal weights are one key of `load`, whatever file they came from."""
 
     digest: str
     arrays: Arrays = field(compare=False, repr=False)
@@ -76,7 +76,7 @@ class Conv(NamedTuple):
 
 @dataclass(frozen=True)
 class TinyNet:
-    """Weights in the order of their use. `stages[i][0]` reduces the grid, the others are residual."""
+    """Weights in order of use. `stages[i][0]` reduces the grid, the others are residual."""
 
     stages: tuple[tuple[Conv, ...], ...]
     head: Conv  # always float32
@@ -95,7 +95,7 @@ class TinyNet:
         return TinyNet(stages, Conv(self.head.weight.to(device), self.head.bias.to(device)), self.digest)
 
     def forward(self, x: Tensor) -> tuple[list[list[Tensor]], Tensor]:
-        """Normalized images [N, 3, s, s] -> what follows each ReLU, by stage, and the logits [N, classes]."""
+        """Normalized images [N, 3, s, s] -> the output of each ReLU, by stage, and the logits [N, classes]."""
         saved: list[list[Tensor]] = []
         for i, (first, *residual) in enumerate(self.stages):
             x = F.conv2d(x, first.weight, first.bias, stride=2 if i else 4, padding=1).relu_()
@@ -109,7 +109,7 @@ class TinyNet:
     def maps(self, x: Tensor, levels: Sequence[int], target: int | Tensor | None = None) -> list[Tensor]:
         """Raw LayerCAM [N, h, w], float32, of the given stages (0 to 3) for normalized images [N, 3, s, s].
 
-        The backward pass stops at the finest stage asked for. The target is a class, int64 [N], or each image's arg-max.
+        The backward pass stops at the finest stage in `levels`. The target is a class, int64 [N], or each image's arg-max.
         """
         saved, logits = self.forward(x)
         last = saved[-1][-1]
@@ -118,22 +118,22 @@ class TinyNet:
         # The score is linear in the pooled last output, so its gradient is a class's row of the head.
         grad = (row / (last.shape[2] * last.shape[3]))[:, :, None, None].to(last.dtype)
         grad = grad.expand_as(last).contiguous(memory_format=torch.channels_last)
-        found: dict[int, Tensor] = {}
+        cams: dict[int, Tensor] = {}
         for i in range(len(saved) - 1, min(levels) - 1, -1):
             if i in levels:
-                found[i] = layer_cam(saved[i][-1].float(), grad.float())
+                cams[i] = layer_cam(saved[i][-1].float(), grad.float())
             if i > min(levels):
                 grad = _stage_vjp(self.stages[i], saved[i], grad, saved[i - 1][-1].shape)
-        return [found[i] for i in levels]
+        return [cams[i] for i in levels]
 
 
 def _stage_vjp(stage: Sequence[Conv], outputs: Sequence[Tensor], grad: Tensor, input_shape: Sequence[int]) -> Tensor:
-    """Gradient for a stage's input from the gradient for its output."""
+    """Gradient of a stage's input from the gradient of its output."""
     for conv, y in zip(stage[:0:-1], outputs[:0:-1], strict=True):
         grad = _relu_vjp(grad, y)
         grad = F.conv_transpose2d(grad, conv.weight, padding=1).add_(grad)
     grad = _relu_vjp(grad, outputs[0])
-    # A strided convolution drops what is left over at the border; the gradient has to get that row and column back.
+    # A strided convolution ignores a remainder at the border; the gradient needs that row and column, too.
     rest = [input_shape[d] - (2 * grad.shape[d] - 1) for d in (2, 3)]
     return F.conv_transpose2d(grad, stage[0].weight, stride=2, padding=1, output_padding=rest)
 
@@ -146,7 +146,7 @@ def _relu_vjp(grad: Tensor, output: Tensor) -> Tensor:
 def load(source: Source, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> TinyNet:
     """The net with the packaged weights ("DEFAULT"), those of a file or random ones (None), once per process.
 
-    Random weights come from a seed of their own: the same in every process, and nobody's generator moves.
+    Random weights use a fixed seed: they are the same in every process, and no global generator changes.
     """
     return _placed(source, torch.device(device), dtype)
 
@@ -169,7 +169,7 @@ def read_weights(weights: str) -> FileWeights:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: a file of something else.
+        ValueError: not a file of these weights.
     """
     path = Path(weights).expanduser()
     if path.suffix != ".npz":
@@ -177,10 +177,10 @@ def read_weights(weights: str) -> FileWeights:
     if not path.exists():
         raise FileNotFoundError(f"`weights` must be a file that can be read, got {str(path)!r}")
     try:
-        if not path.is_file():  # a pipe would be read for ever
+        if not path.is_file():  # reading a pipe would never end
             raise ValueError("no regular file")
         arrays = _read_arrays(path)
-    except Exception as error:  # zipfile and numpy raise a dozen kinds for damaged files
+    except Exception as error:  # zipfile and numpy raise a dozen types for damaged files
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ValueError(
             f'`weights` of "tiny" must be an .npz file of the arrays of its state_dict, {str(path)!r} is not: {reason}'
@@ -194,7 +194,7 @@ def _read_arrays(path: Path) -> Arrays:
         missing = next((name for name in _shapes() if name not in names), None)
         if missing or len(names) > len(_shapes()):
             raise ValueError(f"{missing!r} is missing" if missing else "it holds other things, too")
-        for name, shape in _shapes().items():  # before any array is read: a header may ask for more than the memory
+        for name, shape in _shapes().items():  # before any array is read: a header may declare more than the memory
             with file.open(f"{name}.npy") as entry:
                 _check_header(name, entry, shape)
         arrays = {}
@@ -207,16 +207,16 @@ def _read_arrays(path: Path) -> Arrays:
     return arrays
 
 
-def _check_header(name: str, entry: IO[bytes], wanted: tuple[int, ...]) -> None:
+def _check_header(name: str, entry: IO[bytes], expected: tuple[int, ...]) -> None:
     if np.lib.format.read_magic(entry) != (1, 0):
         raise ValueError(f"{name!r} is not in version 1.0 of the format")
     shape, _, dtype = np.lib.format.read_array_header_1_0(entry)
-    if shape != wanted or dtype not in (np.float16, np.float32, np.float64):
-        raise ValueError(f"{name!r} is {dtype} of shape {shape}, needed is a float of shape {wanted}")
+    if shape != expected or dtype not in (np.float16, np.float32, np.float64):
+        raise ValueError(f"{name!r} is {dtype} of shape {shape}, needed is a float of shape {expected}")
 
 
 def _random_weights() -> Arrays:
-    """He initialization, the residual convolutions damped, with NumPy's own seeded generator."""
+    """He initialization with damped residual convolutions, from a seeded NumPy generator."""
     rng = np.random.default_rng(0)
     weights = {}
     for name, shape in _shapes().items():
@@ -251,7 +251,7 @@ class Residual(nn.Sequential):
 
 
 def as_module(source: Source = "DEFAULT") -> nn.Sequential:
-    """The four stages as modules `stage1` to `stage4`, to be trained, without the linear head.
+    """The four stages as trainable modules `stage1` to `stage4`, without the linear head.
 
     Normalized images [N, 3, s, s] -> [N, 192, s / 32, s / 32]. The argument as in `load`.
     """
@@ -270,7 +270,7 @@ def _conv_module(conv: Conv, stride: int) -> nn.Conv2d:
 
 
 class TinyCAM:
-    """LayerCAM source over the embedded net. Pickles hold what `load` needs; copies are the object itself.
+    """LayerCAM of the embedded net. Pickles contain the arguments of `load`; copies are the object itself.
 
     >>> TinyCAM(None, layers=["stage4"]).maps(torch.zeros(1, 3, 64, 64))[0].shape
     torch.Size([1, 2, 2])
