@@ -1,7 +1,7 @@
-"""Which axes of a layer's output are spatial. Found by running the net at two sizes, never guessed from one shape.
+"""Which axes of a layer's output are spatial: found by running the net at two sizes, never guessed from one shape.
 
-Where a net takes images of one size alone, as most transformers do, a cube [1, s, s, s] is no map, and tokens are those of a
-grid that the net has shown before. Tokens of no patch (class, distillation, registers) are those that no image changes.
+If a net takes only one image size, as most transformers do, a cube [1, s, s, s] is not a map, and tokens need a grid that
+the net had before. Non-patch tokens (class, distillation, registers) are the tokens that do not depend on the image.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from typing import NamedTuple
 from torch import Tensor
 
 Shape = tuple[int, ...]
-Extra = tuple[int, int]  # tokens before and after those of the patches
+Extra = tuple[int, int]  # number of tokens before and after the patch tokens
 
 
 class Layout(NamedTuple):
-    """How an output holds a map of side x side: "first" [N, K, h, w], "last" [N, h, w, K], or "tokens" [N, T, K], of which
-    h * w behind the first `prefix` are the patches, row by row."""
+    """How an output holds a map of side x side: "first" [N, K, h, w], "last" [N, h, w, K], or "tokens" [N, T, K], where
+    h * w patches follow the first `prefix` tokens, row by row."""
 
     kind: str
     side: int
@@ -35,7 +35,7 @@ class Layout(NamedTuple):
 
 
 def extra_tokens(moved: Sequence[bool]) -> Extra | None:
-    """The tokens before and after those of the patches; None where some lie between these.
+    """The number of tokens before and after the patch tokens; None if there are others between.
 
     Args:
         moved: whether each token depends on the image; at least one does.
@@ -50,19 +50,19 @@ def extra_tokens(moved: Sequence[bool]) -> Extra | None:
 def layouts(
     shapes: Sequence[Shape], others: Sequence[Shape | None], ratio: float, extras: Mapping[int, Extra | None]
 ) -> list[Layout | None]:
-    """The layout of each output of one image, in the order of the calls; None where it is no square map.
+    """The layout of each output of one image, in the order of the calls; None if it is not a square map.
 
     Args:
         shapes: of the outputs.
-        others: the same at another input size; None where the net did not come so far.
-        ratio: that size / this size.
-        extras: by the number of tokens, those of no patch.
+        others: the same at another input size; None if the net failed before.
+        ratio: other size / this size.
+        extras: number of tokens -> non-patch tokens.
     """
-    found: list[Layout | None] = []
-    sides, channels = set[int](), set[int]()  # of the maps, of the tokens so far
+    result: list[Layout | None] = []
+    sides, channels = set[int](), set[int]()  # of the maps, of the tokens, so far
     extra: Extra | None = (0, 0)  # of the tokens so far
     for shape, other in zip(shapes, others, strict=True):
-        other = None if other == shape else other  # the same at any size, as of a net that resizes its images: tells nothing
+        other = None if other == shape else other  # a net that resizes its images: no information
         layout = None
         if len(shape) == 4 and shape[0] == 1:
             layout = _of_map(shape, other, ratio)
@@ -76,8 +76,8 @@ def layouts(
             if layout.kind == "tokens":
                 channels.add(shape[2])
                 extra = (layout.prefix, shape[1] - layout.prefix - layout.side**2)
-        found.append(layout)
-    return found
+        result.append(layout)
+    return result
 
 
 def _of_map(shape: Shape, other: Shape | None, ratio: float) -> Layout | None:
@@ -86,10 +86,10 @@ def _of_map(shape: Shape, other: Shape | None, ratio: float) -> Layout | None:
         changed = [axis for axis in range(len(other)) if axis < 4 and shape[axis] != other[axis]]
         first, last = first and changed == [2, 3], last and changed == [1, 2]
     if first == last:
-        return None  # neither, or [1, s, s, s] in a net of one size
+        return None  # neither, or [1, s, s, s] at one size
     side = shape[2]
     if other is not None and (other[2] - 1) / side > ratio**1.5:
-        return None  # it grows as the area does: attention from each token to each
+        return None  # it grows like the area: an attention matrix
     return Layout("first" if first else "last", side)
 
 
@@ -98,8 +98,8 @@ def _of_tokens(
 ) -> Layout | None:
     """
     Args:
-        extras: what the tokens of no patch may be, the likeliest first.
-        likely: sides that the grid may have; None: any.
+        extras: possible non-patch tokens, the likeliest first.
+        likely: possible sides of the grid; None: any.
     """
     for extra in extras:
         side = _side(shape[1] - sum(extra)) if extra else 0
@@ -111,12 +111,12 @@ def _of_tokens(
 
 
 def _grids(sides: Collection[int], finer: bool) -> set[int]:
-    """Sides that the grid of tokens may have in a net of one size: one of those before, or half of it, but where so many
-    tokens are as well the channels of tokens before, as in [N, K, T] of a mixer."""
+    """Possible sides of the token grid in a net of one size: an earlier side or, unless the number of tokens is also an
+    earlier number of channels (as in [N, K, T] of a mixer), half of one."""
     return {*sides} if finer else {*sides, *(s // 2 for s in sides), *(-(-s // 2) for s in sides)}
 
 
 def _side(count: int) -> int:
-    """Of the square that so many tokens make; 0 where they make none."""
+    """Side of the square of `count` tokens; 0 if they form none."""
     side = math.isqrt(max(count, 0))
     return side if side**2 == count else 0

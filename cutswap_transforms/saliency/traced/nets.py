@@ -1,4 +1,4 @@
-"""From a model's name or the user's module to a source of LayerCAM: weights, private copy, levels, folded norms."""
+"""From a model's name or the user's module to a `TracedCAM`: weights, private copy, levels, folded norms."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ from .probe import Probe, find_levels, run_probe
 from .trace import CamArguments, Target, TracedCAM, example, fresh
 
 CROP = 224
-FOLD_TOLERANCE = 1e-4  # of the largest logit
+FOLD_TOLERANCE = 1e-4  # relative to the largest logit
 
-# One net per process serves all transforms that ask for the same.
+# One net per process, shared by all transforms with equal arguments.
 _shared: WeakValueDictionary[tuple[Any, ...], TracedCAM] = WeakValueDictionary()
 
 
@@ -43,7 +43,7 @@ def build_net(
     size: int | None,
     dtype: torch.dtype,
 ) -> tuple[TracedCAM, int]:
-    """LayerCAM source for a torchvision name or the user's module, and its input size."""
+    """LayerCAM of a torchvision model or the user's module, and its input size."""
     if isinstance(model, nn.Module):
         if not isinstance(weights, str) or weights != "DEFAULT":
             raise ValueError(f'`weights` must stay "DEFAULT" with your own module, which brings them, got {weights!r}')
@@ -56,12 +56,12 @@ def build_net(
             f'`model` must be "tiny", a torchvision classification model or your nn.Module, got {model!r}; '
             f"{near(model, ['tiny', *names])}"
         )
-    found = _resolve_weights(model, weights)
-    size = size or _crop_size(found)
-    if callable(target):  # it may not be hashed, and its program tells what it computes
-        return _traced_by_name(model, found, layers, target, size, dtype), size
-    key = (model, _identity(found), repr(layers), target, size, dtype)
-    net = _shared.get(key) or _traced_by_name(model, found, layers, target, size, dtype)
+    resolved = _resolve_weights(model, weights)
+    size = size or _crop_size(resolved)
+    if callable(target):  # it may not be hashable, and its program identifies what it computes
+        return _traced_by_name(model, resolved, layers, target, size, dtype), size
+    key = (model, _identity(resolved), repr(layers), target, size, dtype)
+    net = _shared.get(key) or _traced_by_name(model, resolved, layers, target, size, dtype)
     _shared[key] = net
     return net, size
 
@@ -78,14 +78,14 @@ def _told_by_program(net: TracedCAM) -> TracedCAM:
     """Modules of one class and equal weights may still compute different things, and so may targets."""
     program = net.program
     if program is not None and net.one_by_one:
-        program += b"one by one"  # unlike entries of caches that were made when such batches ran at once
+        program += b"one by one"  # differs from cache entries made when such batches ran at once
     net.digest = "" if program is None else hashlib.sha256(net.digest.encode() + program).hexdigest()
     return net
 
 
 def _hop(module: nn.Module) -> str:
-    """The name under which a wrapper holds its net; "" for what is no wrapper."""
-    if "_orig_mod" in module._modules:  # of torch.compile
+    """The attribute in which a wrapper holds its net; "" if it is not a wrapper."""
+    if "_orig_mod" in module._modules:  # torch.compile
         return "_orig_mod"
     return "module" if isinstance(module, (nn.DataParallel, nn.parallel.DistributedDataParallel)) else ""
 
@@ -97,7 +97,7 @@ def _unwrapped(module: nn.Module) -> nn.Module:
 
 
 def _plain_names(model: nn.Module, layers: Sequence[str] | None) -> Sequence[str] | None:
-    """Layers as they are called without the wrappers around them. What is no name of a module stays as it is."""
+    """Layer names without the prefixes of wrappers. Names of no module are unchanged."""
     names = [layers] if isinstance(layers, str) else layers
     known = dict(model.named_modules(remove_duplicate=False))
     hops = {f"{name}.{hop}".lstrip(".") for name, m in known.items() if (hop := _hop(m))}
@@ -134,7 +134,7 @@ def _traced(
 
 
 def _folded(module: nn.Module, layers: Sequence[str], x: Tensor, probe: Probe) -> nn.Module:
-    """The module with its batch norms folded, where that is exact enough; else the module as it is."""
+    """The module with its batch norms folded if that is accurate enough; else the module itself."""
     folded = copy.deepcopy(module)
     if not fold_batch_norms(folded, keep=layers):
         return module
@@ -159,7 +159,7 @@ def _check_module(model: nn.Module, name: str) -> None:
 
 
 def _private_copy(model: nn.Module, name: str) -> nn.Module:
-    bare: dict[int, Any] = {}  # copies by the id of what they are made from: a wrapper's copy is that of its net
+    bare: dict[int, Any] = {}  # copies by the id of the original: a wrapper's copy is that of its net
     try:
         for m in reversed(list(model.modules())):  # wrappers within wrapped nets first
             if _hop(m):
@@ -175,8 +175,8 @@ def _private_copy(model: nn.Module, name: str) -> nn.Module:
         if is_parametrized(m):
             _settle_weights(m)
         for hooks in (m._forward_hooks, m._backward_hooks, m._backward_pre_hooks, m._load_state_dict_pre_hooks):
-            hooks.clear()  # a weight norm that was removed leaves one of the last kind behind, which cannot be pickled
-        # Weight norm and its like compute weights in such hooks; others only watch, and must not see our calls.
+            hooks.clear()  # a removed weight norm leaves one of the last kind behind, which cannot be pickled
+        # Weight norm and similar compute weights in such hooks; other hooks must not see our calls.
         for key, hook in list(m._forward_pre_hooks.items()):
             if not type(hook).__module__.startswith("torch."):
                 del m._forward_pre_hooks[key]
@@ -184,9 +184,9 @@ def _private_copy(model: nn.Module, name: str) -> nn.Module:
 
 
 def _settle_weights(module: nn.Module) -> None:
-    """The weights that parametrizations give in eval mode, in place of these, which cannot be pickled.
+    """Replace parametrizations, which cannot be pickled, by the weights that they compute in eval mode.
 
-    `remove_parametrizations` would change the class of the module, which is that of the user's own.
+    `remove_parametrizations` would modify the class, which the user's own module shares.
     """
     with torch.no_grad():
         weights = {name: getattr(module, name).clone() for name in cast(nn.ModuleDict, module.parametrizations)}
@@ -231,7 +231,7 @@ def _resolve_weights(model: str, weights: WeightsLike) -> Path | Enum | None:
 
 
 def _identity(weights: Path | Enum | None) -> object:
-    """What identifies a set of weights; a file that was written again is read again."""
+    """A key of a set of weights; a file that was rewritten gets another key."""
     return (weights, os.stat(weights).st_mtime_ns) if isinstance(weights, Path) else weights
 
 
@@ -243,7 +243,7 @@ def _crop_size(weights: Path | Enum | None) -> int:
 
 def _load(model: str, weights: Path | Enum | None) -> nn.Module:
     if weights is None or isinstance(weights, Path):
-        # Their default initialization warns that it will change and takes seconds.
+        # Their default initialization takes seconds and warns that it will change.
         extra = {"init_weights": False} if model in ("googlenet", "inception_v3") else {}
         with own_seed(0):
             module: nn.Module = torchvision.models.get_model(model, weights=None, **extra)
@@ -251,7 +251,7 @@ def _load(model: str, weights: Path | Enum | None) -> nn.Module:
             _load_state(module, weights, model)
         return module
     try:
-        with own_seed(0):  # torchvision draws random weights before it loads these
+        with own_seed(0):  # torchvision initializes at random before it loads weights
             return cast(nn.Module, torchvision.models.get_model(model, weights=weights, progress=False))
     except (OSError, http.client.HTTPException) as error:
         folder = Path(torch.hub.get_dir()) / "checkpoints"
@@ -262,12 +262,12 @@ def _load(model: str, weights: Path | Enum | None) -> nn.Module:
 
 
 def _load_state(module: nn.Module, path: Path, model: str) -> None:
-    wanted = f"`weights` must be a state_dict of {model!r} as torch.save writes it, {str(path)!r}"
+    rule = f"`weights` must be a state_dict of {model!r} as torch.save writes it, {str(path)!r}"
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a dozen kinds for damaged files, whose text advises to load what may run code
-        raise ValueError(f"{wanted} cannot be read with weights_only=True ({type(error).__name__})") from error
+    except Exception as error:  # a dozen types for damaged files, with advice to load in a way that may run code
+        raise ValueError(f"{rule} cannot be read with weights_only=True ({type(error).__name__})") from error
     try:
         module.load_state_dict(state)
     except Exception as error:
-        raise ValueError(f"{wanted} is not: {shortened(error)}; a model of other shape is passed as nn.Module") from error
+        raise ValueError(f"{rule} is not: {shortened(error)}; a model of other shape is passed as nn.Module") from error

@@ -1,4 +1,4 @@
-"""What a net returns, module by module, and which of its modules are the levels."""
+"""The outputs of a net, module by module, and the modules that are its levels."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .trace import CamArguments, Target, gradient_function
 
 
 class Probe(NamedTuple):
-    """One pass of a net over one image. `scores` are its logits [1, classes], or what a callable target makes of its output."""
+    """One pass of a net over one image. `scores` are its logits [1, classes], or those of a callable target."""
 
     module: nn.Module
     name: str
@@ -25,44 +25,44 @@ class Probe(NamedTuple):
     scores: Tensor
 
     def scores_in(self, output: Any) -> Tensor:
-        found: Tensor = self.target(output) if callable(self.target) else output
-        return found
+        scores: Tensor = self.target(output) if callable(self.target) else output
+        return scores
 
 
 def run_probe(module: nn.Module, name: str, x: Tensor, target: int | Target | None) -> Probe:
     """One pass, checked.
 
     Raises:
-        ValueError: the net fails, or returns neither logits nor what the target takes.
+        ValueError: the net fails, or returns neither logits nor input for the target.
     """
-    wanted = "`model` must map images [N, 3, s, s] to logits [N, classes]"
+    rule = "`model` must map images [N, 3, s, s] to logits [N, classes]"
     try:
         calls, output = record_calls(module, x)
     except NotImplementedError as error:
-        raise ValueError(f"{wanted}; {name} failed ({shortened(error)}); {_within(module)}") from error
+        raise ValueError(f"{rule}; {name} failed ({shortened(error)}); {_within(module)}") from error
     except Exception as error:
         cause = _hint(module) or _batch_hint(module, x)
-        raise ValueError(f"{wanted}; {name} failed at s = {x.shape[2]}, which `input_size` sets: {error}{cause}") from error
+        raise ValueError(f"{rule}; {name} failed at s = {x.shape[2]}, which `input_size` sets: {error}{cause}") from error
     if callable(target):
         scores = _checked_scores(target, output)
     elif not isinstance(output, Tensor) or output.ndim != 2 or len(output) != 1:
         got = list(output.shape) if isinstance(output, Tensor) else type(output).__name__
         way = _hint(module) or "; for another output pass target=..., a callable that makes scores [N] of it"
-        raise ValueError(f"{wanted}; for {list(x.shape)} {name} returned {got}{way}")
+        raise ValueError(f"{rule}; for {list(x.shape)} {name} returned {got}{way}")
     else:
         scores = output
     return Probe(module, name, x, target, calls, {c.name: c for c in calls}, scores)
 
 
 def _checked_scores(target: Target, output: Any) -> Tensor:
-    wanted = "`target` must map the model's output to scores [N], floating point"
+    rule = "`target` must map the model's output to scores [N], floating point"
     try:
         scores = target(output)
     except Exception as error:
-        raise ValueError(f"{wanted}; for a {type(output).__name__} it failed ({shortened(error)})") from error
+        raise ValueError(f"{rule}; for a {type(output).__name__} it failed ({shortened(error)})") from error
     if not isinstance(scores, Tensor) or scores.shape != (1,) or not scores.is_floating_point():
         got = f"{list(scores.shape)} of {scores.dtype}" if isinstance(scores, Tensor) else type(scores).__name__
-        raise ValueError(f"{wanted}, got {got} for one image")
+        raise ValueError(f"{rule}, got {got} for one image")
     return scores
 
 
@@ -88,22 +88,22 @@ def _hint(module: nn.Module) -> str:
 
 
 def find_levels(probe: Probe, layers: Sequence[str] | None) -> tuple[str, ...]:
-    """Names of the levels, fine to coarse: those that are asked for, or the stages of the net.
+    """Names of the levels, fine to coarse: the given layers, or the stages of the net.
 
     Raises:
-        TypeError, ValueError: names that are none, modules without maps or without a way to the scores.
+        TypeError, ValueError: unknown names, modules without maps or without a path to the scores.
     """
     if layers is None:
-        found = find_layers(probe.calls, probe.name)
-        # From the last block of many transformers only the class token goes on: what enters it is the last level then.
-        last = found[-1] if _reached(probe, found[-1]) else enters(probe.calls, found[-1]) or found[-1]
-        found = tuple(dict.fromkeys((*found[:-1], last)))
+        levels = find_layers(probe.calls, probe.name)
+        # After the last block of many transformers only the class token is used; its input is the last level then.
+        last = levels[-1] if _reached(probe, levels[-1]) else enters(probe.calls, levels[-1]) or levels[-1]
+        levels = tuple(dict.fromkeys((*levels[:-1], last)))
         if _reached(probe, last) is False:
             raise ValueError(
                 f"`layers` of {probe.name!r} cannot be found automatically: of {last!r} only tokens of no patch reach the "
                 "scores; pass layers=[...] with modules before it"
             )
-        return found
+        return levels
     names = check_layers(layers, [n for n, _ in probe.module.named_modules() if n], probe.name)
     for name in names:
         if name not in probe.last or not probe.last[name].layout:
@@ -127,7 +127,7 @@ def _others(probe: Probe) -> str:
 
 
 def _reached(probe: Probe, name: str) -> bool | None:
-    """Whether the scores depend on the patches of a layer; None where they depend on none of its tokens, as at a head of
+    """Whether the scores depend on the patches of a layer; None if they depend on none of its tokens, as with a head of
     zeros."""
     call = probe.last[name]
     if call.layout is None or call.layout.kind != "tokens":
@@ -135,7 +135,7 @@ def _reached(probe: Probe, name: str) -> bool | None:
     cam = CamArguments((name,), (call.layout,), probe.target, probe.x.dtype, call.overwritten)
     try:
         gradient = gradient_function(probe.module, cam)(probe.x, torch.tensor([-1]))[1][0]
-    except RuntimeError:  # what cuts it is told where all levels are tried
+    except RuntimeError:  # `TracedCAM` reports the cause when it tries all levels
         return True
     patches = bool(call.layout.as_maps(gradient).any())
     return patches or (False if gradient.any() else None)

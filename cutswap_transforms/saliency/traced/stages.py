@@ -1,4 +1,4 @@
-"""Where a net's levels are: one forward pass shows what every module returns, and so the last block of each stage."""
+"""Find a net's levels: a forward pass records the output of every module, which shows the last block of each stage."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from torch import Tensor, nn
 from .layouts import Extra, Layout, Shape, extra_tokens, layouts
 
 LEVELS = 4
-CHANNELS = 8  # of a token, which tell whether it is the same for two images
-STRIDE = 32  # pixels by which the second size of a probe is larger: the coarsest maps of most nets grow by one
+CHANNELS = 8  # of a token, compared between two images
+STRIDE = 32  # pixels added for the second size of a probe: the coarsest maps of most nets grow by one
 
 
 @dataclass(frozen=True, eq=False)
 class Call:
-    """What a module was given and returned."""
+    """One call of a module: input and output."""
 
     name: str
-    given: Shape  # of its first tensor, () where it has none
+    given: Shape  # shape of its first tensor argument, () if none
     output: Tensor
     version: int  # the output's version counter when it was returned: in-place changes raise it; see `_version`
-    is_block: bool  # has modules within
-    is_layer: bool  # has weights of its own
-    total: Tensor  # of what it returned, by which outputs for two images are told apart
-    rows: list[Tensor]  # the first channels of the tokens [T, K] that it was given or returned
-    input_layout: Layout | None = None  # where these are square maps; see `with_layouts`
+    is_block: bool  # has submodules
+    is_layer: bool  # has its own weights
+    total: Tensor  # of the output; shows whether the outputs for two images differ
+    rows: list[Tensor]  # the first channels of the tokens [T, K] in input and output
+    input_layout: Layout | None = None  # None: not a square map; see `_with_layouts`
     layout: Layout | None = None
 
     @property
@@ -65,10 +65,10 @@ def forward_hooks(module: nn.Module, hook: Callable[..., object], names: Sequenc
 
 def record_calls(module: nn.Module, x: Tensor) -> tuple[list[Call], Any]:
     """All calls of modules that return a tensor, in the order in which they end, and the net's output, for one image
-    [1, 3, s, s]. It also runs at another size, to tell which axes of a map are spatial, and on another image: what that
-    leaves as it is, such as a table of positions, is no map."""
+    [1, 3, s, s]. It also runs at another size, to see which axes of a map are spatial, and on another image: an output
+    that is the same there, such as a table of positions, is not a map."""
     others: list[Call] = []
-    with contextlib.suppress(Exception), warnings.catch_warnings():  # many nets take one size alone
+    with contextlib.suppress(Exception), warnings.catch_warnings():  # many nets take only one size
         warnings.simplefilter("ignore")
         _record(module, F.pad(x, (0, STRIDE, 0, STRIDE)), others)
     second: list[Call] = []
@@ -76,13 +76,13 @@ def record_calls(module: nn.Module, x: Tensor) -> tuple[list[Call], Any]:
         _record(module, 1 - x, second)
     calls: list[Call] = []
     output = _record(module, x, calls)
-    found = _with_layouts(calls, others, 1 + STRIDE / x.shape[2], _extra_tokens(calls, second))
+    placed = _with_layouts(calls, others, 1 + STRIDE / x.shape[2], _extra_tokens(calls, second))
     still = {c.name for c, same in zip(calls, second, strict=False) if c.name == same.name and torch.equal(c.total, same.total)}
-    return [replace(c, layout=None) if c.name in still else c for c in found], output
+    return [replace(c, layout=None) if c.name in still else c for c in placed], output
 
 
 def _record(module: nn.Module, x: Tensor, calls: list[Call]) -> Any:
-    """Append the calls; where the net fails, those up to there. Returns its output."""
+    """Append the calls, also those before a failure of the net. Returns its output."""
 
     def record(name: str, mod: nn.Module, args: tuple[Any, ...], out: object) -> None:
         if isinstance(out, Tensor):
@@ -97,7 +97,7 @@ def _record(module: nn.Module, x: Tensor, calls: list[Call]) -> Any:
 
 
 def _extra_tokens(calls: Sequence[Call], others: Sequence[Call]) -> dict[int, Extra | None]:
-    """By the number of tokens in a tensor [1, T, K], those of no patch: no image changes them before the first attention."""
+    """Number of tokens T of a tensor [1, T, K] -> non-patch tokens: before attention no image changes them."""
     extras: dict[int, Extra | None] = {}
     for call, same in zip(calls, others, strict=False):
         for one, other in zip(call.rows, same.rows, strict=False):
@@ -110,11 +110,11 @@ def _extra_tokens(calls: Sequence[Call], others: Sequence[Call]) -> dict[int, Ex
 def _with_layouts(
     calls: Sequence[Call], others: Sequence[Call], ratio: float, extras: Mapping[int, Extra | None]
 ) -> list[Call]:
-    """The calls with what their tensors are maps of, from those of the same net at another size.
+    """The calls with the layouts of their tensors, from the calls of the same net at another size.
 
     Args:
-        others: as many as the net made there before it failed.
-        ratio: that size / this size.
+        others: calls at the other size, up to a failure of the net.
+        ratio: other size / this size.
         extras: see `layouts`.
     """
     shapes: list[Shape] = []
@@ -123,12 +123,12 @@ def _with_layouts(
         alike = same is not None and same.name == call.name
         shapes += [call.given, tuple(call.output.shape)]
         other += [same.given, tuple(same.output.shape)] if same is not None and alike else [None, None]
-    found = layouts(shapes, other, ratio, extras)
-    return [replace(c, input_layout=found[2 * i], layout=found[2 * i + 1]) for i, c in enumerate(calls)]
+    placed = layouts(shapes, other, ratio, extras)
+    return [replace(c, input_layout=placed[2 * i], layout=placed[2 * i + 1]) for i, c in enumerate(calls)]
 
 
 def why_cut(module: nn.Module, x: Tensor, layers: Sequence[str], score: Callable[[Any], Tensor]) -> str:
-    """What keeps gradients from passing on to the layers, as the end of a message; "" where these lie aside."""
+    """What cuts gradients off from the layers, as the end of a message; "" if the layers are on a side branch."""
     modes: dict[str, str] = {}
 
     def look(name: str, *_: Any) -> None:
@@ -151,12 +151,12 @@ def why_cut(module: nn.Module, x: Tensor, layers: Sequence[str], score: Callable
 
 
 def _version(x: Tensor) -> int:
-    return 0 if x.is_inference() else x._version  # inference tensors have none
+    return 0 if x.is_inference() else x._version  # inference tensors have no counter
 
 
 def find_layers(calls: Sequence[Call], model: str) -> tuple[str, ...]:
-    """Names of the levels, from fine to coarse, four at most: the last block of each resolution stage, the coarsest ones;
-    in a transformer of one resolution, four blocks at even depths.
+    """Names of the levels, from fine to coarse, at most four: the last block of each of the coarsest resolution stages;
+    in a transformer of one resolution, four blocks at evenly spaced depths.
 
     Raises:
         ValueError: no stages.
@@ -164,26 +164,26 @@ def find_layers(calls: Sequence[Call], model: str) -> tuple[str, ...]:
     calls = [c for c in calls if c.name and c.layout]
     blocks = [c for c in calls if c.is_block]
     kind = blocks[-1].layout.kind if blocks and blocks[-1].layout else "first"
-    # A transformer's convolutional stem is none of its stages.
+    # A transformer's convolutional stem is not a stage.
     calls = [c for c in calls if c.layout and c.layout.kind == kind]
-    found = _last_of_stages(calls)
-    if kind != "first" and len(found) == 1:
-        found = _at_even_depths(calls) or found
-    if not found:
+    layers = _last_of_stages(calls)
+    if kind != "first" and len(layers) == 1:
+        layers = _at_even_depths(calls) or layers
+    if not layers:
         raise ValueError(
             f"`layers` of {model!r} cannot be found automatically: it has no stages of square maps that its shapes tell as "
             "[N, K, h, w], [N, h, w, K] or tokens [N, T, K]; pass layers=[...] with modules that return such maps"
         )
-    return tuple(found[-LEVELS:])
+    return tuple(layers[-LEVELS:])
 
 
 def _last_of_stages(calls: Sequence[Call]) -> list[str]:
     """The last block of each resolution stage, from fine to coarse.
 
-    A stage is a side length > 1 at which a module with weights returns a map. A block is a module with modules within that
-    returns the side of a stage and was given this side or that of the stage before; so the trunk of a net is none, and
-    what lies within a block that reduces the grid belongs to no other stage. A stage without blocks is left out where
-    most have them (a stem), else its last plain module stands for it (VGG).
+    A stage is a side length > 1 at which a module with weights returns a map. A block is a module with submodules whose
+    output has the side of a stage and whose input has this side or that of the previous stage; so the trunk of a net is
+    not a block, and the submodules of a block that reduces the grid belong to no other stage. A stage without blocks is
+    left out if most have them (a stem), else its last plain module represents it (VGG).
     """
     sides = sorted({c.side for c in calls if c.is_layer and c.side > 1}, reverse=True)
     before = dict(zip(sides, [max((c.input_side for c in calls), default=0), *sides], strict=False))
@@ -192,23 +192,23 @@ def _last_of_stages(calls: Sequence[Call]) -> list[str]:
     inner = {c for c in blocks if any(c.name.startswith(f"{n}.") and c.side != s for n, s in reducing.items())}
     last_block = {c.side: c.name for c in blocks if c not in inner}
     last_plain = {c.side: c.name for c in calls if c.side in sides and not c.is_block}
-    found = last_block if 2 * len(last_block) > len(last_plain) else last_plain | last_block
-    return [found[s] for s in sorted(found, reverse=True)]
+    layers = last_block if 2 * len(last_block) > len(last_plain) else last_plain | last_block
+    return [layers[s] for s in sorted(layers, reverse=True)]
 
 
 def _at_even_depths(calls: Sequence[Call]) -> list[str]:
-    """Four of the blocks that follow one another at one resolution: the largest group of one parent."""
+    """Four of the consecutive blocks at one resolution: the largest group with one parent."""
     groups: dict[str, list[str]] = {}
     for c in calls:
         if c.is_block and c.input_side == c.side:
             groups.setdefault(c.name.rpartition(".")[0], []).append(c.name)
-    # Of equal groups the outermost: in a net of two blocks, each has two within.
+    # The outermost of equally large groups: in a net of two blocks, each may contain two.
     blocks = max(sorted(groups.values(), key=lambda names: names[0].count(".")), key=len, default=[])
     return list(dict.fromkeys(blocks[-(-len(blocks) * k // LEVELS) - 1] for k in range(1, LEVELS + 1) if blocks))
 
 
 def enters(calls: Sequence[Call], block: str) -> str | None:
-    """The block before one of the same parent, whose output it is given; None where there is none."""
+    """The previous block of the same parent, whose output is the input of `block`, or None."""
     last = {c.name: c for c in calls}
     parent, names = block.rpartition(".")[0], [c.name for c in calls]
     before = [n for n in names[: names.index(block)] if n.rpartition(".")[0] == parent and last[n].layout == last[block].layout]

@@ -2,12 +2,12 @@
 
 Requirements, in the order in which they shaped this file:
 
-- At call time nothing may enter the autograd engine: its threads poison later forks on GPU machines. So the engine
-  runs at construction only, under `make_fx`, which writes down the operators of both passes.
-- One trace serves every batch size: that size is a symbol. A trace with real sizes is silently wrong for another batch.
-- Parameters need no gradient, and nothing below the first level does: the first level's output becomes a leaf.
-- A pickle for spawned workers holds the CPU's graph and not the module, whose class a notebook keeps to itself. Graphs for
-  accelerators are left out: they are traced again on first use, or where there is no module moved from the CPU's.
+- At call time nothing may enter the autograd engine: its threads break later forks on GPU machines. So the engine
+  runs at construction only, under `make_fx`, which records the operators of both passes.
+- One trace serves every batch size: that size is a symbol. A trace with a fixed size is silently wrong for another batch.
+- Parameters need no gradient, and neither does anything before the first level: its output becomes a leaf.
+- A pickle for spawned workers has the CPU graph, not the module, whose class may be defined in a notebook. Graphs for
+  accelerators are left out: they are traced again on first use, or copied from the CPU graph if there is no module.
 """
 
 from __future__ import annotations
@@ -29,15 +29,16 @@ from ..modes import CPU, ExactNorms, autograd_allowed
 from .layouts import Layout
 from .stages import forward_hooks, why_cut
 
-# Of a map's norm. Rounding that opens a ReLU makes up to 0.002 in float32 and 0.06 in bf16, a wrong kernel 0.7 and more.
+# Relative to a map's norm. A ReLU flipped by rounding changes the map by up to 0.002 in float32 and 0.06 in bf16, a wrong
+# kernel by 0.7 and more.
 MISMATCH = {torch.float32: 0.01, torch.bfloat16: 0.1}
-MIXED = 1e-4  # of a map's norm: other neighbors in a batch of one size change nothing, not even rounding
+MIXED = 1e-4  # relative to a map's norm: other images in a batch of the same size change nothing, not even rounding
 Target = Callable[[Any], Tensor]  # the model's output -> scores [N]
-Maps = Callable[[Tensor, Tensor], list[Tensor]]  # images [N, 3, s, s] and classes int64 [N], -1 for that of the highest score
+Maps = Callable[[Tensor, Tensor], list[Tensor]]  # images [N, 3, s, s], classes int64 [N], -1 = highest score
 
 
 class CamArguments(NamedTuple):
-    """Which LayerCAM is wanted of a module. `clone` guards outputs that the next module changes in place."""
+    """Arguments of the LayerCAM of a module. `clone` protects outputs that the next module changes in place."""
 
     layers: tuple[str, ...]
     layouts: tuple[Layout, ...]
@@ -47,13 +48,13 @@ class CamArguments(NamedTuple):
 
 
 def example(n: int, size: int) -> Tensor:
-    """Noise images float32 [N, 3, s, s], from a seed of their own."""
+    """Noise images float32 [N, 3, s, s], from a fixed seed."""
     return torch.rand(n, 3, size, size, generator=torch.Generator().manual_seed(0), device=CPU, dtype=torch.float32)
 
 
 def fresh(module: nn.Module) -> nn.Module:
-    """A copy that shares the weights, to be called in its place: nets keep things from call to call, which are of the wrong
-    dtype once they are converted, and fake tensors once they are traced."""
+    """A copy that shares the weights, to be called instead: nets may cache tensors between calls, which have the wrong dtype
+    after a conversion and are fake tensors after tracing."""
     return copy.deepcopy(module, {id(t): t for t in (*module.parameters(), *module.buffers())})
 
 
@@ -62,7 +63,7 @@ def scores_of(output: Any, classes: Tensor, target: int | Target | None) -> Tens
     if callable(target):
         return target(output)
     logits: Tensor = output
-    classes = classes[: logits.shape[0]]  # a net may return fewer rows than it is given images; it is asked one by one then
+    classes = classes[: logits.shape[0]]  # a net may return fewer rows than images; it then runs one by one
     index = torch.where(classes < 0, logits.argmax(1), classes)
     return logits.gather(1, index[:, None])[:, 0]
 
@@ -72,21 +73,21 @@ def cam_function(module: nn.Module, cam: CamArguments) -> Maps:
     values = gradient_function(module, cam)
 
     def maps(x: Tensor, classes: Tensor) -> list[Tensor]:
-        found = zip(cam.layouts, *values(x, classes), strict=True)
-        return [layer_cam(layout.as_maps(a).float(), layout.as_maps(g).float()) for layout, a, g in found]
+        levels = zip(cam.layouts, *values(x, classes), strict=True)
+        return [layer_cam(layout.as_maps(a).float(), layout.as_maps(g).float()) for layout, a, g in levels]
 
     return maps
 
 
 def gradient_function(module: nn.Module, cam: CamArguments) -> Callable[[Tensor, Tensor], tuple[list[Tensor], list[Tensor]]]:
-    """What the layers return, and the gradient of the scores for it, by autograd."""
+    """The outputs of the layers, and the gradient of the scores with respect to them, by autograd."""
     layers, _, target, dtype, clone = cam
 
     def values(x: Tensor, classes: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         taps: dict[str, Tensor] = {}
 
         def tap(name: str, _: nn.Module, args: tuple[Any, ...], out: Tensor) -> Tensor:
-            # A leaf keeps all that lies below the first level out of the gradient.
+            # A leaf keeps everything before the first level out of the gradient.
             taps[name] = out if out.requires_grad else out.detach().requires_grad_()
             return taps[name].clone() if clone else taps[name]
 
@@ -100,15 +101,15 @@ def gradient_function(module: nn.Module, cam: CamArguments) -> Callable[[Tensor,
 
 
 class TracedCAM:
-    """LayerCAM source over a frozen module in eval mode, which nobody else may hold or change.
+    """LayerCAM of a frozen module in eval mode, which no other code may hold or change.
 
-    A graph is traced for each device on first use, the one for the CPU at once. It runs in channels_last, which is the
-    faster layout, if its maps are those of autograd in the usual one: kernels are wrong in one layout now and then. Where
-    a module cannot be traced, its maps are computed by autograd, and a warning says so. Copies are the object itself.
+    A graph is traced for each device on first use, for the CPU at construction. It runs in channels_last, the faster
+    layout, if its maps equal those of autograd in the default layout: some kernels are wrong in one layout. If a module
+    cannot be traced, its maps are computed by autograd, with a warning. Copies are the object itself.
 
     Attributes:
         one_by_one: maps depend on the other images of a batch (batch norm with the statistics of the batch), so each image
-            is a batch of its own.
+            runs in its own batch.
     """
 
     def __init__(self, module: nn.Module, cam: CamArguments, size: int, name: str, digest: str) -> None:
@@ -133,18 +134,18 @@ class TracedCAM:
         return graph(x, classes)
 
     def _classes(self, x: Tensor) -> Tensor:
-        """Of the target, for each image of a batch."""
+        """The target class of each image of a batch."""
         target = self._cam.target
         return torch.full((len(x),), target if isinstance(target, int) else -1, dtype=torch.int64, device=x.device)
 
     @property
     def _layout(self) -> torch.memory_format:
-        # Not kept itself, because `torch.save` cannot pickle it.
+        # Not an attribute, because `torch.save` cannot pickle it.
         return torch.channels_last if self._channels_last else torch.contiguous_format
 
     @property
     def program(self) -> bytes | None:
-        """What the net computes, with the constants in it; None where it was not traced."""
+        """What the net computes, including its constants; None if it was not traced."""
         graph = self._graphs.get(CPU)
         if not isinstance(graph, torch.fx.GraphModule):
             return None
@@ -171,8 +172,8 @@ class TracedCAM:
         right = self._by_autograd(x[1:])
         try:
             return self._in_layout(torch.channels_last, x, lambda *_: right)
-        except Exception:  # an operator is wrong in this layout or refuses it, or the net cannot be traced at all
-            # Against autograd at each batch size: in bf16 scores have ties, which another batch size breaks in another way.
+        except Exception:  # an operator fails in this layout, or the net cannot be traced at all
+            # Compared at each batch size: bf16 scores have ties, which another batch size breaks differently.
             maps = self._maps(self._module)
             return self._or_autograd(self._module, lambda: self._in_layout(torch.contiguous_format, x, maps))
 
@@ -205,8 +206,8 @@ class TracedCAM:
             score = partial(scores_of, classes=self._classes(x), target=self._cam.target)
             cause = why_cut(self._module, x.to(self._cam.dtype), self.layers, score)
             if cause:
-                wanted = "`model` must let gradients pass from its layers to the logits"
-                raise ValueError(f"{wanted}, {self._name} does not: {cause}") from error
+                rule = "`model` must let gradients pass from its layers to the logits"
+                raise ValueError(f"{rule}, {self._name} does not: {cause}") from error
             raise ValueError(
                 f"`layers` must lie on the way to the logits, got {self.layers} of {self._name}: {error}"
             ) from error
@@ -215,12 +216,12 @@ class TracedCAM:
         maps, x = self._maps(self._module), example(2, self._size)
         try:
             together, beside = maps(x, self._classes(x)), maps(torch.cat((-3 * x[:1], x[1:])), self._classes(x))
-        except Exception:  # it takes one image alone
+        except Exception:  # it takes only one image
             return True
         if not _alike(together, beside, MIXED):
             return True
         classes = self._classes(x)
-        if self._cam.dtype == torch.bfloat16:  # scores have ties, which another batch size breaks in another way
+        if self._cam.dtype == torch.bfloat16:  # scores have ties, which another batch size breaks differently
             classes = classes.clamp(min=0)
             together = maps(x, classes)
         return not _alike(together, maps(x[1:], classes[1:]), MISMATCH[self._cam.dtype])
@@ -247,7 +248,7 @@ class TracedCAM:
         graphs = {d: g for d, g in self._graphs.items() if d == CPU and not isinstance(g, _Serial)}
         if not graphs:
             return {**self.__dict__, "_lock": None, "_graphs": graphs}
-        # The graph holds what a callable target computes, and where a notebook defines one it could not be pickled.
+        # The graph contains a callable target, which could not be pickled if a notebook defines it.
         cam = self._cam._replace(target=None) if callable(self._cam.target) else self._cam
         return {**self.__dict__, "_lock": None, "_graphs": graphs, "_module": None, "_cam": cam}
 
@@ -256,7 +257,7 @@ class TracedCAM:
 
 
 class _Serial:
-    """Autograd with hooks, one thread at a time, in any mode that the caller is in."""
+    """Autograd with hooks, one thread at a time, whatever modes the caller has set."""
 
     def __init__(self, maps: Maps) -> None:
         self._maps, self._lock = maps, _own_lock(self)
@@ -270,7 +271,7 @@ _holders: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
 def _own_lock(holder: object) -> threading.Lock:
-    """A lock for `holder._lock` that a forked child finds open, whatever another thread did when it was forked."""
+    """A lock for `holder._lock` that is replaced in every forked child, where another thread may have held it."""
     _holders.add(holder)
     return threading.Lock()
 
@@ -288,22 +289,22 @@ def trace(maps: Maps, x: Tensor, classes: Tensor) -> Maps:
     """The operators of `maps` as a module for any batch size.
 
     Args:
-        x, classes: an example of two images; their size is kept.
+        x, classes: an example of two images; the image size is fixed.
 
     Raises:
         RuntimeError: the operators depend on the batch size.
     """
-    # Costly to import, and not needed for "tiny".
+    # Slow to import, and not needed for "tiny".
     from torch._subclasses.fake_tensor import FakeTensorMode
     from torch.fx.experimental.proxy_tensor import make_fx
     from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
-    # The graph would keep annotations, as strings, which torch 2.11 cannot pickle.
+    # The graph would keep annotations as strings, which torch 2.11 cannot pickle.
     def bare_maps(images, classes):  # type: ignore[no-untyped-def]
         return maps(images, classes)
 
-    # `tracing_mode="symbolic"` would make height and width symbols, too, which takes two to three times as long.
+    # `tracing_mode="symbolic"` would also make height and width symbols, which takes two to three times as long.
     mode = FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True)
     fakes = []
     for given in (x, classes):  # DUCK: equal sizes are one symbol
@@ -311,12 +312,12 @@ def trace(maps: Maps, x: Tensor, classes: Tensor) -> Maps:
         fakes.append(mode.from_tensor(given, static_shapes=False, symbolic_context=sizes))
     rewritten = {torch.ops.aten.constant_pad_nd.default: _padded}
     make = make_fx(bare_maps, tracing_mode="fake", decomposition_table=rewritten, _allow_non_fake_inputs=True)
-    with sdpa_kernel(SDPBackend.MATH):  # its other kernels are of one device each
+    with sdpa_kernel(SDPBackend.MATH):  # the other kernels are specific to one device
         graph = make(*fakes)
     output: Any = graph.graph.output_node().args[0]
     if any(isinstance(n.meta["val"].shape[0], int) for n in output) or _branches(mode.shape_env):
         raise RuntimeError("its operators depend on the batch size")
-    # What follows refers to the tracer and cannot be pickled.
+    # These refer to the tracer and cannot be pickled.
     del graph.shape_env
     for node in graph.graph.nodes:
         node.meta.clear()
@@ -330,7 +331,7 @@ def _alike(got: Sequence[Tensor], want: Sequence[Tensor], tolerance: float) -> b
 
 
 def _moved(graph: torch.fx.GraphModule, device: torch.device) -> Maps:
-    """A copy of a graph on another device, with all that its operators make there."""
+    """A copy of a graph on another device, including tensors that its operators create."""
     moved = copy.deepcopy(graph).to(device)
     for node in moved.graph.nodes:
         if "device" in node.kwargs:
@@ -340,7 +341,7 @@ def _moved(graph: torch.fx.GraphModule, device: torch.device) -> Maps:
 
 
 def _padded(x: Tensor, pad: Sequence[int], value: float = 0.0) -> Tensor:
-    """`F.pad` by a constant in operators that leave the batch size a symbol: in its own, torch 2.14 settles it."""
+    """`F.pad` by a constant that keeps the batch size a symbol: torch 2.14's own operator makes it a number."""
     sides = [(0, 0)] * (x.ndim - len(pad) // 2) + [(pad[i], pad[i + 1]) for i in range(len(pad) - 2, -1, -2)]
     size = [side + a + b for side, (a, b) in zip(x.shape, sides, strict=True)]
     last = x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last)
@@ -348,16 +349,16 @@ def _padded(x: Tensor, pad: Sequence[int], value: float = 0.0) -> Tensor:
     out = torch.empty(size, dtype=x.dtype, device=x.device, memory_format=layout).fill_(value)
     inner = out
     for dim, (a, b) in enumerate(sides):
-        kept = x.shape[dim] + min(a, 0) + min(b, 0)  # a negative pad cuts off
+        kept = x.shape[dim] + min(a, 0) + min(b, 0)  # a negative pad crops
         inner, x = inner.narrow(dim, max(a, 0), kept), x.narrow(dim, max(-a, 0), kept)
     inner.copy_(x)
     return out
 
 
 def _branches(env: Any) -> bool:
-    """True if code outside of torch asked how large the batch is: the trace took one of its ways.
+    """True if code outside torch branched on the batch size: the trace has only one of its branches.
 
-    Torch itself asks, too, in order to choose among kernels that compute the same.
+    Torch itself also branches on it, to choose among equivalent kernels.
     """
     torch_folder = os.path.dirname(torch.__file__)
     asked_in = (getattr(guard.sloc.framework_loc, "filename", torch_folder) for guard in env.guards)
