@@ -33,16 +33,16 @@ class AlbumentationsSwap(A.DualTransform):
     """`SaliencySwap` for albumentations: images [H, W, C] are swapped, masks [H, W] or [H, W, C] get 1 in the swapped area.
 
     The random numbers come from the generator of the transform, so `Compose(..., seed=0)` fixes them. All images of a call
-    (`image`, `images`, additional targets) get the same pairs, and the first guides. `A.save` and `A.load` hold the swap
-    where it is made of names and numbers; others can be pickled.
+    (`image`, `images`, additional targets) get the same pairs, and the first guides. `A.save` and `A.load` work if the
+    arguments of the swap are names and numbers; pickle others.
 
     Args:
         swap: by default `SaliencySwap()`, or its arguments as a dict; the probability is `p` here, not that of the swap.
         p: probability of a swap.
 
     Raises:
-        TypeError: bounding boxes, key points or volumes; images or masks that are no arrays.
-        ValueError: images or masks of unequal size; as `SaliencySwap`.
+        TypeError: bounding boxes, key points or volumes; images or masks that are not arrays.
+        ValueError: images or masks of unequal size; see also `SaliencySwap`.
     """
 
     _targets = (A.core.type_definitions.Targets.IMAGE, A.core.type_definitions.Targets.MASK)
@@ -53,11 +53,11 @@ class AlbumentationsSwap(A.DualTransform):
 
     @property
     def targets(self) -> dict[str, Any]:
-        """AlbumentationsX leaves `images` and `masks` out, which would then pass as they are."""
+        """AlbumentationsX leaves `images` and `masks` out, so they would pass unchanged."""
         return {**super().targets, "images": self.apply_to_images, "masks": self.apply_to_masks}
 
-    # Checked before the probability is drawn, so that what is refused is refused always.
-    if hasattr(A.DualTransform, "apply_in_invocation"):  # AlbumentationsX, which does not call what it composes
+    # Checked before the probability is drawn, so that errors do not depend on it.
+    if hasattr(A.DualTransform, "apply_in_invocation"):  # AlbumentationsX, whose Compose does not use __call__
 
         def apply_in_invocation(self, *args: Any, **kwargs: Any) -> Any:
             self._checked(kwargs)
@@ -76,12 +76,12 @@ class AlbumentationsSwap(A.DualTransform):
             target = self._additional_targets.get(name, name)
             if target in _REFUSED and value is not None:
                 raise refusal(_REFUSED[target])
-            for kind, found in (("image", images), ("mask", masks)):
+            for kind, parsed in (("image", images), ("mask", masks)):
                 if target in (kind, f"{kind}s") and value is not None:
                     parts = [value] if target == kind else list(value)
                     for part in parts:
                         _check_array(name, part)
-                    found += parts
+                    parsed += parts
         sizes = {part.shape[:2] for part in (*images, *masks)}
         if len(sizes) > 1:
             raise ValueError(f"`image`, `images` and masks must be of one size, got (H, W) {sorted(sizes)}")
@@ -92,10 +92,10 @@ class AlbumentationsSwap(A.DualTransform):
     def _pairs(self, data: Mapping[str, Any], generator: np.random.Generator) -> Pairs:
         image = self._checked(data)
         with own_seed(int(generator.integers(2**63))):
-            pairs: Pairs = self.swap.make_params([image])["pairs"].tolist()  # so that a replay can be written as JSON
+            pairs: Pairs = self.swap.make_params([image])["pairs"].tolist()  # a list, so that replays can be saved as JSON
         return pairs
 
-    if hasattr(A.DualTransform, "sample_parameters"):  # AlbumentationsX, which refuses the other name
+    if hasattr(A.DualTransform, "sample_parameters"):  # AlbumentationsX, which rejects the other name
 
         def sample_parameters(self, params: Any, data: Any, targets: Any, sampling: Any) -> Any:
             from albumentations.core.transform_params import SampledParams
@@ -125,12 +125,12 @@ class AlbumentationsSwap(A.DualTransform):
         return {**super().to_dict_private(), "swap": _arguments(self.swap)}
 
     def get_dict_with_id(self) -> dict[str, Any]:
-        """For replays in this process, which can hold a swap that no file can."""
+        """For replays in memory, which also work for swaps that cannot be saved."""
         try:
-            found: dict[str, Any] = super().get_dict_with_id()
+            config: dict[str, Any] = super().get_dict_with_id()
         except TypeError:
-            found = {**super().to_dict_private(), "id": id(self)}
-        return found
+            config = {**super().to_dict_private(), "id": id(self)}
+        return config
 
 
 def _check_array(name: str, part: object) -> None:
@@ -145,7 +145,7 @@ def _check_array(name: str, part: object) -> None:
 
 def _planes(image: Array) -> torch.Tensor:
     """[H, W] or [H, W, C] of NumPy -> tensor [C, H, W]."""
-    array = np.require(image, requirements=("C", "W"))  # torch knows no negative strides and warns of read-only arrays
+    array = np.require(image, requirements=("C", "W"))  # torch has no negative strides and warns of read-only arrays
     return torch.from_numpy(array if array.ndim == 3 else array[..., None]).movedim(-1, 0)
 
 
@@ -154,20 +154,20 @@ def _pixels(image: torch.Tensor, like: Array) -> Array:
 
 
 def _like(before: Array | list[Array], after: list[Array]) -> Array | list[Array]:
-    """A stack where there was one, else a list."""
+    """A stack if the input was one, else a list."""
     return np.stack(after) if isinstance(before, np.ndarray) and after else after
 
 
 def _arguments(swap: SaliencySwap) -> dict[str, Any]:
-    """What makes an equal swap, of plain data."""
+    """Arguments of an equal swap, as plain data."""
     cache = str(swap.cache.folder) if isinstance(swap.cache, RegionCache) else swap.cache and "memory"
-    found = {**swap._given, "cache": cache, **{name: getattr(swap, name) for name in _PLAIN}}
-    objects = [name for name in swap._given if not isinstance(found[name], str)]
+    arguments = {**swap._given, "cache": cache, **{name: getattr(swap, name) for name in _PLAIN}}
+    objects = [name for name in swap._given if not isinstance(arguments[name], str)]
     objects += [] if isinstance(swap.roi, (str, type(None))) else ["roi"]
     if type(swap) is not SaliencySwap or objects:
-        got = ", ".join(f"{name}={found[name]!r}" for name in objects) or f"a {type(swap).__name__}"
+        got = ", ".join(f"{name}={arguments[name]!r}" for name in objects) or f"a {type(swap).__name__}"
         raise TypeError(f"`swap` must be a SaliencySwap of names and numbers to be written to a file, got {got}; pickle it")
-    return {name: _listed(value) for name, value in found.items()}
+    return {name: _listed(value) for name, value in arguments.items()}
 
 
 def _listed(value: object) -> object:

@@ -1,7 +1,7 @@
 """anomalib: negatives in the training batches, with masks and labels.
 
-A transform among `train_augmentations` sees the image alone, so anomalib would call every negative normal. A callback sees the
-batch. It runs before anomalib's own pre-processor, which normalizes the images.
+A transform in `train_augmentations` sees only the image, so anomalib would label every negative as normal. A callback sees
+the batch. It runs before anomalib's own pre-processor, which normalizes the images.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from .samples import swapped_fields
 
 
 class AnomalibSwap(Callback):
-    """Make a share of each training batch negatives: `Engine(callbacks=[AnomalibSwap()])`.
+    """Turn a share of each training batch into negatives: `Engine(callbacks=[AnomalibSwap()])`.
 
     `batch.image` is swapped, and `batch.depth_map` with it; `batch.gt_mask` gets 1 in the swapped area and `batch.gt_label`
-    becomes True where a swap was made. Mask and label are made where they are absent. It is for models that learn from
-    labels or masks. One-class models (PatchCore, PaDiM and others that take every training image for normal) must not have
-    it.
+    becomes True for swapped images. Missing masks and labels are created. It is for models that learn from labels or
+    masks. Do not use it for one-class models (PatchCore, PaDiM and others that assume every training image to be
+    normal).
 
     Args:
         swap: by default `SaliencySwap(p=0.5)`, so that half of the images stay normal.
 
     Raises:
         TypeError: a batch of videos, or one that is not anomalib's.
-        TypeError, ValueError: as `SaliencySwap`, also for a depth map, a mask or labels that do not fit the images.
+        TypeError, ValueError: as `SaliencySwap`, also for a depth map, a mask or labels that do not match the images.
     """
 
     def __init__(self, swap: SaliencySwap | None = None) -> None:

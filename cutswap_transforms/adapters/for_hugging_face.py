@@ -22,9 +22,9 @@ FOLLOWING = (PIL.Image.Image, tv_tensors.Image, tv_tensors.Mask)
 class HuggingFaceSwap:
     """A function for `dataset.with_transform` or `dataset.map`, batched or not: every sample is swapped on its own.
 
-    Within a sample the rules of `SaliencySwap` hold: the image in `column` guides (of a list of images the first), and all
-    other PIL images and `tv_tensors.Image` of the sample get the same pairs, so a mask that is stored as an image moves
-    with its image. A `tv_tensors.Mask` gets 1 in the swapped area. Columns in which nothing changes are the same objects.
+    Within a sample the rules of `SaliencySwap` apply: the image in `column` guides (the first one of a list), and all
+    other PIL images and `tv_tensors.Image` of the sample get the same pairs, so a mask stored as an image is swapped with
+    its image. A `tv_tensors.Mask` gets 1 in the swapped area. Unchanged columns are returned as the same objects.
 
     Args:
         swap: by default `SaliencySwap()`.
@@ -33,8 +33,8 @@ class HuggingFaceSwap:
 
     Raises:
         KeyError: the batch has no such column.
-        TypeError: a value in it is no image; boxes, key points, videos or arrays in another.
-        ValueError: `mask` names a column that is there; images of one sample of unequal size.
+        TypeError: a value in it is not an image; boxes, key points, videos or arrays in other columns.
+        ValueError: `mask` names an existing column; images of one sample have unequal size.
     """
 
     def __init__(self, swap: SaliencySwap | None = None, column: str = "image", mask: str | None = None) -> None:
@@ -52,22 +52,22 @@ class HuggingFaceSwap:
             raise ValueError(f"`mask` must name a new column, got {self.mask!r}, which is there and would be overwritten")
         images = columns[self.column]
         several = isinstance(images, (list, tuple)) or (isinstance(images, Tensor) and images.ndim == 4)
-        if not several or type(batch).__name__ == "LazyRow":  # as `map` gives a sample without `batched`
+        if not several or type(batch).__name__ == "LazyRow":  # as in `map` without `batched`
             return {**columns, **self._changed(columns)}
         rows = [{name: _entry(values, i, len(images)) for name, values in columns.items()} for i in range(len(images))]
         changed = [self._changed(row) for row in rows]
-        found = {name: [part[name] for part in changed] for name in (self.mask,) if name is not None}
+        masks = {name: [part[name] for part in changed] for name in (self.mask,) if name is not None}
         for name, values in columns.items():
             if any(name in part for part in changed):
                 parts = [part.get(name, row[name]) for part, row in zip(changed, rows, strict=True)]
                 columns[name] = torch.stack(parts) if isinstance(values, Tensor) else parts
-        return {**columns, **found}
+        return {**columns, **masks}
 
     def _changed(self, sample: dict[str, Any]) -> dict[str, Any]:
         """What the swap changes in a sample, and its mask."""
         flat = {name: tree_flatten(sample[name]) for name in (self.column, *sample)}  # the image guides
         guides = flat[self.column][0]
-        wrong = [x for x in guides if not is_image(x) and not isinstance(x, np.ndarray)]  # the core knows what arrays need
+        wrong = [x for x in guides if not is_image(x) and not isinstance(x, np.ndarray)]  # `draw` reports the remedy for arrays
         if wrong or not guides:
             got = type(wrong[0] if wrong else sample[self.column]).__name__
             raise TypeError(f"`column` {self.column!r} must hold PIL images or tensors, got {got}")
@@ -77,15 +77,15 @@ class HuggingFaceSwap:
         def moved(name: str, leaf: object) -> Any:
             return self.swap.transform(leaf, params) if name == self.column or isinstance(leaf, FOLLOWING) else leaf
 
-        found = {}
+        updated = {}
         for name, (leaves, spec) in flat.items():
             after = [moved(name, leaf) for leaf in leaves]
             if any(a is not b for a, b in zip(after, leaves, strict=True)):
-                found[name] = tree_unflatten(after, spec)
-        return found if self.mask is None else {**found, self.mask: self.swap.transform(empty_mask(guides[0]), params)}
+                updated[name] = tree_unflatten(after, spec)
+        return updated if self.mask is None else {**updated, self.mask: self.swap.transform(empty_mask(guides[0]), params)}
 
 
 def _entry(values: Any, index: int, count: int) -> Any:
-    """The part of a column that belongs to one sample; what has not one entry per sample belongs to all."""
+    """The entry of one sample in a column; a column without one entry per sample belongs to all of them."""
     listed = isinstance(values, (list, tuple)) or (isinstance(values, (Tensor, np.ndarray)) and values.ndim > 0)
     return values[index] if listed and len(values) == count else values

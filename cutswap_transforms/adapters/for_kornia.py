@@ -16,13 +16,13 @@ from ..transform import SaliencySwap
 class KorniaSwap(K.IntensityAugmentationBase2D):
     """`SaliencySwap` for kornia: images [N, C, H, W] are swapped, masks [N, 1, H, W] get 1 in the swapped area.
 
-    The pairs are drawn when the image is seen and kept in the parameters, so replay by `params=` repeats the very swap. The
+    The pairs are drawn with the image and kept in the parameters, so replay by `params=` repeats the same swap. The
     probability is that of the swap, `SaliencySwap(p=...)`. The frames of a `VideoSequential` need `same_on_frame=False`.
 
     Args:
         swap: by default `SaliencySwap()`.
-        same_on_batch: the first image of a batch guides, and all get its pairs.
-        keepdim: a single image [C, H, W] comes back without the dimension of the batch.
+        same_on_batch: the first image of a batch guides, and all images get its pairs.
+        keepdim: a single image [C, H, W] is returned without a batch dimension.
 
     Raises:
         TypeError: boxes, key points, or a video whose frames would share one pair.
@@ -38,7 +38,7 @@ class KorniaSwap(K.IntensityAugmentationBase2D):
         self.swap.check_inputs([input])
         images = self.transform_tensor(input)
         params = self.forward_parameters(images.shape) if params is None else params
-        if "pairs" not in params:  # in the dict itself: kornia copies it for every other input
+        if "pairs" not in params:  # updated in place: kornia copies the dict for every other input
             params.update(self._drawn(images, params))
         return super().forward(input, params=params, **kwargs)  # type: ignore[no-any-return]
 
@@ -46,14 +46,14 @@ class KorniaSwap(K.IntensityAugmentationBase2D):
         if "video_batch_size" in params and int(params["forward_input_shape"][0]) != len(images):
             raise TypeError(f"{refusal('Video')}, or use VideoSequential(..., same_on_frame=False)")
         pairs = self.swap.make_params([images[:1] if self.same_on_batch else images])["pairs"]
-        size = torch.tensor([images.shape[-2:]], dtype=torch.int64, device="cpu")  # a row, as all parameters have one
+        size = torch.tensor([images.shape[-2:]], dtype=torch.int64, device="cpu")  # a row, as in all parameters
         return {"pairs": pairs.expand(len(images), -1, -1), "size": size}
 
     def apply_transform(
         self, input: Tensor, params: dict[str, Any], flags: dict[str, Any], transform: Tensor | None = None
     ) -> Tensor:
-        found: Tensor = self.swap.transform(input, {"pairs": params["pairs"], "size": tuple(params["size"][0].tolist())})
-        return found
+        swapped: Tensor = self.swap.transform(input, {"pairs": params["pairs"], "size": tuple(params["size"][0].tolist())})
+        return swapped
 
     def apply_transform_mask(
         self, input: Tensor, params: dict[str, Any], flags: dict[str, Any], transform: Tensor | None = None

@@ -1,4 +1,4 @@
-"""anomalib's items and batches: what the package knows of them without importing anomalib."""
+"""anomalib's items and batches, described without importing anomalib."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 class Item(Protocol):
-    """anomalib's `ImageItem` and `ImageBatch`, which hold image, mask and label by name."""
+    """anomalib's `ImageItem` and `ImageBatch`, with image, mask and label as attributes."""
 
     image: Tensor
     gt_mask: Tensor | None

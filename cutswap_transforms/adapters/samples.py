@@ -1,4 +1,4 @@
-"""Samples of other libraries as `SaliencySwap` itself meets them: anomalib's items and generators, Hugging Face's batches.
+"""Samples of other libraries inside `SaliencySwap`: anomalib's items and generators, Hugging Face's batches.
 
 None of these libraries is imported.
 """
@@ -24,15 +24,15 @@ if TYPE_CHECKING:
 def swapped_fields(swap: SaliencySwap, item: Item) -> dict[str, Any]:
     """Image, depth map, mask and label of an item or a batch of anomalib after the swap.
 
-    The depth map is swapped in step. Absent masks and labels are made.
+    The depth map gets the same pairs. Missing masks and labels are created.
 
     Raises:
-        TypeError, ValueError: as `SaliencySwap`, also for a depth map, a mask or labels that do not fit the image.
+        TypeError, ValueError: as `SaliencySwap`, also for a depth map, a mask or labels that do not match the image.
     """
     image, mask, depth = item.image, item.gt_mask, getattr(item, "depth_map", None)
     if hasattr(item, "video_path"):
         raise refusal("Video")
-    flat = depth is not None and depth.ndim < image.ndim  # [H, W] or [N, H, W]: without a dimension of channels
+    flat = depth is not None and depth.ndim < image.ndim  # [H, W] or [N, H, W]: no channel dimension
     depth = depth.unsqueeze(-3) if depth is not None and flat else depth
     marked = [] if mask is None else [tv_tensors.Mask(mask)]
     params = swap.draw([as_image(image), *([] if depth is None else [as_image(depth)]), *marked])
@@ -52,7 +52,7 @@ def swapped_fields(swap: SaliencySwap, item: Item) -> dict[str, Any]:
 
 
 class AnomalyGenerator(nn.Module):
-    """`x -> (augmented, mask)`: images [N, C, H, W] in, the same and a float mask [N, 1, H, W] out; or without N both."""
+    """`x -> (augmented, mask)`: images [N, C, H, W] in, the same and a float mask [N, 1, H, W] out; N is optional."""
 
     def __init__(self, swap: SaliencySwap) -> None:
         super().__init__()
@@ -66,9 +66,9 @@ class AnomalyGenerator(nn.Module):
 
 
 def warn_of_lists(sample: dict[Any, Any]) -> None:
-    """A dict of equally long lists is how Hugging Face gives a batch; as one sample, all its images get the same pairs.
+    """Warn of a dict of equally long lists, Hugging Face's form of a batch: as one sample, all images get the same pairs.
 
-    Lists of images alone are views, or images and their masks; a batch has labels or names beside them."""
+    Lists of only images are views, or images and their masks; a batch also has labels or names."""
     lists = [x for x in sample.values() if isinstance(x, (list, tuple))]
     others = [len(x) for x in lists if not any(is_image(y) or isinstance(y, tv_tensors.Mask) for y in x)]
     others += [len(x) for x in sample.values() if isinstance(x, (Tensor, np.ndarray)) and x.ndim == 1]

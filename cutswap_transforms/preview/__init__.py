@@ -1,1 +1,1 @@
-"""Pictures of what a swap does: the contact sheet and the panels it is made of."""
+"""Pictures of a swap: the contact sheet and its panels."""

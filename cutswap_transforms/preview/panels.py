@@ -27,14 +27,14 @@ HEAT = (
     (250, 193, 39),
     (252, 255, 164),
 )
-# Clusters from the least to the second most salient; the most salient one has a color of its own.
+# Clusters from the least to the second most salient; the most salient one has its own color.
 COOL, SALIENT = ((38, 50, 82), (52, 92, 130), (70, 134, 158), (110, 172, 176)), (255, 140, 30)
 Box = tuple[float, float, float, float]
 Color = tuple[int, int, int]
 
 
 def font(size: float) -> Any:
-    """Pillow's own typeface: nothing to install, the same everywhere."""
+    """Pillow's built-in typeface: no installation, the same everywhere."""
     return ImageFont.load_default(size)
 
 
@@ -46,7 +46,7 @@ def picture(image: Tensor) -> Image.Image:
 
 
 def fitted(image: Image.Image, cell: int) -> Image.Image:
-    """The longer side becomes `cell` pixels; enlarged pixels stay visible as pixels."""
+    """The image with a longer side of `cell` pixels; enlarged pixels stay sharp."""
     scale = cell / max(image.size)
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
     return image.resize(size, Image.Resampling.LANCZOS if scale < 1 else Image.Resampling.NEAREST)
@@ -85,7 +85,7 @@ def heat_maps(photo: Image.Image, maps: list[Tensor]) -> Image.Image:
 
 
 def clusters(photo: Image.Image, panels: list[Image.Image]) -> Image.Image:
-    """The panels of the levels that were swapped on; several as a mosaic."""
+    """The panels of the swapped levels; several as a mosaic."""
     side = math.ceil(len(panels) ** 0.5)
     if side == 1:
         return panels[0]
@@ -106,8 +106,8 @@ def level_clusters(photo: Image.Image, saliency: Tensor, labels: Tensor, region:
         labels: int64 [G, G], -1 = noise, which stays nearly black.
         region: bool [G, G].
     """
-    found = [label for label in sorted(set(labels.flatten().tolist())) if label >= 0]
-    order = sorted(found, key=lambda label: float(saliency[labels == label].mean()))
+    names = [label for label in sorted(set(labels.flatten().tolist())) if label >= 0]
+    order = sorted(names, key=lambda label: float(saliency[labels == label].mean()))
     cells = torch.full((*labels.shape, 3), 20, dtype=torch.uint8, device=labels.device)
     for rank, label in enumerate(order):
         cells[labels == label] = torch.tensor(COOL[min(rank, len(COOL) - 1)], dtype=torch.uint8, device=labels.device)
@@ -119,14 +119,14 @@ def level_clusters(photo: Image.Image, saliency: Tensor, labels: Tensor, region:
 
 
 def dim_outside(photo: Image.Image, inside: Tensor, color: Color = (255, 255, 255)) -> Image.Image:
-    """The photo with what lies outside of a mask bool [h, w] of any size gray and dim, and a line around what lies inside."""
+    """The photo, gray and dim outside a mask bool [h, w] of any size, with a line around the inside."""
     mask = Image.fromarray(inside.to(torch.uint8).numpy() * 255).resize(photo.size, Image.Resampling.NEAREST)
     dim = Image.blend(photo.convert("L").convert("RGB"), Image.new("RGB", photo.size), 0.65)
     return outlined(Image.composite(photo, dim, mask), mask, color)
 
 
 def outlined(panel: Image.Image, inside: Image.Image, color: Color = (255, 255, 255)) -> Image.Image:
-    """The panel itself, with a line along the border of `inside`, a picture of the same size that is 0 outside."""
+    """The panel, changed in place: a line along the border of `inside`, a picture of the same size, 0 outside."""
     area = tvf.pil_to_tensor(inside)[0].bool()
     edge = torch.zeros_like(area)
     edge[1:] |= area[1:] != area[:-1]
@@ -139,8 +139,8 @@ def outlined(panel: Image.Image, inside: Image.Image, color: Color = (255, 255, 
 
 
 def boxes(photo: Image.Image, pairs: list[PatchPair], size: tuple[int, int]) -> Image.Image:
-    """Both patches of every pair, joined by an arrow with two heads; of several pairs, named by their level."""
-    fine = 3  # drawn large and reduced: Pillow's lines are not anti-aliased
+    """Both patches of every pair, joined by a double arrow; named by level if there are several pairs."""
+    fine = 3  # supersampling: Pillow's lines are not anti-aliased
     dimmed = Image.blend(photo, Image.new("RGB", photo.size, "black"), 0.25)
     big = dimmed.resize((photo.width * fine, photo.height * fine), Image.Resampling.NEAREST)
     draw = ImageDraw.Draw(big)
@@ -165,12 +165,12 @@ def _grown(box: Box, by: float) -> Box:
 
 
 def _arrow(draw: ImageDraw.ImageDraw, a: Box, b: Box, fine: int) -> None:
-    """From box to box, each end where the line between the centers leaves its box."""
+    """An arrow from box to box, along the line between their centers."""
     (ax, ay), (bx, by) = [((box[0] + box[2]) / 2, (box[1] + box[3]) / 2) for box in (a, b)]
     dx, dy = bx - ax, by - ay
     inside = min((a[2] - a[0]) / 2 / (abs(dx) + 1e-9), (a[3] - a[1]) / 2 / (abs(dy) + 1e-9))
     length = math.hypot(dx, dy) * (1 - 2 * inside)
-    if length < 6 * fine:  # the boxes touch: no room for an arrow
+    if length < 6 * fine:  # no room between the boxes
         return
     pad = 3 * fine / math.hypot(dx, dy)
     start, end = inside + pad, 1 - inside - pad

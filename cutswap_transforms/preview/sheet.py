@@ -1,4 +1,4 @@
-"""The contact sheet: what SaliencySwap sees in an image, what it chose and what came out, one row per image."""
+"""The contact sheet: the input, the choices and the output of SaliencySwap, one row per image."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Item = TypeVar("Item")
 
 
 class Row(NamedTuple):
-    """The pictures of one row, in the order of the columns, and the words above it."""
+    """The pictures of one row, in the order of the columns, and the text above it."""
 
     cells: list[Image.Image]
     name: str
@@ -42,10 +42,10 @@ def contact_sheet(
 ) -> Image.Image:
     """A picture of how `swap` treats images: original, a map per level, clusters, patch pair, negative, mask.
 
-    Randomness comes from torch's global generator, image by image: seed it and the sheet is the same again.
+    Randomness comes from torch's global generator, image by image: seed it to reproduce the sheet.
 
     Args:
-        images: single images as `swap` takes them, PIL or tensor [C, H, W], or samples that hold one; sizes may differ.
+        images: single images as `swap` takes them, PIL or tensor [C, H, W], or samples with one; sizes may differ.
         swap: a `SaliencySwap`; its saliency, clustering and settings are shown.
         names: one per image, printed above its row.
         caption: a line under the title; by default the settings of `swap`.
@@ -55,8 +55,8 @@ def contact_sheet(
         An RGB image.
 
     Raises:
-        ValueError: no images, names of another number, a cell too small to read, or what `swap` refuses.
-        TypeError: what `swap` refuses.
+        ValueError: no images, a different number of names, a cell too small to read, or errors of `swap`.
+        TypeError: errors of `swap`.
 
     >>> import torch, cutswap_transforms
     >>> sheet = contact_sheet([torch.rand(3, 40, 60)], cutswap_transforms.SaliencySwap(), cell=64)
@@ -78,7 +78,7 @@ def contact_sheet(
 
 
 def spread(items: Sequence[Item], limit: int) -> list[Item]:
-    """At most `limit` of them, evenly spaced, so that every part of a sorted folder is shown.
+    """At most `limit` items, evenly spaced, so that every part of a sorted folder is shown.
 
     Raises:
         TypeError: one image instead of a sequence.
@@ -98,20 +98,20 @@ def spread(items: Sequence[Item], limit: int) -> list[Item]:
 
 def _row(sample: object, swap: SaliencySwap, name: str, cell: int) -> tuple[Row, list[tuple[str, str]]]:
     """The row of an image and the headings of its columns."""
-    found = found_steps(sample, swap, cell)
+    steps = found_steps(sample, swap, cell)
     leaves = sample_leaves(sample, swap.roi)
     image = image_leaves(leaves)[0]
-    drawn = drawn_steps(image, swap, swap.make_params(leaves), found)
-    made = [found.cells[pair.level] for pair in drawn.pairs]
+    drawn = drawn_steps(image, swap, swap.make_params(leaves), steps)
+    made = [steps.cells[pair.level] for pair in drawn.pairs]
     panels = [
-        found.original,
-        *found.maps,
-        clusters(found.photo, made or found.cells[:1]),
+        steps.original,
+        *steps.maps,
+        clusters(steps.photo, made or steps.cells[:1]),
         drawn.boxes,
         drawn.negative,
         drawn.mask,
     ]
-    levels = [(f"level {i}", f"{w} x {h} map") for i, (h, w) in enumerate(found.sizes)]
+    levels = [(f"level {i}", f"{w} x {h} map") for i, (h, w) in enumerate(steps.sizes)]
     chosen = (f"{swap.grid} x {swap.grid} cells", "orange: salient region"), ("patch pair", "A and B change places")
     original = ("original", "" if swap.roi is None else "dim: outside the roi")
     headings = [original, *levels, *chosen, ("negative", ""), ("mask", "")]
@@ -124,7 +124,7 @@ def _row(sample: object, swap: SaliencySwap, name: str, cell: int) -> tuple[Row,
 
 
 def _page(rows: list[Row], headings: list[tuple[str, str]], caption: str, cell: int) -> Image.Image:
-    """Title and caption, headings, then the rows, each as high as its pictures."""
+    """Title, caption, headings and rows, each row as high as its pictures."""
     text = max(12, min(18, round(cell / 12)))
     width = 2 * MARGIN + max(len(row.cells) for row in rows) * (cell + GAP) - GAP
     caption_lines = _wrapped(caption, width - 2 * MARGIN, text)
@@ -164,7 +164,7 @@ def _wrapped(text: str, width: int, size: int) -> list[str]:
 
 
 def _clipped(name: str, width: float, size: int) -> str:
-    """The name, or as much of its end as fits: that is where file names differ."""
+    """The name, or as much of its end as fits, because file names differ at the end."""
     start = 0
     while start < len(name) and font(size).getlength("..." * (start > 0) + name[start:]) > width:
         start += 1

@@ -1,4 +1,4 @@
-"""The pictures of every step of the method for one image: first what the image decides, then what is drawn."""
+"""The pictures of every step of the method for one image: first the deterministic half, then the random one."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Found(NamedTuple):
     """The deterministic half: the same for every swap of the image. Lists hold one entry per level."""
 
     photo: Image.Image
-    original: Image.Image  # the photo; what lies outside of a region of interest is dim
+    original: Image.Image  # the photo, dim outside a region of interest
     maps: list[Image.Image]  # over the photo
     cells: list[Image.Image]  # by cluster, the salient region outlined
     regions: Tensor  # bool [L, G, G]
@@ -36,21 +36,21 @@ class Drawn(NamedTuple):
 
     boxes: Image.Image
     negative: Image.Image
-    difference: Image.Image  # absolute, brightened to the full range
+    difference: Image.Image  # absolute, scaled to the full range
     mask: Image.Image
-    pairs: list[PatchPair]  # those that swap something
+    pairs: list[PatchPair]  # only pairs that swap something
 
 
 def found_steps(sample: object, swap: SaliencySwap, side: int) -> Found:
-    """What `swap` sees in a single image, before anything is drawn.
+    """The steps of `swap` for a single image before the random ones.
 
     Args:
-        sample: PIL image or tensor [C, H, W], or a sample that holds one.
+        sample: PIL image or tensor [C, H, W], or a sample with one.
         swap: a `SaliencySwap`.
         side: longer side of the pictures in pixels.
 
     Raises:
-        TypeError, ValueError: as `SaliencySwap`; a batch of several images.
+        TypeError, ValueError: as `SaliencySwap`; also for a batch of several images.
     """
     leaves = sample_leaves(sample, swap.roi)
     seen = _seen(leaves, swap)
@@ -80,7 +80,7 @@ def drawn_steps(image: ImageLike, swap: SaliencySwap, params: dict[str, Any], fo
     Args:
         image: PIL image or tensor [C, H, W], the guiding one of the sample.
         params: as `swap.make_params` draws them.
-        found: what `found_steps` says of the sample.
+        found: the result of `found_steps` for the sample.
     """
     size = image_size(image)
     pairs = swapped_pairs(params)
@@ -98,7 +98,7 @@ def drawn_steps(image: ImageLike, swap: SaliencySwap, params: dict[str, Any], fo
 
 
 def swapped_pairs(params: dict[str, Any]) -> list[PatchPair]:
-    """Those of the first image that swap something."""
+    """The pairs of the first image that swap something."""
     pairs: Tensor = params["pairs"][0]
     return [PatchPair(*row) for row in pairs[swaps_made(pairs)].tolist()]
 
@@ -112,7 +112,7 @@ def negative_picture(image: ImageLike, swap: SaliencySwap, params: dict[str, Any
 
 
 def _seen(leaves: list[Any], swap: SaliencySwap) -> Tensor:
-    """uint8 [1, 3, H, W]: what the method sees."""
+    """The input of the method: uint8 [1, 3, H, W]."""
     swap.check_inputs(leaves)
     seen = eight_bits(image_leaves(leaves)[0], swap.normalized).cpu()
     if len(seen) != 1:

@@ -1,4 +1,4 @@
-"""What the commands share: their arguments, the swap that these describe, and messages of one line."""
+"""Shared by the commands: their arguments, the swap that these describe, and one-line messages."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from .decode import decoded, read_mask
 from .files import ImageFiles, UserError, suffixes
 
 STATUS = "exit status: 0 done; 1 work was lost on the way; 2 the request could not be met; 130 stopped by Ctrl-C"
-LARGEST_SIZE = 8192  # a square of it has as many pixels as an image may have
+LARGEST_SIZE = 8192  # its square is the largest image allowed
 
 
 class HelpWithDefaults(argparse.ArgumentDefaultsHelpFormatter):
-    """Help that names the default of an argument that has one, as one would type it."""
+    """Help that shows the default of an argument, if any, as typed."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         text = action.help if action.default is None else super()._get_help_string(action)
@@ -99,14 +99,14 @@ class _OneOrTwo(argparse.Action):
 
 
 def size_text(size: tuple[int, ...]) -> str:
-    """Sizes are printed as every viewer prints them, width x height, whatever the order of the options."""
+    """Sizes are printed as width x height, as in image viewers, unlike the order of the options."""
     return f"shorter side {size[0]} px" if len(size) == 1 else f"{size[1]} x {size[0]} px (width x height)"
 
 
 def make_swap(args: argparse.Namespace, **arguments: Any) -> SaliencySwap:
     try:
         return SaliencySwap(_saliency(args), args.clustering, levels=args.levels, roi=read_roi(args.roi), **arguments)
-    except (ImportError, OSError, TypeError, ValueError) as error:  # the library's own sentences are good enough
+    except (ImportError, OSError, TypeError, ValueError) as error:  # the messages of the library are good enough
         raise UserError(one_line(error)) from None
 
 
@@ -124,7 +124,7 @@ def _saliency(args: argparse.Namespace) -> Any:
         return LayerCAMExtractor(made, mean_std=None)
     try:
         return LayerCAMExtractor(args.model, weights=None if args.weights.lower() == "none" else args.weights)
-    except Exception as error:  # a file of weights may hold anything
+    except Exception as error:  # a file of weights may contain anything
         reason = one_line(error)
         if isinstance(error, (ImportError, OSError, TypeError, ValueError)) and reason.startswith("`"):
             raise UserError(reason) from None
@@ -133,14 +133,14 @@ def _saliency(args: argparse.Namespace) -> Any:
 
 
 def _made(spec: str) -> Any:
-    """What the function that `--net` names returns."""
+    """The result of the function that `--net` names."""
     wanted = f"`--net` must be MODULE:FACTORY, a function without arguments that returns an nn.Module, got {spec!r}"
     module, _, name = spec.partition(":")
     if not module or not name:
         raise UserError(wanted)
     try:
         return getattr(importlib.import_module(module), name)()
-    except (Exception, SystemExit) as error:  # whatever code of others raises
+    except (Exception, SystemExit) as error:  # user code may raise anything
         raise UserError(f"{wanted} ({type(error).__name__}: {one_line(error)})") from None
 
 
@@ -152,7 +152,7 @@ def read_roi(path: Path | None) -> Roi | None:
     """
     try:
         return None if path is None else Roi(read_mask(path))
-    except Exception as error:  # Pillow passes on whatever its decoders meet in a broken file
+    except Exception as error:  # Pillow's decoders raise any type for a broken file
         reason = one_line(error)
         reason = reason if isinstance(error, ValueError) else f"{type(error).__name__}: {reason}"
         raise UserError(f"`--roi` must be the picture of a mask, got {path} ({reason})") from None
@@ -160,8 +160,8 @@ def read_roi(path: Path | None) -> Roi | None:
 
 def check_device(device: str) -> None:
     try:
-        torch.zeros(1, device=device).tolist()  # reading it back is more than "meta" can do
-    except Exception as error:  # torch has a kind of error for every kind of device
+        torch.zeros(1, device=device).tolist()  # reading it back fails on "meta"
+    except Exception as error:  # the type of error depends on the device
         raise UserError(f"`--device` must be cpu or what torch can use here, got {device!r} ({one_line(error)})") from None
 
 
@@ -196,7 +196,7 @@ def _levels(text: str) -> str | tuple[int, ...]:
 
 
 def tell_unchanged(names: Sequence[str]) -> None:
-    """A negative that equals its image has a mask all the same: whoever trains on it should know."""
+    """Report negatives that equal their image: they still have a mask, which matters for training."""
     if names:
         listed = ", ".join(names[:3]) + " ..." * (len(names) > 3)
         print(
@@ -206,7 +206,7 @@ def tell_unchanged(names: Sequence[str]) -> None:
 
 
 def one_line(error: BaseException) -> str:
-    """What it says; of a loader's worker, whose traceback comes along, the last line."""
+    """The message of an error; from a loader worker, which adds its traceback, the last line."""
     text = str(error).strip()
     text = text.splitlines()[-1] if "Traceback (most recent call last)" in text else text
     return textwrap.shorten(text, 600, placeholder=" ...") or type(error).__name__

@@ -1,11 +1,11 @@
-"""One way from an image file to 8-bit RGB, and from that of a mask to what it marks, for every command, example and page.
+"""One way to decode image files to 8-bit RGB, and mask files to masks, for every command, example and page.
 
 Requirements:
 
-- upright by EXIF; what is transparent lies on white; palettes, 1 bit, gray, CMYK and YCbCr by their colors;
-- deep values (16 or 32 bits, floats) are scaled, never clipped at 255: `white` becomes 255. Where it is not given, white is
-  65535 for integers, 1 for floats in [0, 1]; what does not fit is stretched over the image's own range;
-- what may surprise is noted, as kinds: a command of a thousand images says each sentence once.
+- upright by EXIF; transparent pixels become white; palettes, 1 bit, gray, CMYK and YCbCr by their colors;
+- deep values (16 or 32 bits, floats) are scaled, never clipped at 255: `white` becomes 255. By default, white is 65535
+  for integers, 1 for floats in [0, 1]; other values are stretched over the image's own range;
+- surprises are reported as `Note` members: a command with a thousand images prints each sentence once.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ FULL = 65535.0  # white of 16 bits
 
 
 class Note(enum.Enum):
-    """What may surprise in a decoded image, in a sentence."""
+    """Possible surprises in a decoded image, one sentence each."""
 
     TRANSPARENT = "transparency is laid on white"
     NARROW = (
@@ -46,37 +46,37 @@ class Note(enum.Enum):
 class Decoded(NamedTuple):
     image: Image.Image  # RGB, upright
     notes: tuple[Note, ...] = ()
-    top: float = 255.0  # the greatest finite value in the file, at the depth of the file
+    top: float = 255.0  # the largest finite value in the file, unscaled
 
 
 def opened(path: str | os.PathLike[str]) -> Image.Image:
-    """Pillow's image of a regular file, not decoded yet: a pipe or a device would be read for ever.
+    """Pillow's image of a regular file, not decoded yet. Reading a pipe or a device would never end.
 
     Raises:
         ValueError: not a regular file.
-        OSError: not there, not readable, or no image.
+        OSError: missing, not readable, or not an image.
     """
     if not stat.S_ISREG(os.stat(path).st_mode):
         raise ValueError("not a regular file")
     image = Image.open(path)
-    image.filename = ""  # with it, Pillow 13 maps plain TIFFs into memory by their upright sides, which garbles turned ones
+    image.filename = ""  # with a name, Pillow 13 memory-maps plain TIFFs with upright sides, which garbles rotated ones
     return image
 
 
 def read_mask(path: str | os.PathLike[str]) -> npt.NDArray[np.bool_]:
-    """bool [H, W] of a mask's file, as `picture_mask` reads it, turned by its own EXIF. Errors as `opened` and `decoded`."""
+    """bool [H, W] of a mask file, as `picture_mask` reads it, rotated by its EXIF. Errors as `opened` and `decoded`."""
     with opened(path) as file:
         return picture_mask(file, upright=True)
 
 
 def decoded(image: Image.Image, white: float | None = None) -> Decoded:
-    """An image as `Image.open` gives it, of any mode, as upright 8-bit RGB; `image` itself is only loaded.
+    """An image from `Image.open`, of any mode, as upright 8-bit RGB; `image` itself is only loaded.
 
     Args:
         white: the value of white in images deeper than 8 bits; others do not need it.
 
     Raises:
-        Exception: whatever Pillow's decoders meet in a broken file.
+        Exception: any error of Pillow's decoders for a broken file.
     """
     high_byte = has_deep_colors(image)
     image = ImageOps.exif_transpose(image)
@@ -98,12 +98,12 @@ def decoded(image: Image.Image, white: float | None = None) -> Decoded:
 
 
 def as_image_folder(image: Image.Image) -> Decoded:
-    """What `torchvision.datasets.ImageFolder` makes of an image: RGB by Pillow's conversion, EXIF and transparency ignored."""
-    found = image.convert("RGB")
+    """An image as in `torchvision.datasets.ImageFolder`: RGB by Pillow's conversion, EXIF and transparency ignored."""
+    rgb = image.convert("RGB")
     if is_deep(image):
         lost = ~np.isin(np.asarray(image), np.arange(256))
-        return Decoded(found, (Note.LOADER_CLIPS,) if lost.any() else ())
-    return Decoded(found)
+        return Decoded(rgb, (Note.LOADER_CLIPS,) if lost.any() else ())
+    return Decoded(rgb)
 
 
 def is_deep(image: Image.Image) -> bool:
@@ -112,7 +112,7 @@ def is_deep(image: Image.Image) -> bool:
 
 
 def has_deep_colors(image: Image.Image) -> bool:
-    """True for colors of 16 bits, of which Pillow reads the high byte alone; to be asked before the image is loaded."""
+    """True for colors of 16 bits, of which Pillow reads only the high byte. Call it before the image is loaded."""
     return not is_deep(image) and any(re.search(";16[BLN]", str(tile[3])) for tile in getattr(image, "tile", ()))
 
 

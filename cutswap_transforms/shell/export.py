@@ -2,10 +2,10 @@
 
 Requirements:
 
-- the result depends on the images, the settings and the seed alone: every negative has a seed of its own, so neither the
+- the result depends only on the images, the settings and the seed: every negative has its own seed, so neither the
   number of processes nor an interruption changes it;
-- a run that was stopped goes on: a negative counts when its line is in `pairs.jsonl`, which is written after its pictures;
-- the images are read, never written: OUT must not hold any of them, links resolved.
+- a stopped run can continue: a negative is done when its line is in `pairs.jsonl`, which is written after its pictures;
+- the images are read, never written: OUT must not contain any of them, with links resolved.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def add(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Write what is missing; print how many negatives there are."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s")  # the progress where tqdm is not installed
+    logging.basicConfig(level=logging.INFO, format="%(message)s")  # progress if tqdm is not installed
     images = image_files(args, find_images(args.images))
     _check_apart(args.images, images.files, args.out)
     swap = make_swap(args, scale=tuple(args.scale))
@@ -90,7 +90,7 @@ def _export(work: Negatives, lines: PairLines, args: argparse.Namespace) -> None
         raise KeyboardInterrupt(_kept(args.out, lines)) from None
     except (MemoryError, OSError, RuntimeError) as error:
         raise UserError(f"{one_line(error)}; {_kept(args.out, lines)}", 1) from None
-    except ValueError as error:  # a `--roi` without room in an image
+    except ValueError as error:  # no room for patches inside `--roi`
         raise UserError(one_line(error)) from None
     finally:
         work.images.tell()
@@ -104,52 +104,52 @@ def _kept(out: Path, lines: PairLines) -> str:
     return f"{len(lines.done)} negatives are in {out}, the same command goes on from there"
 
 
-def _check_apart(paths: list[Path], found: list[Path], out: Path) -> None:
-    """Neither lies in the other, links resolved: of folders that are searched, of every image, and of what is written."""
+def _check_apart(paths: list[Path], files: list[Path], out: Path) -> None:
+    """Refuse an output folder inside the searched folders or the reverse, with links resolved."""
     try:
         targets = {Path(os.path.realpath(path)) for path in (out, *(out / name for name in FOLDERS))}
     except ValueError as error:  # a NUL byte
         raise UserError(f"`OUT` must be a folder that can be written, got {str(out)!r} ({error})") from None
     above = {folder for target in targets for folder in (target, *target.parents)}
-    searched = {path.parent for path in found} - {path.parent for path in paths if not path.is_dir()}
+    searched = {path.parent for path in files} - {path.parent for path in paths if not path.is_dir()}
     beside = [path for path in (*paths, *searched) if Path(os.path.realpath(path)) in above]
-    inside = [path for path in (*paths, *found) if targets & set(Path(os.path.realpath(path)).parents)]
+    inside = [path for path in (*paths, *files) if targets & set(Path(os.path.realpath(path)).parents)]
     if beside or inside:
         raise UserError(f"`OUT` must lie apart from the images, got {out} beside {(beside + inside)[0]}; name another folder")
 
 
 def _settings(args: argparse.Namespace, files: list[Path], swap: SaliencySwap) -> dict[str, Any]:
-    """What the results depend on: the arguments, what the regions depend on, and the images."""
+    """All that the results depend on: arguments, settings of the regions, and images."""
     listed = hashlib.blake2b(repr([_stamp(path) for path in files]).encode(), digest_size=8).hexdigest()
-    regions = swap._finder.settings.hex()[:16]  # the contents of weights, too
-    roi = getattr(swap.roi, "fingerprint", None)  # the contents of the mask, whatever its name
+    regions = swap._finder.settings.hex()[:16]  # includes the contents of weights
+    roi = getattr(swap.roi, "fingerprint", None)  # by the contents of the mask, not its name
     return {name: getattr(args, name) for name in SETTINGS} | {"roi": roi, "regions": regions, "images": listed}
 
 
 def _stamp(path: Path) -> tuple[bytes, int, int]:
     try:
-        found = os.stat(path)
+        status = os.stat(path)
     except OSError:
         return os.fsencode(path), 0, 0
-    return os.fsencode(path), found.st_size, found.st_mtime_ns
+    return os.fsencode(path), status.st_size, status.st_mtime_ns
 
 
 def _write(work: Negatives, lines: PairLines, args: argparse.Namespace) -> None:
-    """The first numbers whose images can be read: rounds, because it shows on the way which cannot."""
+    """Write the first negatives whose images can be read, in rounds, because unreadable images show up on the way."""
     upto, bad, count = args.count, set[int](), len(work.images)
     while len(lines.done) < args.count and len(bad) < count:
         work.numbers = [i for i in range(upto) if i not in lines.done and i % count not in bad]
         own = torch.Generator()  # the loader would draw a seed from the global generator
         loader = DataLoader(work, batch_size=None, num_workers=min(args.num_workers, len(work)), generator=own)
-        for found in progress(([line] for line in loader), len(work), "negatives") if work.numbers else ():
-            if found[0]:
-                lines.add(found[0])
+        for batch in progress(([line] for line in loader), len(work), "negatives") if work.numbers else ():
+            if batch[0]:
+                lines.add(batch[0])
         bad = set((work.images.outcomes == 2).nonzero().flatten().tolist())
         upto += args.count - len(lines.done)
 
 
 class Negatives(Dataset[str]):
-    """Writing as a data set, so that a loader does it in parallel: an item is the line of a negative, "" if it failed."""
+    """Writes negatives as a data set, so that a loader does it in parallel: an item is the line of one, "" if it failed."""
 
     def __init__(self, images: ImageFiles, swap: SaliencySwap, out: Path, seed: int) -> None:
         self.images, self.swap, self.out, self.seed = images, swap, out, seed
@@ -159,18 +159,18 @@ class Negatives(Dataset[str]):
         return len(self.numbers)
 
     def line(self, number: int) -> dict[str, str]:
-        """The names that the line of a negative holds."""
+        """The file names in the line of a negative."""
         which = number % len(self.images)
         return {"file": f"{number:06d}_{self._part(which)}.png", "image": str(self.images.files[which])}
 
     def pictures(self, number: int) -> dict[str, str]:
-        """The names of what is written with a negative, by folder; with the first of an image the image itself."""
+        """Names of the files written for a negative, by folder; the first one of an image includes the image."""
         which, file = number % len(self.images), self.line(number)["file"]
         normal = {"normal": f"{which:06d}_{self._part(which)}.png"} if number == which else {}
         return {**normal, "swap": file, "mask": file}
 
     def _part(self, which: int) -> str:
-        return os.fsencode(self.images.files[which].stem)[:160].decode("utf-8", "ignore")  # a name has 255 bytes at most
+        return os.fsencode(self.images.files[which].stem)[:160].decode("utf-8", "ignore")  # file names have at most 255 bytes
 
     def __getitem__(self, index: int) -> str:
         number = self.numbers[index]

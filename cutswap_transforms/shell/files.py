@@ -1,4 +1,4 @@
-"""Images on disk, for the command line: found in folders, read and resized, refused or remarked on in one sentence."""
+"""Images on disk, for the command line: found in folders, read, resized; each problem is reported in one sentence."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from .decode import Decoded, Note, decoded, opened
 from .layouts import FOREIGN, normal_below, normal_beside
 
 Size = tuple[int] | tuple[int, int]  # the shorter side, or (H, W)
-LARGEST = 2**26  # pixels of an image once it is resized: a long and narrow one would grow without bound
+LARGEST = 2**26  # pixels of a resized image: a long and narrow one would grow without bound
 
 
 class UserError(Exception):
-    """Ends the command with a sentence in place of a traceback; `status` is its exit status."""
+    """Ends the command with a sentence, not a traceback; `status` is the exit status."""
 
     def __init__(self, sentence: str, status: int = 2) -> None:
         super().__init__(sentence)
@@ -35,24 +35,24 @@ def suffixes() -> str:
 
 
 def find_images(paths: Sequence[Path]) -> list[Path]:
-    """Files as they are named, folders searched in depth and sorted: what torchvision's `ImageFolder` finds in them, without
+    """Named files, and images of folders and their subfolders, sorted, as torchvision's `ImageFolder` finds them, without
     hidden files and folders.
 
     Raises:
-        UserError: nothing to be found, or a folder of a data set that holds defects and masks as well.
+        UserError: no images, or a folder of a data set that has defects or masks as well.
     """
-    found: list[Path] = []
+    files: list[Path] = []
     for path in paths:
         if os.path.isdir(path):
             _check_normal(path, normal_beside(str(path)))
-            found += sorted(map(Path, _images_below(str(path))))
+            files += sorted(map(Path, _images_below(str(path))))
         elif os.path.isfile(path):
-            found.append(path)
+            files.append(path)
         else:
             raise UserError(f"`images` must be files or folders that exist, got {path}")
-    if not found:
+    if not files:
         raise UserError(f"no images found in {', '.join(map(str, paths))}: looked for {suffixes()}")
-    return found
+    return files
 
 
 def _check_normal(path: str | Path, normal: str | None) -> None:
@@ -61,7 +61,7 @@ def _check_normal(path: str | Path, normal: str | None) -> None:
 
 
 def _images_below(root: str) -> Iterator[str]:
-    """Links are followed, but not one that leads back to a folder above it: it has no end."""
+    """Links are followed, except to a folder above them, which would never end."""
     waiting: list[tuple[str, frozenset[str]]] = [(root, frozenset())]
     while waiting:
         folder, above = waiting.pop()
@@ -82,7 +82,7 @@ def _images_below(root: str) -> Iterator[str]:
                 continue
             if os.path.isdir(path):
                 waiting.append((path, above | {real}))
-            # A link to nowhere is kept, so that it is named when it is read; a pipe would be read for ever.
+            # A broken link is kept, so that it is reported when it is read; reading a pipe would never end.
             elif has_file_allowed_extension(path, IMG_EXTENSIONS) and (os.path.isfile(path) or not os.path.exists(path)):
                 yield path
 
@@ -92,7 +92,7 @@ def _upright(file: Image.Image) -> Image.Image:
 
 
 def load_image(path: Path, size: Size, decode: Callable[[Image.Image], Image.Image] = _upright) -> Image.Image | None:
-    """RGB as training sees it after `v2.Resize(size)`; None, and a note, if the file is no image or would become too large."""
+    """RGB after `v2.Resize(size)`, as in training; None, and a note, if the file is not an image or would be too large."""
     try:
         with opened(path) as file:
             image = decode(file)
@@ -101,7 +101,7 @@ def load_image(path: Path, size: Size, decode: Callable[[Image.Image], Image.Ima
             resized: Image.Image = v2.Resize(size)(image)
             return resized
         reason = f"it would be resized to {width} x {height} pixels, and {LARGEST} are the most"
-    except Exception as error:  # Pillow passes on whatever its decoders meet in a broken file
+    except Exception as error:  # Pillow's decoders raise any type for a broken file
         reason = _reason(error)
     _note_skipped(path, reason)
     return None
@@ -113,7 +113,7 @@ def _reason(error: Exception) -> str:
 
 
 def _resized(image: Image.Image, size: Size) -> tuple[int, int]:
-    """Width and height once the image is resized, as `v2.Resize` rounds them."""
+    """Width and height of the resized image, rounded as in `v2.Resize`."""
     if len(size) == 2:
         return size[1], size[0]
     shorter = min(image.size)
@@ -125,11 +125,11 @@ def _note_skipped(path: str | Path, reason: str) -> None:
 
 
 class ImageFiles(Dataset[Any]):
-    """RGB images as `Resize(size)` gives them; what cannot be read is noted and comes as an empty batch.
+    """RGB images as `Resize(size)` gives them; a file that cannot be read is noted and gives an empty batch.
 
     Attributes:
-        outcomes: uint8 [len(files)], in memory that loader workers share: 0 not tried, 1 read, 2 skipped.
-        notes: bool [len(files), len(Note)], shared as well: what the decoder noted.
+        outcomes: uint8 [len(files)], in memory shared with loader workers: 0 not tried, 1 read, 2 skipped.
+        notes: bool [len(files), len(Note)], shared as well: notes of the decoder.
     """
 
     def __init__(self, files: Sequence[Path], size: Size, decode: Callable[[Image.Image], Decoded] = decoded) -> None:
@@ -142,16 +142,16 @@ class ImageFiles(Dataset[Any]):
 
     def __getitem__(self, index: int) -> Image.Image | Tensor:
         def noted(file: Image.Image) -> Image.Image:
-            found = self.decode(file)
-            self.notes[index] = torch.tensor([note in found.notes for note in Note])
-            return found.image
+            result = self.decode(file)
+            self.notes[index] = torch.tensor([note in result.notes for note in Note])
+            return result.image
 
         image = load_image(self.files[index], self.size, noted)
         self.outcomes[index] = 2 if image is None else 1
         return torch.zeros(0, 3, 2, 2) if image is None else image
 
     def tell(self) -> None:
-        """Print every note once, with the number of images that it is about and the first of them."""
+        """Print every note once, with the number of its images and the first one."""
         for note, which in zip(Note, self.notes.T, strict=True):
             if which.any():
                 first = self.files[int(which.nonzero()[0])]

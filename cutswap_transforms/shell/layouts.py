@@ -1,11 +1,11 @@
-"""Layouts of data sets: where the normal images are, and which folders beside them hold defects and masks."""
+"""Layouts of data sets: the folder of normal images, and the folders beside it with defects and masks."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
-# The folder of normal images, and folders that hold others, or such as well.
+# The folder of normal images, and folders with other images (some with normal ones, too).
 _LAYOUTS = (
     ("train/good", ("test", "test_public", "ground_truth")),  # MVTec AD
     ("train/ok", ("test", "ground_truth")),  # BTAD
@@ -16,14 +16,14 @@ _LAYOUTS = (
     ("Images/Normal", ("Masks",)),
     ("Normal", ("Anomaly",)),
     ("good", ("bad", "defect", "defects", "defective", "abnormal", "anomaly", "ground_truth", "mask", "masks")),
-    ("normal", ("abnormal", "anomaly", "mask", "masks", "swap")),  # what `export` writes, too
+    ("normal", ("abnormal", "anomaly", "mask", "masks", "swap")),  # also the layout of `export`
 )
 _NORMAL = ("good", "ok", "Normal", "normal")
-FOREIGN = ("__MACOSX", "@eaDir")  # what archives and disks of a network leave beside the images
+FOREIGN = ("__MACOSX", "@eaDir")  # made by archive programs and network storage
 
 
 def normal_below(folder: str) -> str | None:
-    """The folder of normal images, if others lie in `folder` as well."""
+    """The folder of normal images, if `folder` has other images as well."""
     for normal, others in _LAYOUTS:
         if any(os.path.isdir(os.path.join(folder, name)) for name in others) and any(Path(folder).glob(normal)):
             return os.path.join(folder, *normal.split("/"))
@@ -31,7 +31,7 @@ def normal_below(folder: str) -> str | None:
 
 
 def normal_beside(folder: str) -> str | None:
-    """The folder of normal images, if `folder` is a part of a data set that holds others."""
+    """The folder of normal images, if `folder` is a part of a data set with other images."""
     real = Path(os.path.realpath(folder))
     for above in list(real.parents)[:2]:
         first = real.relative_to(above).parts[0]

@@ -36,8 +36,8 @@ def add(commands: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Fill the cache; print how many images were computed and kept."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s")  # the progress where tqdm is not installed
+    """Fill the cache; print the numbers of images computed and kept."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")  # progress if tqdm is not installed
     images = ImageFiles(find_images(args.images), args.size, as_image_folder)
     check_device(args.device)
     swap = make_swap(args, cache=args.cache)
@@ -54,9 +54,9 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _fill(swap: SaliencySwap, images: ImageFiles, args: argparse.Namespace) -> int:
-    """The number of images computed. Whatever ends it early leaves the finished ones in the cache."""
+    """The number of images computed. If it ends early, finished images stay in the cache."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("error", "`cache` ", RuntimeWarning)  # what cannot be kept need not be computed
+        warnings.filterwarnings("error", "`cache` ", RuntimeWarning)  # without storage the computation is useless
         try:
             len(swap.cache)  # opens it
         except RuntimeWarning as fault:
@@ -72,7 +72,7 @@ def _fill(swap: SaliencySwap, images: ImageFiles, args: argparse.Namespace) -> i
 
 
 def _cause(fault: Exception) -> str:
-    """Of the cache's warning, which says what a training does then, the error that it met."""
+    """One line; for a warning of the cache, which has advice for training, the error behind it."""
     return one_line(fault.__context__ if isinstance(fault, Warning) and fault.__context__ else fault)
 
 

@@ -61,11 +61,11 @@ def add(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Write the sheet; print its path and the throughput."""
-    found = find_images(args.images)
-    _check_sheet(args, found if args.roi is None else [*found, args.roi])
+    files = find_images(args.images)
+    _check_sheet(args, files if args.roi is None else [*files, args.roi])
     swap = make_swap(args, scale=tuple(args.scale))
-    _check_apart(args, found)
-    shown = spread(found, args.limit)
+    _check_apart(args, files)
+    shown = spread(files, args.limit)
     images = image_files(args, shown)
     loaded = [(path, image) for i, path in enumerate(shown) if isinstance(image := images[i], Image.Image)]
     images.tell()
@@ -80,12 +80,12 @@ def run(args: argparse.Namespace) -> None:
     try:
         with own_seed(args.seed):
             sheet = contact_sheet(pictures, swap, names=[path.name for path, _ in loaded], caption=caption, cell=args.cell)
-    except ValueError as error:  # a `--roi` without room in an image
+    except ValueError as error:  # no room for patches inside `--roi`
         raise UserError(one_line(error)) from None
     _save(sheet, args.out)
     print(args.out)
-    if len(shown) < len(found):
-        print(f"{len(shown)} of {len(found)} images, spread evenly over them; more with --limit")
+    if len(shown) < len(files):
+        print(f"{len(shown)} of {len(files)} images, spread evenly over them; more with --limit")
     tell_unchanged(_unchanged(loaded, swap, args.seed))
     try:
         with own_seed(args.seed):
@@ -95,14 +95,14 @@ def run(args: argparse.Namespace) -> None:
     print(f"{rate:.0f} images per second (one at a time, 1 thread, no cache, {size_text(args.size)})")
 
 
-def _check_sheet(args: argparse.Namespace, found: Sequence[Path]) -> None:
-    """What would be noticed only after the work, or never."""
+def _check_sheet(args: argparse.Namespace, files: Sequence[Path]) -> None:
+    """Report errors in the output arguments before the work, not after it."""
     _format(args.out)
     if "\0" in str(args.out) or (os.path.exists(args.out) and not os.path.isfile(args.out)):  # a pipe waits for its reader
         raise UserError(f"`--out` must be a path that can be written, with an image suffix, got {args.out}")
-    if os.path.exists(args.out) and any(os.path.exists(path) and os.path.samefile(path, args.out) for path in found):
+    if os.path.exists(args.out) and any(os.path.exists(path) and os.path.samefile(path, args.out) for path in files):
         raise UserError(f"`--out` must not be one of the images, which it would overwrite, got {args.out}; name another file")
-    rows = min(args.limit, len(found))
+    rows = min(args.limit, len(files))
     if rows * args.cell**2 > LARGEST_COLUMN:
         raise UserError(
             f"`--limit` and `--cell` must make a sheet of at most {LARGEST_COLUMN} pixels in a column, got {rows} rows of "
@@ -110,23 +110,23 @@ def _check_sheet(args: argparse.Namespace, found: Sequence[Path]) -> None:
         )
 
 
-def _check_apart(args: argparse.Namespace, found: Sequence[Path]) -> None:
-    """The sheet would be one of the images the next time that their folder is read."""
+def _check_apart(args: argparse.Namespace, files: Sequence[Path]) -> None:
+    """Refuse a sheet among the images: it would be read as an image the next time."""
     folder = Path(os.path.realpath(args.out.parent))
     searched = {Path(os.path.realpath(path)) for path in args.images if path.is_dir()}
-    holding = {Path(os.path.realpath(path)) for path in {path.parent for path in found}}
+    holding = {Path(os.path.realpath(path)) for path in {path.parent for path in files}}
     if folder in holding or searched & {folder, *folder.parents}:
         raise UserError(f"`--out` must lie apart from the images, got {args.out} among them; name another folder")
 
 
 def _unchanged(loaded: Sequence[tuple[Path, Image.Image]], swap: SaliencySwap, seed: int) -> list[str]:
-    """The images whose negatives on the sheet equal them: the same draws again."""
+    """The images that equal their negatives on the sheet, from the same draws."""
     with own_seed(seed):
         return [str(path) for path, image in loaded if swap(image).tobytes() == image.tobytes()]
 
 
 def _format(out: Path) -> str:
-    """Pillow's name of the format that the suffix asks for."""
+    """Pillow's name for the format of the suffix."""
     name = Image.registered_extensions().get(out.suffix.lower(), "")
     if name not in Image.SAVE:
         raise UserError(f"`--out` must be a path that can be written, with an image suffix, got {out}")
@@ -134,21 +134,21 @@ def _format(out: Path) -> str:
 
 
 def _save(sheet: Image.Image, out: Path) -> None:
-    content = io.BytesIO()  # what stands at the path stays whole until the sheet is encoded
+    content = io.BytesIO()  # an existing file is kept until the sheet is encoded
     try:
         sheet.save(content, _format(out))
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_bytes(content.getvalue())
-    except Exception as error:  # Pillow's writers, too, have many
+    except Exception as error:  # Pillow's writers raise many types
         raise UserError(
             f"`--out` must be a path that can be written, with an image suffix, got {out} ({one_line(error)})"
         ) from None
 
 
 def images_per_second(images: Sequence[Image.Image], swap: SaliencySwap, seconds: float = 1.0) -> float:
-    """Augmented images per second of one thread, decoded beforehand, one image per call: the median over about `seconds`.
+    """Augmented images per second, decoded beforehand, one thread, one image per call: the median over about `seconds`.
 
-    More threads make it swing with whatever else runs; so would a mean.
+    With more threads, or as a mean, it would vary with the load of the machine.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

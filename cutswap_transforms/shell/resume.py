@@ -1,7 +1,7 @@
-"""The folder that `export` writes: one export at a time, of the same settings, and what it holds is checked before use.
+"""The output folder of `export`: one export at a time, with the same settings; its contents are checked before use.
 
-`pairs.jsonl` says which negatives are there, and is the lock as well. So it is mended in place: what a kill in the middle of
-that would lose is written again by the next run.
+`pairs.jsonl` lists the finished negatives and is the lock as well. So it is repaired in place: lines that a kill during
+the repair would lose are written again by the next run.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ if sys.platform != "win32":
 
 FOLDERS = ("normal", "swap", "mask")
 
-_held: weakref.WeakSet[IO[bytes]] = weakref.WeakSet()  # a worker that outlives a killed export must not keep its lock
+_held: weakref.WeakSet[IO[bytes]] = weakref.WeakSet()  # a worker that outlives a killed export must not keep the lock
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=lambda: [stream.close() for stream in list(_held)])
 
 
 @contextlib.contextmanager
 def open_out(out: Path, settings: dict[str, Any]) -> Iterator[IO[bytes]]:
-    """`pairs.jsonl` of the folder, made if it is new, for this process alone.
+    """`pairs.jsonl` of the folder, created if missing, locked for this process.
 
     Raises:
-        UserError: a folder of other settings, that another process writes, or that cannot be written.
+        UserError: a folder with other settings, in use by another export, or not writable.
     """
     try:
         stream = _opened(out)
@@ -51,7 +51,7 @@ def _opened(out: Path) -> IO[bytes]:
     for name in FOLDERS:
         (out / name).mkdir(parents=True, exist_ok=True)
     for path in (out / "settings.json", out / "pairs.jsonl"):
-        if path.exists() and not path.is_file():  # a pipe would be read for ever
+        if path.exists() and not path.is_file():  # reading a pipe would never end
             raise UserError(f"`OUT` must hold results as regular files, got {path}; move it away")
     return open(out / "pairs.jsonl", "a+b")
 
@@ -62,10 +62,10 @@ def _unwritable(out: Path, error: Exception) -> UserError:
 
 @contextlib.contextmanager
 def _alone(stream: IO[bytes], out: Path) -> Iterator[None]:
-    """The system lets go of the lock when the process ends, however it ends."""
+    """Hold the lock, which the system releases even if the process is killed."""
     try:
         if sys.platform == "win32":
-            lock = os.open(out / ".lock", os.O_CREAT | os.O_EXCL | os.O_TEMPORARY)  # gone with its handle
+            lock = os.open(out / ".lock", os.O_CREAT | os.O_EXCL | os.O_TEMPORARY)  # deleted with its handle
         else:
             lock = None
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -75,7 +75,7 @@ def _alone(stream: IO[bytes], out: Path) -> Iterator[None]:
             "folder"
         ) from None
     except OSError:
-        lock = None  # some disks of a network have no locks
+        lock = None  # some network file systems have no locks
     _held.add(stream)
     try:
         yield
@@ -86,7 +86,7 @@ def _alone(stream: IO[bytes], out: Path) -> Iterator[None]:
 
 
 def _check_settings(out: Path, settings: dict[str, Any], new: bool) -> None:
-    """Refuse negatives of other settings; note the settings where there are no negatives yet."""
+    """Refuse negatives of other settings; write the settings if there are no negatives yet."""
     rule, note = "`OUT` must be new or of the same settings and images, got", out / "settings.json"
     if not note.exists() and not new:
         raise UserError(f"{rule} {out} without settings.json; name another folder")
@@ -111,18 +111,18 @@ def _remove_drafts(out: Path) -> None:
 
 
 def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
-    """All of the file or nothing. A killed process leaves a draft, under a name of its own, that the next run removes."""
+    """Write the whole file or nothing. A killed process leaves a draft, with its own name, that the next run removes."""
     draft = path.with_name(f".{path.name}.{os.getpid()}.draft")
     write(draft)
     os.replace(draft, path)
 
 
 class PairLines:
-    """The lines of `pairs.jsonl`, of negatives whose pictures are there.
+    """The lines of `pairs.jsonl`: the negatives whose pictures exist.
 
     Attributes:
         done: the numbers of the negatives.
-        unchanged: the files of those that equal their image.
+        unchanged: the files of negatives that equal their image.
     """
 
     def __init__(self, stream: IO[bytes]) -> None:
@@ -131,11 +131,11 @@ class PairLines:
         self._last, self._in_order = -1, True
 
     def load(self, out: Path, wanted: Callable[[int], dict[str, str]], pictures: Callable[[int], dict[str, str]]) -> None:
-        """Read what is there and remove the lines that are damaged, double, of another image, or without their pictures.
+        """Read the file and remove lines that are damaged, duplicate, of another image, or without their pictures.
 
         Args:
-            wanted: the number of a negative -> what its line must say.
-            pictures: the number of a negative -> its pictures, by the name of the folder.
+            wanted: the number of a negative -> the expected fields of its line.
+            pictures: the number of a negative -> its pictures, by folder name.
         """
         there = {name: {e.name for e in os.scandir(out / name) if e.is_file() and e.stat().st_size} for name in FOLDERS}
         self.stream.seek(0)
@@ -156,7 +156,7 @@ class PairLines:
         self._count(json.loads(text))
 
     def settle(self) -> None:
-        """By number, as an export that was never stopped leaves them."""
+        """Sort the lines by number, as in an export that was never stopped."""
         if not self._in_order:
             self.stream.seek(0)
             content = self.stream.read()

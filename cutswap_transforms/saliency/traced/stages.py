@@ -76,9 +76,9 @@ def record_calls(module: nn.Module, x: Tensor) -> tuple[list[Call], Any]:
         _record(module, 1 - x, second)
     calls: list[Call] = []
     output = _record(module, x, calls)
-    placed = _with_layouts(calls, others, 1 + STRIDE / x.shape[2], _extra_tokens(calls, second))
+    with_layouts = _with_layouts(calls, others, 1 + STRIDE / x.shape[2], _extra_tokens(calls, second))
     still = {c.name for c, same in zip(calls, second, strict=False) if c.name == same.name and torch.equal(c.total, same.total)}
-    return [replace(c, layout=None) if c.name in still else c for c in placed], output
+    return [replace(c, layout=None) if c.name in still else c for c in with_layouts], output
 
 
 def _record(module: nn.Module, x: Tensor, calls: list[Call]) -> Any:
@@ -123,8 +123,8 @@ def _with_layouts(
         alike = same is not None and same.name == call.name
         shapes += [call.given, tuple(call.output.shape)]
         other += [same.given, tuple(same.output.shape)] if same is not None and alike else [None, None]
-    placed = layouts(shapes, other, ratio, extras)
-    return [replace(c, input_layout=placed[2 * i], layout=placed[2 * i + 1]) for i, c in enumerate(calls)]
+    in_out = layouts(shapes, other, ratio, extras)
+    return [replace(c, input_layout=in_out[2 * i], layout=in_out[2 * i + 1]) for i, c in enumerate(calls)]
 
 
 def why_cut(module: nn.Module, x: Tensor, layers: Sequence[str], score: Callable[[Any], Tensor]) -> str:
