@@ -1,7 +1,7 @@
 """The method as pure functions on batches, in the order of the data: maps, regions, pairs, swap, mask.
 
-Nothing here draws random numbers, changes its inputs or waits for an accelerator. Where the method is random, a function
-takes the uniform numbers `u` as an argument.
+Nothing here draws random numbers, changes its inputs or waits for an accelerator. Functions of random steps
+take the uniform numbers `u` as an argument.
 """
 
 from __future__ import annotations

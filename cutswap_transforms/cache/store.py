@@ -3,7 +3,7 @@
 Requirements:
 
 - an entry is data, never pickle: packed bits, with a checksum that is bound to its key;
-- many processes read and write at once, and one may be killed at any moment: SQLite's write-ahead log gives that;
+- many processes read and write at once, and one may be killed at any time: SQLite's write-ahead log allows that;
 - no connection crosses a fork: it is closed before and opened again on both sides; none outlives its cache;
 - training continues despite any problem with the folder: one warning names the remedy, and regions are computed;
 - an entry that this process has read once costs as little as in the memory cache.

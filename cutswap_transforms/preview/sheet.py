@@ -97,7 +97,7 @@ def spread(items: Sequence[Item], limit: int) -> list[Item]:
 
 
 def _row(sample: object, swap: SaliencySwap, name: str, cell: int) -> tuple[Row, list[tuple[str, str]]]:
-    """The row of an image and the headings of its columns."""
+    """The row of an image, and the column headings."""
     steps = found_steps(sample, swap, cell)
     leaves = sample_leaves(sample, swap.roi)
     image = image_leaves(leaves)[0]

@@ -97,7 +97,7 @@ _INSTALL = {
 
 
 def one_thread_in_workers() -> AbstractContextManager[Any]:
-    """Hold OpenMP and BLAS to one thread in a DataLoader worker: workers are parallel already, and GNU OpenMP may hang
+    """Limit OpenMP and BLAS to one thread in a DataLoader worker: workers are parallel already, and GNU OpenMP may hang
     in a forked child whose parent has used it."""
     if get_worker_info() is None or "sklearn" not in sys.modules:
         return nullcontext()

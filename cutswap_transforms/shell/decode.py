@@ -120,7 +120,7 @@ def _from_deep(image: Image.Image, white: float | None) -> Decoded:
     values = np.asarray(image, np.float64)
     deep = _scaled(values, white, floats=image.mode == "F")
     pixels, notes = deep.values, deep.notes
-    key = image.info.get("transparency")  # of a 16-bit PNG: the gray that is transparent
+    key = image.info.get("transparency")  # the transparent gray of a 16-bit PNG
     if isinstance(key, int) and (values == key).any():
         pixels, notes = np.where(values == key, np.uint8(255), pixels), (Note.TRANSPARENT, *notes)
     return Decoded(Image.fromarray(pixels).convert("RGB"), notes, deep.top)

@@ -71,7 +71,7 @@ def add(commands: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Write what is missing; print how many negatives there are."""
+    """Write the missing negatives; print the number of negatives."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")  # progress if tqdm is not installed
     images = image_files(args, find_images(args.images))
     _check_apart(args.images, images.files, args.out)
@@ -135,7 +135,7 @@ def _stamp(path: Path) -> tuple[bytes, int, int]:
 
 
 def _write(work: Negatives, lines: PairLines, args: argparse.Namespace) -> None:
-    """Write the first negatives whose images can be read, in rounds, because unreadable images show up on the way."""
+    """Write the first `count` negatives, in rounds, because unreadable images show up on the way."""
     upto, bad, count = args.count, set[int](), len(work.images)
     while len(lines.done) < args.count and len(bad) < count:
         work.numbers = [i for i in range(upto) if i not in lines.done and i % count not in bad]

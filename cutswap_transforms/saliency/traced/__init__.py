@@ -1,1 +1,1 @@
-"""LayerCAM of any net: where its levels are, and its gradient traced once, without the autograd engine at call time."""
+"""LayerCAM of any net: find its levels and trace its gradient once; no autograd engine at call time."""

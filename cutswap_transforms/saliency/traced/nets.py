@@ -161,7 +161,7 @@ def _check_module(model: nn.Module, name: str) -> None:
 def _private_copy(model: nn.Module, name: str) -> nn.Module:
     bare: dict[int, Any] = {}  # copies by the id of the original: a wrapper's copy is that of its net
     try:
-        for m in reversed(list(model.modules())):  # wrappers within wrapped nets first
+        for m in reversed(list(model.modules())):  # inner wrappers first
             if _hop(m):
                 bare[id(m)] = copy.deepcopy(_unwrapped(m), bare)
         module = copy.deepcopy(model, bare)

@@ -1,4 +1,4 @@
-"""LayerCAM of any net without the autograd engine: forward and gradient are traced once to a graph of ATen operators.
+"""LayerCAM of any net without the autograd engine: forward and gradient are traced once into a graph of ATen operators.
 
 Requirements, in the order in which they shaped this file:
 
@@ -286,7 +286,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def trace(maps: Maps, x: Tensor, classes: Tensor) -> Maps:
-    """The operators of `maps` as a module for any batch size.
+    """Trace `maps` to a module of ATen operators for any batch size.
 
     Args:
         x, classes: an example of two images; the image size is fixed.
