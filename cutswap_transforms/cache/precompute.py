@@ -138,9 +138,7 @@ class _Keys:
             images = pil_order(eight_bits(guiding, self.normalized))
             inside = inside_of(self.roi, leaves, guiding, self.grid)
             cells = [None] * len(images) if inside is None else inside.cells.expand(len(images), -1).numpy()
-            rows += [
-                (content_key(self.settings, x, c), np.ascontiguousarray(x), c) for x, c in zip(images, cells, strict=True)
-            ]
+            rows += [(content_key(self.settings, x, c), np.ascontiguousarray(x), c) for x, c in zip(images, cells, strict=True)]
         return rows
 
 
