@@ -249,7 +249,7 @@ def draw_pairs(
     Args:
         regions: bool [N, L, G, G], each with at least one true cell.
         u: uniform numbers in [0, 1), [N, 1 + S * 50] for S swaps per image: one draws a level, then 50 for each swap.
-        levels: the S levels to swap on, the same for all images; None draws one level per image, S = 1.
+        levels: the S levels to swap on, the same for all images; None draws one per image, S = 1.
         image_size: (H, W), at least two pixels.
         scale: range of the patch area as a share of the image; each of S swaps gets an S-th of it.
         ratio: range of the aspect, height / width.

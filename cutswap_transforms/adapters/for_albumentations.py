@@ -76,12 +76,12 @@ class AlbumentationsSwap(A.DualTransform):
             target = self._additional_targets.get(name, name)
             if target in _REFUSED and value is not None:
                 raise refusal(_REFUSED[target])
-            for kind, parsed in (("image", images), ("mask", masks)):
+            for kind, group in (("image", images), ("mask", masks)):
                 if target in (kind, f"{kind}s") and value is not None:
                     parts = [value] if target == kind else list(value)
                     for part in parts:
                         _check_array(name, part)
-                    parsed += parts
+                    group += parts
         sizes = {part.shape[:2] for part in (*images, *masks)}
         if len(sizes) > 1:
             raise ValueError(f"`image`, `images` and masks must be of one size, got (H, W) {sorted(sizes)}")

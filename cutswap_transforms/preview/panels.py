@@ -106,8 +106,8 @@ def level_clusters(photo: Image.Image, saliency: Tensor, labels: Tensor, region:
         labels: int64 [G, G], -1 = noise, which stays nearly black.
         region: bool [G, G].
     """
-    names = [label for label in sorted(set(labels.flatten().tolist())) if label >= 0]
-    order = sorted(names, key=lambda label: float(saliency[labels == label].mean()))
+    present = [label for label in sorted(set(labels.flatten().tolist())) if label >= 0]
+    order = sorted(present, key=lambda label: float(saliency[labels == label].mean()))
     cells = torch.full((*labels.shape, 3), 20, dtype=torch.uint8, device=labels.device)
     for rank, label in enumerate(order):
         cells[labels == label] = torch.tensor(COOL[min(rank, len(COOL) - 1)], dtype=torch.uint8, device=labels.device)

@@ -121,8 +121,8 @@ def salient_regions(
 
     A map of two values is a mask: its region is the cells that it covers by half, or, if there are none, the cells
     that it covers at least half as much as any other. A map with at most one finite value has no information: its region
-    is all cells. Noise (label -1, or a map that is not finite there) is never salient; if a backend labels everything as
-    noise, the region is all cells.
+    is all cells. Otherwise noise (label -1, or a non-finite map value) is never in a region; if a backend labels everything
+    as noise, the region is all cells.
 
     Args:
         maps: L tensors [N, h_l, w_l], any range.

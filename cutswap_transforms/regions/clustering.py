@@ -1,7 +1,7 @@
 """Clustering of the cells of an image: one contract for the default k-means and for user backends.
 
 The contract is `points [P, D] -> labels [P]`: float32 points, integer labels, -1 for noise. The columns are saliency in
-[0, 1] and three opponent colors; a backend that needs saliency only takes the first column.
+[0, 1] and three opponent colors; a backend that only needs saliency takes the first column.
 """
 
 from __future__ import annotations

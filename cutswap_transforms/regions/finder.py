@@ -134,11 +134,11 @@ class RegionFinder:
         entries = [cache._get(key) for key in keys]
         regions = [None if entry is None else unpack(entry, self.grid, self.num_levels) for entry in entries]
 
-        def renew(indices: list[int]) -> None:
-            images = torch.from_numpy(np.stack([arrays[j] for j in indices])).permute(0, 3, 1, 2)
-            new = self.compute(images, inside if inside is None or len(inside) == 1 else inside[indices]).numpy()
-            cache._put(zip((keys[j] for j in indices), pack(new), strict=True))
-            for j, computed in zip(indices, new, strict=True):
+        def renew(wanted: list[int]) -> None:
+            images = torch.from_numpy(np.stack([arrays[j] for j in wanted])).permute(0, 3, 1, 2)
+            new = self.compute(images, inside if inside is None or len(inside) == 1 else inside[wanted]).numpy()
+            cache._put(zip((keys[j] for j in wanted), pack(new), strict=True))
+            for j, computed in zip(wanted, new, strict=True):
                 regions[j] = computed
 
         agreed = len({len(known) for known in regions if known is not None}) < 2  # else only the source can decide

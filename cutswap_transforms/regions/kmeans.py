@@ -161,5 +161,5 @@ def lloyd(xp: ModuleType, x: Array, labels: Array, n_clusters: int, n_iter: int)
             member = member & kept
         if xp is np and np.array_equal(before, member):
             break
-    result: Array = xp.where(kept[:, 0], as_dtype(member, "int64").argmax(1), -1)
-    return result
+    nearest: Array = xp.where(kept[:, 0], as_dtype(member, "int64").argmax(1), -1)
+    return nearest

@@ -47,9 +47,9 @@ class LibraryKMeans(KMeans):
             return torch.from_numpy(on_host).to(x.device)
         labels: Array = start.copy()
         for points, keep, label in zip(x, finite, labels, strict=True):
-            names, first = np.unique(label[keep], return_inverse=True)
-            if len(names) > 1:
-                centers = np.stack([points[keep][first == j].mean(0) for j in range(len(names))])
+            clusters, first = np.unique(label[keep], return_inverse=True)
+            if len(clusters) > 1:
+                centers = np.stack([points[keep][first == j].mean(0) for j in range(len(clusters))])
                 with one_thread_in_workers():
                     label[keep] = self._fit(points[keep], first, centers)
         return labels

@@ -197,17 +197,17 @@ def _as_mask(mask: MaskLike) -> Tensor:
     if isinstance(mask, PIL.Image.Image):
         return torch.from_numpy(picture_mask(mask))
     if isinstance(mask, np.ndarray) and mask.dtype.kind in "biuf":
-        true = torch.from_numpy(np.ascontiguousarray(mask > 0))
+        pixels = torch.from_numpy(np.ascontiguousarray(mask > 0))
     elif isinstance(mask, Tensor) and _has_values(mask):
-        true = _above_zero(mask.detach().as_subclass(Tensor).cpu())
+        pixels = _above_zero(mask.detach().as_subclass(Tensor).cpu())
     else:
         kind = f" of {mask.dtype}" if isinstance(mask, (np.ndarray, Tensor)) else ""
         got = f"{type(mask).__name__}{kind}" if kind else repr(mask)
         raise TypeError(f"`roi` must be a mask (PIL image, array or tensor [H, W]), the key of one or None, got {got}")
-    true = true[0] if true.ndim == 3 and len(true) == 1 else true
-    if true.ndim != 2 or 0 in true.shape:
-        raise ValueError(f"`roi` must have shape [H, W], got {list(true.shape)}")
-    return true
+    pixels = pixels[0] if pixels.ndim == 3 and len(pixels) == 1 else pixels
+    if pixels.ndim != 2 or 0 in pixels.shape:
+        raise ValueError(f"`roi` must have shape [H, W], got {list(pixels.shape)}")
+    return pixels
 
 
 def _has_values(mask: Tensor) -> bool:

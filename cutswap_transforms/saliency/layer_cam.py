@@ -157,7 +157,7 @@ class LayerCAMExtractor(v2.Transform):
 
         Args:
             images: [N, 3, H, W], uint8, uint16 or float in [0, 1] (clamped, see Raises), on any device.
-            target: a class for each image, int64 [N] on the device of the images; None: the target of the constructor.
+            target: a class for each image, int64 [N] on the device of the images; None: as in the constructor.
 
         Returns:
             L tensors [N, h_l, w_l], float32, >= 0, not normalized, in the order of `layers`.
@@ -165,7 +165,7 @@ class LayerCAMExtractor(v2.Transform):
         Raises:
             TypeError: not a tensor, or another integer dtype.
             ValueError: wrong rank, non-finite pixels, floats outside [-0.25, 1.25]; a target that is not a class (on
-                the CPU), or any target if that of the constructor is a callable.
+                the CPU), or any if the constructor got a callable.
         """
         if not isinstance(images, Tensor):
             raise TypeError(f"`images` must be a tensor [N, 3, H, W], got {type(images).__name__}")

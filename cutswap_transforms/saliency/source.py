@@ -73,7 +73,7 @@ def native_maps(source: SaliencySource, images: Tensor) -> list[Tensor]:
     """The maps of a saliency source for images uint8 [N, 3, H, W], checked: float32 [N, h_l, w_l] on the images' device.
 
     Raises:
-        ValueError: the source returned another type or shape, or more than 255 maps per image.
+        ValueError: maps of another type or shape, or more than 255 per image.
     """
     # A user's source may work in place, so it gets a copy.
     shown = images if type(source) is LayerCAMExtractor else images.clone()
@@ -91,20 +91,20 @@ def native_maps(source: SaliencySource, images: Tensor) -> list[Tensor]:
     return [m.detach().to(device=images.device, dtype=torch.float32) for m in maps]
 
 
-def _is_map(output: object, n: int) -> bool:
-    return isinstance(output, Tensor) and output.ndim == 3 and output.shape[0] == n and output[0].numel() > 0
+def _is_map(found: object, n: int) -> bool:
+    return isinstance(found, Tensor) and found.ndim == 3 and found.shape[0] == n and found[0].numel() > 0
 
 
-def _shape(output: object) -> str:
-    if isinstance(output, Tensor):
-        return str(tuple(output.shape))
-    kind = f"{type(output).__module__}.{type(output).__name__}".removeprefix("builtins.")
-    return f"{kind} of shape {tuple(output.shape)}" if hasattr(output, "shape") else kind
+def _shape(found: object) -> str:
+    if isinstance(found, Tensor):
+        return str(tuple(found.shape))
+    kind = f"{type(found).__module__}.{type(found).__name__}".removeprefix("builtins.")
+    return f"{kind} of shape {tuple(found.shape)}" if hasattr(found, "shape") else kind
 
 
-def _way_out(output: object, n: int) -> str:
-    if isinstance(output, np.ndarray):
+def _way_out(found: object, n: int) -> str:
+    if isinstance(found, np.ndarray):
         return "torch.from_numpy(array) makes a tensor of it"
-    if isinstance(output, Tensor) and output.ndim == 3 and len(output) == n:
+    if isinstance(found, Tensor) and found.ndim == 3 and len(found) == n:
         return "maps[:, None] is one level of maps [N, h, w]"
     return "a classifier is wrapped as LayerCAMExtractor(model)"

@@ -207,12 +207,12 @@ def _read_arrays(path: Path) -> Arrays:
     return arrays
 
 
-def _check_header(name: str, entry: IO[bytes], expected: tuple[int, ...]) -> None:
+def _check_header(name: str, entry: IO[bytes], wanted: tuple[int, ...]) -> None:
     if np.lib.format.read_magic(entry) != (1, 0):
         raise ValueError(f"{name!r} is not in version 1.0 of the format")
     shape, _, dtype = np.lib.format.read_array_header_1_0(entry)
-    if shape != expected or dtype not in (np.float16, np.float32, np.float64):
-        raise ValueError(f"{name!r} is {dtype} of shape {shape}, needed is a float of shape {expected}")
+    if shape != wanted or dtype not in (np.float16, np.float32, np.float64):
+        raise ValueError(f"{name!r} is {dtype} of shape {shape}, needed is a float of shape {wanted}")
 
 
 def _random_weights() -> Arrays:

@@ -104,16 +104,16 @@ def _kept(out: Path, lines: PairLines) -> str:
     return f"{len(lines.done)} negatives are in {out}, the same command goes on from there"
 
 
-def _check_apart(paths: list[Path], files: list[Path], out: Path) -> None:
+def _check_apart(paths: list[Path], found: list[Path], out: Path) -> None:
     """Refuse an output folder inside the searched folders or the reverse, with links resolved."""
     try:
         targets = {Path(os.path.realpath(path)) for path in (out, *(out / name for name in FOLDERS))}
     except ValueError as error:  # a NUL byte
         raise UserError(f"`OUT` must be a folder that can be written, got {str(out)!r} ({error})") from None
     above = {folder for target in targets for folder in (target, *target.parents)}
-    searched = {path.parent for path in files} - {path.parent for path in paths if not path.is_dir()}
+    searched = {path.parent for path in found} - {path.parent for path in paths if not path.is_dir()}
     beside = [path for path in (*paths, *searched) if Path(os.path.realpath(path)) in above]
-    inside = [path for path in (*paths, *files) if targets & set(Path(os.path.realpath(path)).parents)]
+    inside = [path for path in (*paths, *found) if targets & set(Path(os.path.realpath(path)).parents)]
     if beside or inside:
         raise UserError(f"`OUT` must lie apart from the images, got {out} beside {(beside + inside)[0]}; name another folder")
 

@@ -95,14 +95,14 @@ def run(args: argparse.Namespace) -> None:
     print(f"{rate:.0f} images per second (one at a time, 1 thread, no cache, {size_text(args.size)})")
 
 
-def _check_sheet(args: argparse.Namespace, files: Sequence[Path]) -> None:
-    """Report errors in the output arguments before the work, not after it."""
+def _check_sheet(args: argparse.Namespace, found: Sequence[Path]) -> None:
+    """Check the output arguments before the work starts."""
     _format(args.out)
     if "\0" in str(args.out) or (os.path.exists(args.out) and not os.path.isfile(args.out)):  # a pipe waits for its reader
         raise UserError(f"`--out` must be a path that can be written, with an image suffix, got {args.out}")
-    if os.path.exists(args.out) and any(os.path.exists(path) and os.path.samefile(path, args.out) for path in files):
+    if os.path.exists(args.out) and any(os.path.exists(path) and os.path.samefile(path, args.out) for path in found):
         raise UserError(f"`--out` must not be one of the images, which it would overwrite, got {args.out}; name another file")
-    rows = min(args.limit, len(files))
+    rows = min(args.limit, len(found))
     if rows * args.cell**2 > LARGEST_COLUMN:
         raise UserError(
             f"`--limit` and `--cell` must make a sheet of at most {LARGEST_COLUMN} pixels in a column, got {rows} rows of "
@@ -110,11 +110,11 @@ def _check_sheet(args: argparse.Namespace, files: Sequence[Path]) -> None:
         )
 
 
-def _check_apart(args: argparse.Namespace, files: Sequence[Path]) -> None:
+def _check_apart(args: argparse.Namespace, found: Sequence[Path]) -> None:
     """Refuse a sheet among the images: it would be read as an image the next time."""
     folder = Path(os.path.realpath(args.out.parent))
     searched = {Path(os.path.realpath(path)) for path in args.images if path.is_dir()}
-    holding = {Path(os.path.realpath(path)) for path in {path.parent for path in files}}
+    holding = {Path(os.path.realpath(path)) for path in {path.parent for path in found}}
     if folder in holding or searched & {folder, *folder.parents}:
         raise UserError(f"`--out` must lie apart from the images, got {args.out} among them; name another folder")
 

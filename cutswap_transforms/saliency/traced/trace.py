@@ -80,7 +80,7 @@ def cam_function(module: nn.Module, cam: CamArguments) -> Maps:
 
 
 def gradient_function(module: nn.Module, cam: CamArguments) -> Callable[[Tensor, Tensor], tuple[list[Tensor], list[Tensor]]]:
-    """The outputs of the layers, and the gradient of the scores with respect to them, by autograd."""
+    """The outputs of the layers and the gradients of the scores, by autograd."""
     layers, _, target, dtype, clone = cam
 
     def values(x: Tensor, classes: Tensor) -> tuple[list[Tensor], list[Tensor]]:
