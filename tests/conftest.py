@@ -10,6 +10,8 @@ import hypothesis
 import pytest
 import torch
 
+pytest.register_assert_rewrite("helpers")  # so that an assertion there says as much as one in a test
+
 # The tests run in several processes, and each has small tensors: more threads only make them wait for each other.
 torch.set_num_threads(1)
 

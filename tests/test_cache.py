@@ -6,7 +6,6 @@ import contextlib
 import copy
 import functools
 import gc
-import hashlib
 import logging
 import multiprocessing
 import os
@@ -28,9 +27,11 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
+from helpers.caches import Counting, Scenes, entry_of, filled, one_warning, trains_on
+from helpers.images import as_kind, hot_quarter, scene
+from helpers.processes import in_child
 from hypothesis import given
 from hypothesis import strategies as st
-from images import as_kind, hot_quarter, scene
 from torch import nn
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset
 from torchvision import transforms as v1
@@ -45,61 +46,6 @@ from cutswap_transforms.images import eight_bits, pil_order
 from cutswap_transforms.shell.files import ImageFiles
 
 SETTINGS = b"s" * 32
-
-
-class Counting:
-    """A saliency source with a fingerprint that counts the images it was asked for."""
-
-    fingerprint = "hot-quarter-1"
-
-    def __init__(self):
-        self.seen = 0
-
-    def native_maps(self, images):
-        self.seen += len(images)
-        return list(hot_quarter(images).unbind(1))
-
-
-class Scenes(Dataset):
-    def __init__(self, length=10, transform=None, height=40):
-        self.length, self.transform, self.height = length, transform, height
-
-    def __len__(self):
-        return self.length
-
-    def __getitem__(self, index):
-        image = as_kind("PIL", scene(self.height, 33, seed=index))
-        return (self.transform(image) if self.transform else image), index
-
-
-def entry_of(i):
-    key = b"settings" + hashlib.sha256(str(i).encode()).digest()[:16]
-    return key, hashlib.sha512(key).digest() * 4
-
-
-def in_child(work, uid=None):
-    """Run `work` in a forked child and fail with its traceback; as another user where that is asked for and allowed."""
-    reader, writer = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        code = 1
-        try:
-            signal.signal(signal.SIGALRM, signal.SIG_DFL)
-            signal.alarm(60)  # a child that hangs ends, and fails
-            if uid is not None and os.getuid() == 0:
-                os.setuid(uid)
-            work()
-            code = 0
-        except BaseException:
-            import traceback
-
-            os.write(writer, traceback.format_exc().encode()[-4000:])
-        finally:
-            os._exit(code)
-    os.close(writer)
-    with os.fdopen(reader) as stream:
-        text = stream.read()
-    assert os.waitpid(pid, 0)[1] == 0, text
 
 
 # ---- entries and keys ---------------------------------------------------------------------------------------------
@@ -396,33 +342,6 @@ def test_threads_that_fork_at_once_do_not_wait_for_each_other(tmp_path):
 # ---- faults: training goes on, with one warning -------------------------------------------------------------------
 
 
-@contextlib.contextmanager
-def one_warning(sentence):
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        yield
-    texts = [str(w.message) for w in caught]
-    assert len(texts) == 1 and texts[0].startswith("`cache` '") and sentence in texts[0], texts
-
-
-def trains_on(folder, times=3):
-    """A swap with a cache that does not work gives what a swap without a cache gives."""
-    swap, plain = SaliencySwap(Counting(), cache=folder), SaliencySwap(Counting(), cache=None)
-    for i in range(times):
-        out = []
-        for one in (swap, plain):
-            torch.manual_seed(i)
-            out.append(one(scene(seed=i)))
-        assert torch.equal(*out)
-    return swap
-
-
-def filled(folder, count=40):
-    with contextlib.closing(RegionCache(folder)) as cache:
-        cache._put(entry_of(i) for i in range(count))
-    return folder / "regions.sqlite"
-
-
 @pytest.mark.parametrize("content", [b"not a database at all, but somebody's notes " * 200, b"SQLite format 3\0" + bytes(3000)])
 def test_a_foreign_file_is_left_alone(tmp_path, content):
     path = tmp_path / "regions.sqlite"
@@ -708,7 +627,7 @@ def test_two_ranks_share_the_work(tmp_path, data, expected):
     code = (
         "import sys; sys.path[:0] = sys.argv[2:]\n"
         "from torch.utils.data import Subset\n"
-        "from test_cache import Counting, Scenes\nfrom cutswap_transforms import SaliencySwap\n"
+        "from helpers.caches import Counting, Scenes\nfrom cutswap_transforms import SaliencySwap\n"
         "print(SaliencySwap(Counting(), cache=sys.argv[1]).precompute({data}))"
     )
     tests = str(Path(__file__).parent)

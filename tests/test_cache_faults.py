@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import multiprocessing
 import os
 import resource
 import shutil
@@ -18,42 +17,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers.caches import Counting, Darkness, Scenes, entry_of, filled, leaves_no_doubt, one_warning, outputs, trains_on
+from helpers.images import scene
+from helpers.processes import CONTEXT, in_child
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
-from images import scene
-from test_cache import Counting, Scenes, entry_of, filled, in_child, one_warning, trains_on
 
 from cutswap_transforms import RegionCache, SaliencySwap
 from cutswap_transforms.cache import database
 from cutswap_transforms.cache.entry import content_key, pack, unpack
 
-CONTEXT = multiprocessing.get_context("fork")
-
 
 def keys(count):
     return [entry_of(i)[0] for i in range(count)]
-
-
-class Darkness(Counting):
-    """A source whose maps depend on one image alone, however many are asked for; of as many levels as it is told, under one
-    fingerprint, as a user's who forgot to change it."""
-
-    fingerprint = "darkness"
-
-    def __init__(self, count=2):
-        super().__init__()
-        self.count = count
-
-    def native_maps(self, images):
-        self.seen += len(images)
-        return [255.0 - images[:, level % 3].float() for level in range(self.count)]
-
-
-def leaves_no_doubt(cache, i):
-    """Write an entry and read it past the memory, and another one that may be there."""
-    key, entry = entry_of(i)
-    cache._put([(key, entry)])
-    assert cache._read(key) == entry and cache._read(entry_of(i + 1)[0]) in (None, entry_of(i + 1)[1])
 
 
 # ---- forks --------------------------------------------------------------------------------------------------------
@@ -84,9 +60,6 @@ def test_a_signal_handler_may_fork_in_the_middle_of_the_librarys_work(tmp_path):
         thread.join()
         signal.signal(signal.SIGUSR1, before)
     assert len(cache) == written + len(forked)
-
-
-# ---- many processes on a fresh folder -------------------------------------------------------------------------------
 
 
 # ---- readers ------------------------------------------------------------------------------------------------------
@@ -396,16 +369,6 @@ def test_what_is_no_regular_file_is_not_opened(tmp_path, monkeypatch, name, kind
 
 
 # ---- damage: the same result as without a cache ---------------------------------------------------------------------
-
-
-def outputs(swap, count=6):
-    out = []
-    for i in range(count):
-        torch.manual_seed(i)
-        out.append(swap(scene(12, 9, seed=i)))
-    torch.manual_seed(99)
-    out.append(swap(torch.stack([scene(12, 9, seed=i) for i in range(count)])))
-    return torch.cat([x.flatten() for x in out])
 
 
 TINY, GRID = SaliencySwap(cache=None, levels="all"), 24

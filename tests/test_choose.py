@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import sklearn.cluster
 import torch
+from helpers.images import scene
 from hypothesis import given
 from hypothesis import strategies as st
-from images import scene
 
 from cutswap_transforms import KMeans, SaliencySwap
 from cutswap_transforms.functional import salient_regions

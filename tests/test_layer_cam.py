@@ -15,7 +15,7 @@ from unittest.mock import Mock
 
 import pytest
 import torch
-from images import as_kind, pil, scene
+from helpers.images import as_kind, pil, scene
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from torch.utils.data import DataLoader

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import sklearn.cluster
 import torch
+from helpers.images import scene
 from hypothesis import given
 from hypothesis import strategies as st
-from images import scene
 from threadpoolctl import ThreadpoolController
 from torch.utils.data import DataLoader
 

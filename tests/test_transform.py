@@ -8,9 +8,9 @@ import random
 import numpy as np
 import pytest
 import torch
+from helpers.images import as_kind, hot_quarter, pil, pixels, scene, sorted_pixels
 from hypothesis import given
 from hypothesis import strategies as st
-from images import as_kind, hot_quarter, pil, pixels, scene, sorted_pixels
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
