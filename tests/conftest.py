@@ -1,4 +1,4 @@
-"""What every test shares: one thread per process, and how hypothesis draws."""
+"""What every test shares: one thread per process, and how hypothesis draws; and the fixtures of more than one file."""
 
 from __future__ import annotations
 
@@ -36,3 +36,21 @@ def no_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.autograd.Variable, "_execution_engine", Mock(run_backward=entered))
     with pytest.raises(AssertionError, match="engine was entered"):
         torch.ones(1, requires_grad=True).sum().backward()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Three images for the commands, one of them in a folder of its own, and a file that is none."""
+    from helpers.sheets import picture
+
+    (tmp_path / "images" / "deep").mkdir(parents=True)
+    for i, name in enumerate(("a.png", "b.JPG", "deep/c.webp")):
+        picture(i, 40, 50).save(tmp_path / "images" / name)
+    (tmp_path / "images" / "notes.txt").write_text("no image")
+    return tmp_path / "images"
+
+
+@pytest.fixture
+def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The measurement takes a second, and only one test is about it."""
+    monkeypatch.setattr("cutswap_transforms.shell.preview.images_per_second", lambda images, swap: 7.0)

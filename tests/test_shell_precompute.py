@@ -13,11 +13,15 @@ import time
 from pathlib import Path
 from unittest.mock import Mock
 
-import PIL.Image
+import numpy as np
 import pytest
 import torch
+from helpers.commands import roi_file
 from helpers.images import as_kind, scene
 from helpers.processes import in_child
+from helpers.sheets import picture
+from PIL import Image
+from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
 from cutswap_transforms import SaliencySwap
@@ -39,7 +43,7 @@ def test_the_command_makes_the_keys_of_a_compose(tmp_path, capsys):
     assert "regions of 0 images computed" in capsys.readouterr().out
     transform = v2.Compose([v2.Resize(40), SaliencySwap(cache=tmp_path / "c")])
     for i in range(3):
-        transform(PIL.Image.open(tmp_path / "in" / f"{i}.png").convert("RGB"))
+        transform(Image.open(tmp_path / "in" / f"{i}.png").convert("RGB"))
     assert (transform.transforms[1].cache.hits, transform.transforms[1].cache.misses) == (3, 0)
 
 
@@ -193,3 +197,35 @@ def test_ctrl_c_ends_the_command_and_its_workers_without_a_traceback(scenes, tmp
     told = process.communicate(timeout=60)[1]
     assert process.returncode == 130 and "Traceback" not in told, told
     assert told.splitlines()[-1].startswith("stopped: the regions of ")
+
+
+def test_precompute_fills_what_a_swap_with_that_roi_looks_up(folder: Path) -> None:
+    cache, roi = folder.parent / "cache", roi_file(folder.parent / "roi.png")
+    assert main(["precompute", str(folder), "--size", "32", "--cache", str(cache), "--roi", roi]) == 0
+    found = ImageFolder(str(folder.parent), transform=v2.Resize(32), allow_empty=True)
+    swap, other = SaliencySwap(cache=cache, roi=Image.open(roi)), SaliencySwap(cache=cache)
+    count = len(swap.cache)
+    assert swap.precompute(found) == 0 and other.precompute(found) == count > 0
+
+
+def test_precompute_reads_as_image_folder_and_warns_where_that_clips(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "in" / "good"
+    folder.mkdir(parents=True)
+    ramp = np.linspace(0, 65535, 40 * 40).reshape(40, 40)
+    Image.fromarray(ramp.astype(np.uint16)).save(folder / "deep.png")
+    Image.fromarray((ramp / 65535).astype(np.float32)).save(folder / "float.tif")
+    Image.fromarray((ramp // 257).astype(np.int32)).save(folder / "few.tif")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    picture(0, 40, 60).save(folder / "turned.jpg", exif=exif)
+    arguments = ["precompute", str(tmp_path / "in"), "--size", "32", "--cache", str(tmp_path / "cache")]
+    assert main(arguments) == 0
+    told = capsys.readouterr().err
+    assert told.count("warning: ") == 1 and "(2 of 4 images, first " in told and "ImageFolder's loader" in told
+    found = ImageFolder(str(tmp_path / "in"), transform=v2.Resize(32))
+    swap = SaliencySwap(cache=tmp_path / "cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(swap._finder, "fill", Mock(side_effect=AssertionError("computed again")))
+        assert swap.precompute(found) == 0
