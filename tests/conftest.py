@@ -54,3 +54,19 @@ def folder(tmp_path: Path) -> Path:
 def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
     """The measurement takes a second, and only one test is about it."""
     monkeypatch.setattr("cutswap_transforms.shell.preview.images_per_second", lambda images, swap: 7.0)
+
+
+@pytest.fixture
+def mvtec(tmp_path: Path) -> Path:
+    """cap: two normal images, one good and two cracked test images, of which one has a mask; and what is not data."""
+    from helpers.data_folders import DEFECT, save
+
+    folder = tmp_path / "cap"
+    for name in ("train/good/0.png", "train/good/1.jpg", "test/good/0.png", "test/crack/0.png", "test/crack/1.png"):
+        save(folder / name)
+    save(folder / "ground_truth/crack/0_mask.png", DEFECT * 255)
+    (folder / "train/good/Thumbs.db").write_bytes(b"no image")
+    (folder / "test/crack/._0.png").write_bytes(b"a shadow of another system")
+    for name in ("ground_truth/good", "ground_truth/nested/000", "test/.ipynb_checkpoints"):
+        (folder / name).mkdir(parents=True)
+    return folder
