@@ -118,16 +118,6 @@ def test_sources_without_a_fingerprint_are_kept_in_memory_only(tmp_path):
     assert calls == [1, 1], "two transforms may hold different functions, one transform holds one"
 
 
-def test_a_source_returns_one_number_of_maps():
-    def growing(images):
-        return hot_quarter(images)[:, : 1 + int(images.shape[-1] > 40)]
-
-    swap = SaliencySwap(growing, levels="all")
-    swap(scene())
-    with pytest.raises(ValueError, match="`saliency` must return one number of maps for all images, got 2 after 1"):
-        swap(scene(40, 60))
-
-
 def test_a_folder_that_was_read_once_is_served_from_memory(tmp_path):
     SaliencySwap(Counting(), cache=tmp_path / "c")(scene())
     swap = SaliencySwap(Counting(), cache=tmp_path / "c")
