@@ -9,6 +9,10 @@ from unittest.mock import Mock
 import hypothesis
 import pytest
 import torch
+from torch import nn
+from torchvision import models
+
+from cutswap_transforms import LayerCAMExtractor
 
 pytest.register_assert_rewrite("helpers")  # so that an assertion there says as much as one in a test
 
@@ -70,3 +74,29 @@ def mvtec(tmp_path: Path) -> Path:
     for name in ("ground_truth/good", "ground_truth/nested/000", "test/.ipynb_checkpoints"):
         (folder / name).mkdir(parents=True)
     return folder
+
+
+@pytest.fixture(scope="module")
+def resnet() -> nn.Module:
+    """Its batch norms are as after training: each channel with a scale and statistics of its own."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = models.resnet18(weights=None).eval()
+        for norm in (m for m in model.modules() if isinstance(m, nn.BatchNorm2d)):
+            for values in (norm.running_mean, norm.bias.data):
+                values.normal_(std=0.1)
+            for values in (norm.running_var, norm.weight.data):
+                values.uniform_(0.5, 1.5)
+    return model
+
+
+@pytest.fixture(scope="module")
+def cam(resnet: nn.Module) -> LayerCAMExtractor:
+    from helpers.layer_cam import cam_of
+
+    return cam_of(resnet)
+
+
+@pytest.fixture(params=["tiny", "resnet18"])
+def either(request: pytest.FixtureRequest, cam: LayerCAMExtractor) -> LayerCAMExtractor:
+    return LayerCAMExtractor() if request.param == "tiny" else cam
