@@ -105,7 +105,9 @@ def test_a_net_of_ones_own_is_named_by_its_factory(factories: Path, capsys: pyte
 
 
 def test_images_of_a_net_of_ones_own_lie_in_0_to_1(factories: Path) -> None:
-    saliency = arguments._saliency(argparse.Namespace(net="own_nets:Net", model="tiny", weights="DEFAULT"))
+    parser = argparse.ArgumentParser()
+    arguments.add_guidance(parser)
+    saliency = arguments.make_swap(parser.parse_args(["--net", "own_nets:Net"])).saliency
     assert saliency.mean_std is None and saliency.model == "Net"
 
 
