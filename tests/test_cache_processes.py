@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import signal
 import threading
+import time
 
-from helpers.caches import Scenes, entry_of
+from helpers.caches import Scenes, entry_of, leaves_no_doubt
 from helpers.images import as_kind, scene
 from helpers.processes import in_child
 from torch.utils.data import DataLoader
@@ -63,3 +66,30 @@ def test_threads_that_fork_at_once_do_not_wait_for_each_other(tmp_path):
     for thread in threads:
         thread.join(60)
         assert not thread.is_alive()
+
+
+def test_a_signal_handler_may_fork_in_the_middle_of_the_librarys_work(tmp_path):
+    cache, forked = RegionCache(tmp_path / "c"), []
+
+    def fork(*_):
+        in_child(lambda: leaves_no_doubt(cache, 10_000 + len(forked)))
+        forked.append(1)
+
+    def ask():
+        for i in range(20):
+            os.kill(os.getpid(), signal.SIGUSR1)
+            while len(forked) == i:
+                time.sleep(0.001)
+
+    before = signal.signal(signal.SIGUSR1, fork)
+    thread = threading.Thread(target=ask)
+    thread.start()
+    try:
+        written = 0
+        while thread.is_alive():
+            leaves_no_doubt(cache, written)
+            written += 1
+    finally:
+        thread.join()
+        signal.signal(signal.SIGUSR1, before)
+    assert len(cache) == written + len(forked)

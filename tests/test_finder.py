@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import gc
+import shutil
 import weakref
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from helpers.caches import Counting
+from helpers.caches import Counting, Darkness, outputs
 from helpers.images import hot_quarter, scene
+from hypothesis import assume, example, given, settings
+from hypothesis import strategies as st
 
 from cutswap_transforms import KMeans, LayerCAMExtractor, RegionCache, SaliencySwap
+from cutswap_transforms.cache.entry import content_key, pack, unpack
 
 
 @pytest.mark.parametrize("cache", ["memory", "folder", "object"])
@@ -139,3 +144,65 @@ def test_a_name_of_a_folder_is_taken_as_it_is_written(tmp_path, monkeypatch):
             SaliencySwap(hot_quarter, cache=wrong)
     with pytest.raises(TypeError, match="`folder` must be a path, got int"):
         RegionCache(3)
+
+
+TINY, GRID = SaliencySwap(cache=None, levels="all"), 24
+GOOD = pack(np.ones((1, 4, GRID, GRID), bool))[0]
+
+
+def with_entries(folder, entries):
+    """A swap with a cache in which the images of `outputs` have these entries, sealed as good ones."""
+    swap = SaliencySwap(cache=folder, levels="all")
+    for i, entry in enumerate(entries):
+        pixels = scene(12, 9, seed=i).permute(1, 2, 0).contiguous().numpy()
+        swap.cache._put([(content_key(swap._finder.settings, pixels), entry)])
+    swap.cache.close()
+    return SaliencySwap(cache=RegionCache(folder), levels="all")
+
+
+@pytest.fixture(scope="module")
+def without_cache():
+    return outputs(TINY, 2)
+
+
+ENTRIES = st.one_of(
+    st.binary(max_size=400),
+    st.builds(lambda levels, grid, rest: bytes((levels, grid)) + rest, st.integers(0, 6), st.integers(0, 30), st.binary()),
+    st.builds(lambda levels: pack(np.ones((1, levels, GRID, GRID), bool))[0], st.integers(0, 9)),
+    st.integers(0, len(GOOD)).map(lambda n: GOOD[:n]),
+)
+
+
+@settings(max_examples=40)
+@given(first=ENTRIES, second=ENTRIES)
+@example(first=GOOD[:2] + bytes(len(GOOD) - 2), second=GOOD[:2] + bytes(72) + GOOD[74:])  # no cell, a level without a cell
+@example(first=b"", second=bytes((4, 0, 0)))
+def test_an_entry_that_is_none_changes_no_result_and_is_replaced(tmp_path_factory, without_cache, first, second):
+    assume(all(unpack(entry, GRID, 4) is None for entry in (first, second)))
+    folder = tmp_path_factory.mktemp("c")
+    swap = with_entries(folder, [first, second])
+    assert torch.equal(outputs(swap, 2), without_cache)
+    again = SaliencySwap(cache=RegionCache(folder), levels="all")
+    calls, source = [], again.saliency.native_maps
+    again.saliency.native_maps = lambda images: calls.append(1) or source(images)
+    assert torch.equal(outputs(again, 2), without_cache) and not calls
+    shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize("levels", ["all", "random", 0])
+@pytest.mark.parametrize(("stored", "now"), [(2, 3), (3, 2)])
+def test_entries_of_another_number_of_levels_are_replaced(tmp_path: Path, levels, stored, now):
+    images = torch.stack([scene(12, 9, seed=i) for i in range(4)])
+    SaliencySwap(Darkness(stored), cache=tmp_path / "c", levels=levels)(images[:2])
+    swap = SaliencySwap(Darkness(now), cache=tmp_path / "c", levels=levels, p=0.9)
+    plain = SaliencySwap(Darkness(now), cache=None, levels=levels, p=0.9)
+    assert swap(images[:1]).shape == images[:1].shape
+    for seed in range(20):
+        out = []
+        for one in (swap, plain):
+            torch.manual_seed(seed)
+            out.append(one(images[1:]))
+        assert torch.equal(*out)
+    mixed = SaliencySwap(Darkness(now), cache=tmp_path / "c", levels=levels)
+    mixed(images)  # the first is still of another number
+    assert mixed._finder(images).shape[1] == now

@@ -100,3 +100,7 @@ def outputs(swap, count=6):
     torch.manual_seed(99)
     out.append(swap(torch.stack([scene(12, 9, seed=i) for i in range(count)])))
     return torch.cat([x.flatten() for x in out])
+
+
+def keys(count):
+    return [entry_of(i)[0] for i in range(count)]
