@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from images import hot_quarter, scene
+from helpers.images import hot_quarter, scene
 
 from cutswap_transforms import KMeans, LayerCAMExtractor, RegionCache, SaliencySwap, functional
 from cutswap_transforms.regions.libraries import OpenCVKMeans, SklearnKMeans

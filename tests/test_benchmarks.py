@@ -28,7 +28,7 @@ import torch
 from _changes import CHANGES
 from _harness import Case, Figure, Timing
 from _images import write_files
-from images import as_kind, pixels, scene
+from helpers.images import as_kind, pixels, scene
 from PIL import Image
 from targets import Target
 

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import sklearn.cluster
 import torch
+from helpers.images import scene
 from hypothesis import given
 from hypothesis import strategies as st
-from images import scene
 
-from cutswap_transforms import KMeans, SaliencySwap
+from cutswap_transforms import KMeans, RegionCache, SaliencySwap
 from cutswap_transforms.functional import salient_regions
 from cutswap_transforms.regions.choose import REGIONS, salient_points
 
@@ -64,13 +64,15 @@ def test_every_backend_has_the_same_choice(backend):
     assert torch.equal(joined, values[0] > 0.5) and torch.equal(top, values[0] > 0.8)
 
 
-def test_the_choice_reaches_the_swap_and_is_part_of_the_key():
+def test_the_choice_reaches_the_swap_and_is_part_of_the_key(tmp_path):
     image = scene(64, 64)
     swaps = [SaliencySwap(four_steps_map, four_steps, levels=0, region=region) for region in REGIONS]
     regions = [swap._finder(image) for swap in swaps]
     assert regions[0].sum() > regions[1].sum() > 0
     assert [swap.region for swap in swaps] == list(REGIONS) and "region='top'" in repr(swaps[1])
-    assert SaliencySwap(region="top")._finder.settings != SaliencySwap()._finder.settings
+    for region in REGIONS:
+        SaliencySwap(region=region, cache=tmp_path)(image)
+    assert len(RegionCache(tmp_path)) == 2
 
 
 def four_steps_map(images):

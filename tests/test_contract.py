@@ -10,7 +10,7 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
-from images import as_kind, hot_quarter, pil, pixels, scene, sorted_pixels
+from helpers.images import as_kind, hot_quarter, pil, pixels, scene, sorted_pixels
 from torchvision import transforms as v1
 from torchvision import tv_tensors
 from torchvision.transforms import v2

@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from detecting import SMALL, TRAINED, fit, run
 from detector import compare_command as compare
 from detector import evaluate_command as evaluate
 from detector import grid_tables
 from detector.options import explanation
+from helpers.detecting import SMALL, TRAINED, fit, run
 from PIL import Image
 from sklearn.metrics import average_precision_score, roc_auc_score
 

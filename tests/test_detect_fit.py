@@ -15,9 +15,9 @@ import data
 import numpy as np
 import pytest
 import torch
-from detecting import SMALL, TRAINED, fit, fit_arguments, run
 from detector import Detector, fit_command, fitting, options, tuning
 from detector.model import FILE
+from helpers.detecting import SMALL, TRAINED, fit, fit_arguments, run
 from PIL import Image
 
 EXAMPLES = Path(__file__).parents[1] / "examples"

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 from data import read_image
-from detecting import fit, run
 from detector import Detector, pictures
+from helpers.detecting import fit, run
 from PIL import Image
 
 HEAD = ["file", "score", "p_value", "verdict"]

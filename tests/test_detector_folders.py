@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from detecting import SMALL, TRAINED, fit, run
 from detector import folders, tuning
 from detector.model import FILE, Detector
+from helpers.detecting import SMALL, TRAINED, fit, run
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 import torch
 from data import DataError, decode, read_mvtec
-from detecting import SMALL, fit, run
 from detector import Detector, efficientnet
 from detector.fitting import split
 from detector.model import FILE, VERSION, digest_of
 from detector.networks import Features, unit_length
+from helpers.detecting import SMALL, fit, run
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn

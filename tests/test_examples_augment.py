@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 import varied_swap
-from images import scene, sorted_pixels
+from helpers.images import scene, sorted_pixels
 from torch import nn
 
 from cutswap_transforms import LayerCAMExtractor, SaliencySwap

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from images import as_kind, scene
+from helpers.images import as_kind, scene
 from PIL import Image
 
 from cutswap_transforms.__main__ import main

@@ -21,11 +21,11 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
+from helpers.caches import Counting, Darkness, Scenes, entry_of, leaves_no_doubt, outputs
+from helpers.images import pixels
+from helpers.processes import CONTEXT, in_child
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from images import pixels
-from test_cache import Counting, Scenes, entry_of, in_child
-from test_cache_faults import CONTEXT, Darkness, leaves_no_doubt, outputs
 from torch.utils.data import DataLoader
 from torchvision import tv_tensors
 

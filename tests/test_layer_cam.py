@@ -1,83 +1,21 @@
-"""LayerCAMExtractor: the maps are LayerCAM by four independent oracles, and computing them leaves no trace anywhere."""
+"""LayerCAMExtractor: the maps are LayerCAM by four independent oracles, for every kind of image; wrong arguments are told."""
 
 from __future__ import annotations
 
 import copy
-import gc
-import itertools
-import pickle
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, suppress
-from pathlib import Path
 from typing import Any
-from unittest.mock import Mock
 
 import pytest
 import torch
-from images import as_kind, pil, scene
+from helpers.images import as_kind, pil, scene
+from helpers.layer_cam import LAYERS, SIZE, Scale, assert_maps_close, batch, by_hooks, cam_of, normalised, scenes
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
-from torch.utils.data import DataLoader
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision import models, tv_tensors
 from torchvision.transforms import Compose, v2
 
 from cutswap_transforms import LayerCAMExtractor
-from cutswap_transforms.saliency import tiny
-from cutswap_transforms.saliency.layer_cam import IMAGENET, _scale_and_shift
-
-LAYERS = ("layer1", "layer2", "layer3", "layer4")
-SIZE = 64  # small, and no resizing where the images are of this size
-
-
-@pytest.fixture(scope="module")
-def resnet() -> nn.Module:
-    """Its batch norms are as after training: each channel with a scale and statistics of its own."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = models.resnet18(weights=None).eval()
-        for norm in (m for m in model.modules() if isinstance(m, nn.BatchNorm2d)):
-            for values in (norm.running_mean, norm.bias.data):
-                values.normal_(std=0.1)
-            for values in (norm.running_var, norm.weight.data):
-                values.uniform_(0.5, 1.5)
-    return model
-
-
-@pytest.fixture(scope="module")
-def cam(resnet: nn.Module) -> LayerCAMExtractor:
-    return cam_of(resnet)
-
-
-@pytest.fixture(params=["tiny", "resnet18"])
-def either(request: pytest.FixtureRequest, cam: LayerCAMExtractor) -> LayerCAMExtractor:
-    return LayerCAMExtractor() if request.param == "tiny" else cam
-
-
-def cam_of(model: str | nn.Module, **arguments: Any) -> LayerCAMExtractor:
-    return LayerCAMExtractor(model, input_size=SIZE, **arguments)
-
-
-def scenes(n: int, height: int, width: int) -> Tensor:
-    """uint8 [n, 3, height, width]."""
-    return torch.stack([scene(height, width, seed=i) for i in range(n)])
-
-
-def batch(n: int = 2) -> Tensor:
-    """float32 [n, 3, SIZE, SIZE] in [0, 1]."""
-    return scenes(n, SIZE, SIZE).float() / 255
-
-
-def normalised(x: Tensor, mean_std: Any = IMAGENET) -> Tensor:
-    mean, std = (torch.tensor(v).reshape(3, 1, 1) for v in mean_std)
-    return (x - mean) / std
-
-
-def assert_maps_close(got: list[Tensor], expected: list[Tensor]) -> None:
-    for a, b in zip(got, expected, strict=True):
-        assert float(b.max()) > 0
-        torch.testing.assert_close(a.double(), b.double(), rtol=1e-3, atol=1e-6 * float(b.max()))
+from cutswap_transforms.saliency.layer_cam import IMAGENET
 
 
 def by_loop(model: nn.Module, x: Tensor, target: int | None) -> list[Tensor]:
@@ -91,20 +29,6 @@ def by_loop(model: nn.Module, x: Tensor, target: int | None) -> list[Tensor]:
         gradients = torch.autograd.grad(logits[logits.argmax() if target is None else target], levels[1:])
         maps.append([((g * (g > 0)) * a).sum(1).clamp(min=0)[0] for g, a in zip(gradients, levels[1:], strict=True)])
     return [torch.stack(level).detach() for level in zip(*maps, strict=True)]
-
-
-def by_hooks(model: nn.Module, layers: tuple[str, ...], x: Tensor) -> list[Tensor]:
-    """A net of one's own in float64 by autograd. Clones guard against what changes a layer's output in place."""
-    net, taps = model.double().eval(), {}
-
-    def tap(name: str) -> Callable[..., Tensor]:
-        return lambda m, args, out: taps.__setitem__(name, out) or out.clone()
-
-    for name in layers:
-        net.get_submodule(name).register_forward_hook(tap(name))
-    logits = net(x.double().requires_grad_())
-    gradients = torch.autograd.grad(logits.amax(1).sum(), [taps[name] for name in layers])
-    return [(g.relu() * taps[n]).sum(1).relu().detach() for g, n in zip(gradients, layers, strict=True)]
 
 
 HALF = ([0.5] * 3, [0.25] * 3)
@@ -148,15 +72,6 @@ def test_equals_grad_cam(resnet: nn.Module) -> None:
         expected = torch.from_numpy(peer(normalised(batch()), None))
     ours = cam_of(model, layers=["0.layer3"])(batch())
     torch.testing.assert_close(ours[:, 0], expected, rtol=0, atol=1e-4)
-
-
-class Scale(nn.Module):
-    def __init__(self, factor: float) -> None:
-        super().__init__()
-        self.factor = factor
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x * self.factor
 
 
 ZOO = ["resnet18", "resnet50", "resnext50_32x4d", "mobilenet_v2", "mobilenet_v3_small", "efficientnet_b0", "squeezenet1_1"]
@@ -250,159 +165,12 @@ def test_bf16_is_near_fp32(resnet: nn.Module, name: str, least: float) -> None:
         assert torch.corrcoef(torch.stack((a.flatten(), b.flatten())))[0, 1] > least
 
 
-def default_dtype(dtype: torch.dtype) -> ExitStack:
-    stack = ExitStack()
-    stack.callback(torch.set_default_dtype, torch.get_default_dtype())
-    torch.set_default_dtype(dtype)
-    return stack
-
-
-MODES = {
-    "no_grad": torch.no_grad,
-    "inference_mode": torch.inference_mode,
-    "autocast": lambda: torch.autocast("cpu", dtype=torch.bfloat16),
-    "default_device": lambda: torch.device("meta"),
-    "default_dtype": lambda: default_dtype(torch.float64),
-}
-
-
-def test_neither_modes_of_the_caller_nor_four_threads_change_anything(either: LayerCAMExtractor) -> None:
-    images = list(scenes(16, 40, 33))
-    expected = [either(i) for i in images]
-    for name, mode in MODES.items():
-        with mode():
-            out = either(images[0])
-        assert torch.equal(out, expected[0]) and not out.requires_grad, name
-    with ThreadPoolExecutor(4) as pool:
-        assert all(torch.equal(a, b) for a, b in zip(pool.map(either, images), expected, strict=True))
-
-
-def test_modes_and_dtype_at_construction_and_later_changes_change_nothing(resnet: nn.Module, cam: LayerCAMExtractor) -> None:
-    with MODES["inference_mode"](), MODES["autocast"](), MODES["default_dtype"]():
-        odd = cam_of(resnet)
-    frozen, model = copy.deepcopy(resnet).requires_grad_(False).double(), copy.deepcopy(resnet)
-    snapshot = cam_of(model)
-    nn.init.zeros_(model.conv1.weight)
-    for made in (odd, cam_of(frozen), snapshot):
-        assert_maps_close(made.native_maps(batch()), cam.native_maps(batch()))
-    assert next(frozen.parameters()).dtype == torch.float64
-
-
-@pytest.mark.parametrize("mode", ["default_dtype", "default_device", "fake_tensors"])
-def test_random_weights_of_a_named_model_are_the_same_in_every_mode(mode: str) -> None:
-    plain = cam_of("squeezenet1_1", weights=None)
-    expected, fingerprint = plain(scene()), plain.fingerprint
-    del plain  # a living one would be shared
-    gc.collect()
-    with FakeTensorMode() if mode == "fake_tensors" else MODES[mode]():
-        odd = cam_of("squeezenet1_1", weights=None)
-    assert odd.fingerprint == fingerprint
-    assert torch.equal(odd(scene()), expected)
-
-
-def test_a_net_that_is_used_first_among_fake_tensors_is_real_afterwards() -> None:
-    expected = LayerCAMExtractor()(scene())
-    tiny._placed.cache_clear()
-    tiny._on_cpu.cache_clear()
-    _scale_and_shift.cache_clear()
-    with FakeTensorMode(), suppress(AssertionError, DataDependentOutputException):  # what it says there is torch's affair
-        LayerCAMExtractor()(scene())
-    assert torch.equal(LayerCAMExtractor()(scene()), expected)
-
-
 def test_flops_are_at_the_floor() -> None:
     full = LayerCAMExtractor("resnet18", weights=None)
     assert full.input_size == 224
     with FlopCounterMode(display=False) as counter:
         full.native_maps(torch.zeros(1, 3, 224, 224))
     assert counter.get_total_flops() == pytest.approx(6096e6, rel=0.02)
-
-
-def test_no_graph_and_no_tensor_is_retained(either: LayerCAMExtractor) -> None:
-    def living() -> set[int]:
-        gc.collect()
-        return {id(o) for o in gc.get_objects() if issubclass(type(o), Tensor)}
-
-    x = batch(1)
-    either(x)
-    before = living()
-    for _ in range(50):
-        maps = either.native_maps(x)
-    assert all(m.grad_fn is None for m in maps)
-    del maps
-    assert not living() - before  # what other tests left may go meanwhile
-
-
-@pytest.mark.usefixtures("no_engine")
-def test_no_engine_at_call_time_in_an_unpickled_twin_nor_in_forked_workers(either: LayerCAMExtractor) -> None:
-    def maps(n: int) -> Tensor:
-        return either(scenes(n, 40, 33))
-
-    twin = pickle.loads(pickle.dumps(either))
-    for mode, n in itertools.product((torch.enable_grad, torch.inference_mode), (1, 3)):
-        with mode():
-            found, same = either.native_maps(batch(n)), twin.native_maps(batch(n))
-        assert all(len(m) == n and m.max() > 0 for m in found)
-        assert all(torch.equal(a, b) for a, b in zip(found, same, strict=True))
-    loader = DataLoader(range(1, 5), None, collate_fn=maps, num_workers=2, multiprocessing_context="fork")
-    for n, got in zip(range(1, 5), loader, strict=True):
-        torch.testing.assert_close(got, maps(n), rtol=1e-4, atol=1e-5)
-
-
-def test_your_module_stays_bit_for_bit(resnet: nn.Module) -> None:
-    model = copy.deepcopy(resnet)
-    model.train()
-    model.layer2.eval()
-    model.conv1.requires_grad_(False)
-    model(batch()).sum().backward()
-    seen: list[str] = []
-    for m in (model, model.layer3):
-        m.register_forward_hook(lambda *_: seen.append("forward"))
-        m.register_full_backward_hook(lambda *_: seen.append("backward"))
-        m.register_forward_pre_hook(lambda *_: seen.append("before"))
-
-    def condition() -> list[Any]:
-        state = {name: v.numpy().tobytes() for name, v in model.state_dict().items()}
-        grads = [None if p.grad is None else p.grad.numpy().tobytes() for p in model.parameters()]
-        flags = [(m.training, len(m._forward_hooks), len(m._backward_hooks)) for m in model.modules()]
-        return [state, grads, flags, [(id(p), p.requires_grad, p.dtype, p.stride()) for p in model.parameters()]]
-
-    before = condition()
-    mine = cam_of(model)
-    mine(batch())
-    with pytest.raises(ValueError, match="finite"):
-        mine(batch() + torch.inf)
-    with pytest.raises(ValueError, match="`layers`"):
-        cam_of(model, layers=["fc"])
-    assert condition() == before
-    assert not seen
-
-
-def test_net_is_no_submodule_and_copies_are_small_and_share_it(cam: LayerCAMExtractor) -> None:
-    assert all(part in repr(cam) for part in ("model=ResNet", "layers=('layer1'", f"input_size={SIZE}", "precision=fp32"))
-    for fresh in (LayerCAMExtractor(), cam):
-        unused, expected = len(pickle.dumps(fresh)), fresh(scene())
-        holder = nn.Sequential(fresh)
-        assert not list(holder.parameters()) and not list(holder.buffers()) and not holder.state_dict()
-        assert len(list(holder.modules())) == 2 and "Conv" not in repr(holder)
-        holder.train().to(torch.float64)
-        for twin in (fresh, pickle.loads(pickle.dumps(fresh)), copy.deepcopy(fresh)):
-            assert torch.equal(twin(scene()), expected) and twin.fingerprint == fresh.fingerprint
-        assert fresh is cam or max(unused, len(pickle.dumps(fresh))) < 10_000
-    assert copy.deepcopy(cam)._net is cam._net
-    again = cam_of("squeezenet1_1", weights=None)
-    assert cam_of("squeezenet1_1", weights=None, mean_std=None)._net is again._net
-
-
-def test_fingerprint_changes_with_all_that_changes_the_maps(resnet: nn.Module, cam: LayerCAMExtractor) -> None:
-    other = copy.deepcopy(resnet)
-    other.fc.bias.data[0] += 1
-    changes = [{"weights": None}, {"layers": ["stage1"]}, {"target": 1}, {"input_size": 64}, {"mean_std": None}]
-    variants = [LayerCAMExtractor(**change) for change in ({}, *changes, {"precision": "bf16"})]
-    modules = [other, nn.Sequential(nn.Sequential(resnet)), nn.Sequential(nn.Sequential(resnet, Scale(-1.0)))]
-    variants += [cam, *map(cam_of, modules)]
-    assert len({v.fingerprint for v in variants}) == len(variants) == 11
-    assert cam_of(resnet).fingerprint == cam.fingerprint and LayerCAMExtractor().fingerprint == variants[0].fingerprint
 
 
 OWN = "the user's ResNet"
@@ -448,68 +216,3 @@ def test_bad_arguments(resnet: nn.Module, arguments: dict[str, Any], error: type
     own = {"model": resnet, "input_size": SIZE} if arguments.get("model") == OWN else {}
     with pytest.raises(error, match=message):
         LayerCAMExtractor(**arguments | own)
-
-
-class Calls:
-    """Unpickling it would call what it was given."""
-
-    def __reduce__(self) -> Any:
-        return (Path.touch, (Path("called"),))
-
-
-@pytest.mark.parametrize("kind", ["empty", "text", "truncated", "object", "list", "foreign"])
-def test_files_that_hold_no_state_dict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
-    monkeypatch.chdir(tmp_path)
-    path, held = tmp_path / "other.pth", {"object": Calls(), "list": [1], "foreign": models.vgg11().features.state_dict()}
-    torch.save(held.get(kind, models.squeezenet1_1().state_dict()), path)
-    if kind in ("empty", "text", "truncated"):
-        path.write_bytes({"empty": b"", "text": b"weights\n", "truncated": path.read_bytes()[:-1000]}[kind])
-    with pytest.raises(
-        ValueError, match=r"`weights` must be a state_dict of 'squeezenet1_1' .*other.pth' (cannot|is not)"
-    ) as caught:
-        LayerCAMExtractor("squeezenet1_1", weights=path)
-    assert "\n" not in str(caught.value) and len(str(caught.value)) < 600
-    assert not Path("called").exists()
-
-
-def test_copies_of_a_named_model_carry_the_weights_of_their_file(tmp_path: Path) -> None:
-    path, other = tmp_path / "mine.pth", tmp_path / "other.pth"
-    model = models.squeezenet1_1()
-    torch.save(model.state_dict(), path)
-    mine = cam_of("squeezenet1_1", weights=path)
-    expected, sent, copied = mine(scene()), pickle.dumps(mine), copy.deepcopy(mine)
-    model.features[0].weight.data *= 2
-    torch.save(model.state_dict(), other)
-    for change in (lambda: other.replace(path), path.unlink):
-        change()
-        assert all(torch.equal(cam(scene()), expected) for cam in (pickle.loads(sent), copied))
-
-
-def test_weights_by_name_path_or_cache_are_the_same_net_and_where_there_are_none_the_error_says_the_ways_out(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setattr(torch.hub, "urlopen", Mock(side_effect=OSError("network is unreachable")))
-    monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path))
-    folder, weights = tmp_path / "checkpoints", models.SqueezeNet1_1_Weights.IMAGENET1K_V1
-    with pytest.raises(ConnectionError) as caught:
-        LayerCAMExtractor("squeezenet1_1")
-    parts = ("'squeezenet1_1'", "network is unreachable", str(folder), "weights=None", "path of a", 'model="tiny"')
-    assert all(part in str(caught.value) for part in parts)
-    torch.save({"weight": torch.zeros(1)}, tmp_path / "other.pth")
-    with pytest.raises(ValueError, match=r"(?s)`weights` must be a state_dict of 'squeezenet1_1'.*passed as nn.Module"):
-        LayerCAMExtractor("squeezenet1_1", weights=tmp_path / "other.pth")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(5)
-        model = models.squeezenet1_1(weights=None)
-    folder.mkdir(exist_ok=True)
-    path = folder / weights.url.rsplit("/", 1)[1]
-    torch.save(model.state_dict(), path)
-    names = ("DEFAULT", weights, "IMAGENET1K_V1", "SqueezeNet1_1_Weights.IMAGENET1K_V1", path, str(path))
-    before = torch.get_rng_state()
-    extractors = [cam_of("squeezenet1_1", weights=w) for w in names]
-    for other in (cam_of("squeezenet1_1", weights=None), cam_of(model)):
-        other(scene())
-    assert torch.equal(torch.get_rng_state(), before)
-    assert len({e.fingerprint for e in extractors}) == 1
-    mine = extractors[-1]
-    assert_maps_close(mine.native_maps(batch()), by_hooks(model, mine.layers, normalised(batch())))

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from images import scene
+from helpers.images import scene
 from torch import Tensor, nn
 
 from cutswap_transforms import LayerCAMExtractor

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from images import hot_quarter, scene, sorted_pixels
+from helpers.images import hot_quarter, scene, sorted_pixels
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 

@@ -6,12 +6,12 @@ import random
 from collections.abc import Iterator
 from pathlib import Path
 
-import detecting
 import numpy as np
 import pytest
 import torch
 from detector.tuning import MaskedViews
-from images import as_kind, scene
+from helpers import detecting
+from helpers.images import as_kind, scene
 
 from cutswap_transforms import LayerCAMExtractor, SaliencySwap
 from cutswap_transforms.__main__ import main

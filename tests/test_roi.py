@@ -9,9 +9,9 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
+from helpers.images import scene
 from hypothesis import given
 from hypothesis import strategies as st
-from images import scene
 from torchvision import tv_tensors
 
 from cutswap_transforms import KMeans, RegionCache, SaliencySwap

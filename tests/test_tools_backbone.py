@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 import train_backbone
-from images import scene
+from helpers.images import scene
 from PIL import Image
 
 from cutswap_transforms import LayerCAMExtractor

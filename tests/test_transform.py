@@ -1,4 +1,4 @@
-"""SaliencySwap: values, levels, randomness, samples and masks, sources, views."""
+"""SaliencySwap: values, levels, randomness, samples and masks."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import random
 import numpy as np
 import pytest
 import torch
+from helpers.images import as_kind, hot_quarter, pil, pixels, scene, sorted_pixels
 from hypothesis import given
 from hypothesis import strategies as st
-from images import as_kind, hot_quarter, pil, pixels, scene, sorted_pixels
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
@@ -36,6 +36,7 @@ def rows(params):
 
 
 # ---- values -------------------------------------------------------------------------------------------------------
+
 
 TENSORS = [torch.uint8, torch.uint16, torch.float16, torch.bfloat16, torch.float32, torch.float64]
 
@@ -392,22 +393,6 @@ def test_tensors_before_the_image_are_no_images(quick, kind):
     assert not torch.equal(pixels(out["image"]), pixels(image)) and out["mask"].any()
 
 
-@pytest.mark.parametrize("cache", [None, "memory"])
-def test_a_source_may_work_in_place_on_what_it_is_shown(cache):
-    class Greedy:
-        def native_maps(self, images):
-            return [images.mul_(2).float().mean(1)]
-
-    def greedy(images):
-        return images.sub_(images.mean()).abs().mean(1, keepdim=True)
-
-    for source in (Greedy(), greedy):
-        for image in (scene(), scene() / 255):
-            before = image.clone()
-            out = SaliencySwap(source, cache=cache)(image)
-            assert torch.equal(image, before) and torch.equal(sorted_pixels(out), sorted_pixels(before))
-
-
 def test_images_that_require_a_gradient_pass_it_on(quick):
     image = (scene() / 255).requires_grad_()
     for transform in (quick, SaliencySwap()):
@@ -426,44 +411,11 @@ def test_a_default_device_is_not_taken_for_that_of_the_image():
     assert {x.device.type for x in (*views, labels)} == {"cpu"}
 
 
-def test_views_share_no_memory_where_p_missed():
-    for image in (scene() / 255, tv_tensors.Image(scene()), as_kind("PIL", scene())):
-        first, second = SwapViews(SaliencySwap(hot_quarter, p=0.0))(image)
-        assert first is not second and type(first) is type(second) and torch.equal(pixels(first), pixels(second))
-        if isinstance(first, torch.Tensor):
-            assert first.data_ptr() != second.data_ptr()
-    wrapped = SwapViews(v2.Compose([v2.ToImage(), SaliencySwap(hot_quarter, p=0.0)]))(scene())
-    assert wrapped[0].data_ptr() != wrapped[1].data_ptr()
-
-
 def test_numbers_of_numpy_are_numbers():
     assert SaliencySwap(hot_quarter, levels=np.int64(1), p=np.float32(0.5)).levels == (1,)
 
 
 # ---- errors -------------------------------------------------------------------------------------------------------
-
-
-def no_maps(images):
-    return torch.rand(len(images), 5)
-
-
-@pytest.mark.parametrize(
-    ("saliency", "got"),
-    [
-        (no_maps, r"\(1, 5\)"),
-        (lambda images: [torch.rand(3, 4)], r"\[\(3, 4\)\]"),
-        (lambda images: torch.rand(2, 3, 4, 4), r"\[\(2, 4, 4\), \(2, 4, 4\), \(2, 4, 4\)\]"),
-        (lambda images: [], r"\[\]"),
-        (lambda images: None, "NoneType; a classifier is wrapped as LayerCAMExtractor"),
-        (lambda images: np.ones((1, 2, 8, 8)), r"numpy.ndarray of shape \(1, 2, 8, 8\); torch.from_numpy\(array\) makes"),
-        (lambda images: [torch.rand(1, 8, 8), np.ones((1, 8, 8))], r"\[.*numpy.ndarray of shape \(1, 8, 8\)\]; torch.from_n"),
-        (lambda images: torch.rand(1, 8, 8), r"\(1, 8, 8\); maps\[:, None\] is one level of maps \[N, h, w\]"),
-    ],
-)
-def test_a_saliency_source_of_wrong_shape_is_named(saliency, got):
-    sentence = rf"`saliency` must return a tensor \[N, L, h, w\] or a list of tensors \[N, h, w\] for N = 1 images, got {got}"
-    with pytest.raises(ValueError, match=sentence):
-        SaliencySwap(saliency)(scene())
 
 
 def test_masks_are_returned_for_bare_images_only():
@@ -473,41 +425,7 @@ def test_masks_are_returned_for_bare_images_only():
         SaliencySwap(hot_quarter, return_mask=True)({"image": scene()})
 
 
-def test_levels_of_a_callable_are_checked_when_they_are_known():
-    with pytest.raises(ValueError, match=r"`levels` must lie in \[-2, 1\] for 2 saliency maps, got 3"):
-        SaliencySwap(hot_quarter, levels=3)(scene())
-    with pytest.raises(ValueError, match=r"`levels` must be distinct, got \(0, -2\), of which two are one of 2"):
-        SaliencySwap(hot_quarter, levels=(0, -2))(scene())
-    with pytest.raises(ValueError, match="`saliency` must return at most 255 maps per image, got 300"):
-        SaliencySwap(lambda images: torch.rand(1, 300, 2, 2))(scene())
-
-
-def test_layers_of_a_foreign_source_say_nothing_of_its_levels():
-    class Source:
-        layers = ("a", "b", "c")
-
-        def native_maps(self, images):
-            return list(hot_quarter(images).unbind(1))
-
-    assert SaliencySwap(Source(), levels="all").make_params([scene()])["pairs"].shape == (1, 2, 7)
-
-
 def test_params_of_another_size_are_refused(quick):
     params = quick.make_params([scene(40, 33)])
     with pytest.raises(ValueError, match=r"`params` must be of an image of \(H, W\) = \(20, 17\), got those of \(40, 33\)"):
         quick.transform(scene(20, 17), params)
-
-
-# ---- views --------------------------------------------------------------------------------------------------------
-
-
-def test_views_and_collate_label_by_view():
-    views = v2.Compose([SwapViews(SaliencySwap(hot_quarter), lambda x: x), v2.ToDtype(torch.float32, scale=True)])
-    image = scene()
-    original, negative, same = views(image)
-    assert all(isinstance(v, tv_tensors.Image) and v.dtype == torch.float32 for v in (original, negative, same))
-    assert torch.equal(original, same) and not torch.equal(original, negative)
-    for batch in ([views(scene(seed=i)) for i in range(4)], [(views(scene(seed=i)), i) for i in range(4)]):
-        images, labels = SwapViews.collate(batch)
-        assert images.shape == (12, 3, 40, 33) and labels.tolist() == [0] * 4 + [1] * 4 + [2] * 4
-        assert torch.equal(images[1], images[9]) and type(images) is torch.Tensor

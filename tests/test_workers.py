@@ -6,7 +6,7 @@ import functools
 
 import pytest
 import torch
-from images import scene
+from helpers.images import scene
 from torch.utils.data import DataLoader, Dataset
 
 from cutswap_transforms import SaliencySwap

@@ -14,7 +14,7 @@ import PIL.Image
 import pytest
 import torch
 from anomalib.data import DepthBatch, ImageBatch, ImageItem, VideoBatch, VideoItem
-from images import scene
+from helpers.images import scene
 from torch import Tensor
 from torchvision import tv_tensors
 
