@@ -59,7 +59,7 @@ def test_a_backbone_is_trained_measured_and_loads_and_its_teacher_needs_feature_
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(scene(70, 80, seed=i).permute(1, 2, 0).numpy()).save(path)
     brief = "--views 2 --epochs 1 --map-epochs 1 --batch-size 8 --dims 8 16 16 --grounds 12 --composites 64 --composite-maps 9"
-    brief += " --ground-batch 6 --large 9 --large-batch 2 --folded-epochs 1"
+    brief += " --ground-batch 6 --large 9 --large-batch 2 --folded-epochs 1 --composite-map-weight 1"
     arguments = f"--data photographs --out net --teacher own:teacher --teacher-size 64 {brief}"
     first = run("train_backbone.py", tmp_path, arguments)
     assert "tiny.npz: 937720 parameters" in first.stdout

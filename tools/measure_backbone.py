@@ -123,7 +123,34 @@ def table(title: str, rows: dict[str, list[str]], heads: list[str]) -> None:
         print(f"| {name} | {' | '.join(cells)} |")
 
 
-def main() -> None:
+def times(tiny: LayerCAMExtractor, photo: Tensor) -> str:
+    photo = tvF.resize(photo[None], [256, 256], antialias=True)
+    single = milliseconds(tiny, photo)
+    batch = milliseconds(tiny, photo.expand(16, -1, -1, -1).contiguous(), 15)
+    return f"tiny: {single:.2f} ms for a 256x256 uint8 image, {batch:.2f} ms in a batch of 16 (one thread, median)"
+
+
+def probed(args: argparse.Namespace, others: dict[str, Features]) -> dict[str, list[str]]:
+    listed = list_photographs([args.caltech])
+    features = {"tiny": pooled_tiny(args.weights), "tiny, random weights": pooled_tiny(None)}
+    features |= {name: pooled_net(net) for name, net in others.items()}
+    return {name: [f"{probe(pooled, listed, args.seed):.3f}"] for name, pooled in features.items()}
+
+
+def on_objects(args: argparse.Namespace, nets: dict[str, LayerCAMExtractor]) -> dict[str, list[str]]:
+    rng = np.random.default_rng(args.seed)
+    scenes = [shifted(load_rgb(p), rng) for p in sorted(args.object.iterdir())[: args.count]]
+    return {name: [f"{v:.3f}" for v in object_share(net, scenes)] for name, net in nets.items()}
+
+
+def agreeing(args: argparse.Namespace, nets: dict[str, LayerCAMExtractor], first: str) -> dict[str, list[str]]:
+    held = [p for p, n in list_photographs(args.photographs) if is_held_out(n, args.seed)]
+    chosen = [load_rgb(held[i]) for i in np.linspace(0, len(held) - 1, args.count).astype(int)]
+    compared = {name: net for name, net in nets.items() if name != first}
+    return {name: [f"{v:.3f}" for v in agreement(net, nets[first], chosen)] for name, net in compared.items()}
+
+
+def options() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--weights", default="DEFAULT", help="tiny's .npz; default the shipped file")
     parser.add_argument("--caltech", type=Path, required=True)
@@ -139,50 +166,26 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=300, help="images for (b) and (c), at most")
     parser.add_argument("--seed", type=int, default=0, help="the seed of the training, which made the split")
     parser.add_argument("--no-probe", action="store_true")
-    args = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    args = options().parse_args()
     torch.set_num_threads(1)
     torch.set_grad_enabled(False)
-
-    nets = {
-        "tiny": LayerCAMExtractor("tiny", weights=args.weights),
-        "tiny, random weights": LayerCAMExtractor("tiny", weights=None),
-    }
     others = {}
     for spec in args.nets:
         name, _, side = spec.partition("@")
         others[name] = Features(name, int(side or 224))
-        nets[name] = extractor_of(others[name])
-    levels = ["stride 4", "stride 8", "stride 16", "stride 32"]
-
-    photo = load_rgb(sorted(args.object.iterdir())[0])[None]
-    photo = tvF.resize(photo, [256, 256], antialias=True)
-    tiny = nets["tiny"]
-    print(
-        f"tiny: {milliseconds(tiny, photo):.2f} ms for a 256x256 uint8 image, "
-        f"{milliseconds(tiny, photo.expand(16, -1, -1, -1).contiguous(), 15):.2f} ms in a batch of 16 (one thread, median)"
-    )
-
-    if not args.no_probe:
-        listed = list_photographs([args.caltech])
-        rows = {
-            "tiny": [f"{probe(pooled_tiny(args.weights), listed, args.seed):.3f}"],
-            "tiny, random weights": [f"{probe(pooled_tiny(None), listed, args.seed):.3f}"],
-        }
-        for name, net in others.items():
-            rows[name] = [f"{probe(pooled_net(net), listed, args.seed):.3f}"]
-        table("(a) linear probe, Caltech-101, top-1 on the held-out fifth", rows, ["top-1"])
-
-    rng = np.random.default_rng(args.seed)
-    scenes = [shifted(load_rgb(p), rng) for p in sorted(args.object.iterdir())[: args.count]]
-    rows = {name: [f"{v:.3f}" for v in object_share(net, scenes)] for name, net in nets.items()}
-    table("(b) top 5 % of saliency on the object, less on another's", rows, levels)
-
-    held = [p for p, n in list_photographs(args.photographs) if is_held_out(n, args.seed)]
-    chosen = [load_rgb(held[i]) for i in np.linspace(0, len(held) - 1, args.count).astype(int)]
+    tiny, untrained = LayerCAMExtractor("tiny", weights=args.weights), LayerCAMExtractor("tiny", weights=None)
+    nets = {"tiny": tiny, "tiny, random weights": untrained} | {name: extractor_of(net) for name, net in others.items()}
     first = next(iter(others))
-    reference = nets[first]
-    rows = {name: [f"{v:.3f}" for v in agreement(net, reference, chosen)] for name, net in nets.items() if net is not reference}
-    table(f"(c) Spearman correlation with {first} on held-out photographs", rows, levels)
+    print(times(tiny, load_rgb(sorted(args.object.iterdir())[0])))
+    if not args.no_probe:
+        table("(a) linear probe, Caltech-101, top-1 on the held-out fifth", probed(args, others), ["top-1"])
+    levels = [f"stride {stride}" for stride in (4, 8, 16, 32)]
+    table("(b) top 5 % of saliency on the object, less on another's", on_objects(args, nets), levels)
+    table(f"(c) Spearman correlation with {first} on held-out photographs", agreeing(args, nets, first), levels)
 
 
 if __name__ == "__main__":

@@ -59,10 +59,11 @@ def prepare(args: argparse.Namespace) -> tuple[Lesson, int]:
     folders = [n.rsplit("/", 1)[0] for _, n in listed]
     names = sorted(set(folders))
     teacher, bf16, folder = Features(args.teacher, args.teacher_size), args.bf16, args.out / "teacher"
+    of_maps = Features(args.map_teacher, args.teacher_size) if args.map_teacher else teacher
 
     (views,) = kept(args.out / "views.pt", lambda: (render_views(photos, args.views, args.zoomed_out, SIDE, args.seed),))
     photographs = Answers(folder / "photographs", views)
-    photographs.ask(maps_of(teacher), first=len(photos))
+    photographs.ask(maps_of(of_maps), first=len(photos))
     photographs.ask(logits_of(teacher, bf16))
 
     banks = draw_banks(args.out, views, photographs, args.grounds, args.seed)
@@ -72,7 +73,8 @@ def prepare(args: argparse.Namespace) -> tuple[Lesson, int]:
     spread = pictures[:: max(1, len(pictures) // 128)]
     axes = kept(folder / "axes.pt", lambda: principal_axes(teacher, spread, args.dims, bf16))
     large.ask(cells_of(teacher, axes, bf16))
-    composites.ask(maps_of(teacher), first=min(len(drawn), args.composite_maps))
+    if args.composite_map_weight:
+        composites.ask(maps_of(of_maps), first=min(len(drawn), args.composite_maps))
     return Lesson(photographs, torch.tensor([names.index(f) for f in folders]), composites, covered, large), len(names)
 
 
@@ -161,8 +163,8 @@ def large_loss(student, large: Answers, generator, args) -> Tensor:  # type: ign
 
 def composite_losses(student, lesson: Lesson, generator, args) -> list[Tensor]:  # type: ignore[no-untyped-def]
     """What the maps of composites lack of the truth, and of the teacher's maps where it was asked for them."""
-    asked, count = len(lesson.composites.arrays["maps"]), len(lesson.composites.pictures)
     mapped = args.ground_batch // 3 if args.composite_map_weight else 0
+    asked, count = len(lesson.composites.arrays["maps"]) if mapped else 1, len(lesson.composites.pictures)
     index = torch.cat(
         [torch.randint(high, (n,), generator=generator) for high, n in ((asked, mapped), (count, args.ground_batch - mapped))]
     )
@@ -178,10 +180,11 @@ def composite_losses(student, lesson: Lesson, generator, args) -> list[Tensor]: 
     return [grounds, args.composite_map_weight * like]
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def options() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", nargs="+", type=Path, required=True, help="folders of photographs; sub-folders are labels")
     parser.add_argument("--teacher", required=True, help="efficientnet-lite0, a torchvision name or module:factory")
+    parser.add_argument("--map-teacher", help="another net whose maps are learned (default: the teacher's)")
     parser.add_argument("--teacher-size", type=int, default=224)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--views", type=int, default=2, help="views of each photograph; the first has the teacher's maps")
@@ -203,17 +206,22 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--temperature", type=float, default=2.0)
     parser.add_argument("--logit-weight", type=float, default=1.0)
     parser.add_argument("--label-weight", type=float, default=0.3)
-    parser.add_argument("--cell-weight", type=float, default=4.0)
+    parser.add_argument("--cell-weight", type=float, default=8.0)
     parser.add_argument("--map-weight", type=float, default=10.0)
     parser.add_argument("--level-weights", type=float, nargs=4, default=(1, 1, 1, 1), help="of the maps' loss, fine to coarse")
-    parser.add_argument("--ground-weight", type=float, default=4.0)
+    parser.add_argument("--ground-weight", type=float, default=6.0)
     parser.add_argument("--ground-levels", type=float, nargs=4, default=(1, 1, 1, 1), help="of the composites' loss")
     parser.add_argument("--even-weight", type=float, default=0.3, help="of even maps where a composite has no object")
-    parser.add_argument("--composite-map-weight", type=float, default=2.0)
+    parser.add_argument("--composite-map-weight", type=float, default=0.0)
     parser.add_argument("--start", type=Path, help="a tiny.npz to go on from")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--bf16", action="store_true", help="bfloat16 wherever no maps are learnt")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = options()
     args = parser.parse_args(argv)
     torch.manual_seed(args.seed)
     torch.set_num_threads(args.threads)
