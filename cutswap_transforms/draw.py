@@ -339,7 +339,7 @@ def _best_pair(
     again = (a[0][:, -1, -1] == b[0][:, -1, -1]) & (a[1][:, -1, -1] == b[1][:, -1, -1])
     last = a[0][:, -1, -1], a[1][:, -1, -1]
     partner = beside(TENSORS, *last, image) if inside is None else _nexts_inside(inside, *last)
-    for side, other in zip(b, partner, strict=False):
+    for side, other in zip(b[:2], partner, strict=True):
         side[:, -1, -1] = torch.where(again, other, side[:, -1, -1])
     free = fits(a, b, taken)
     if inside is not None:

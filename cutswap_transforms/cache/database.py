@@ -7,7 +7,6 @@ forked while another thread holds one of them would wait forever.
 from __future__ import annotations
 
 import hashlib
-import itertools
 import os
 import sqlite3
 import threading
@@ -55,7 +54,8 @@ class File:
             sqlite3.Error, OSError, ValueError: the file cannot be opened, or the work cannot be done.
         """
         with _lock:
-            for tries in itertools.count():
+            tries = 0
+            while True:
                 forks = _forks
                 try:
                     return self._attempt(work, writing)
@@ -67,7 +67,7 @@ class File:
                         raise
                 self.disconnect()
                 time.sleep(0.001 * tries)
-        raise AssertionError  # never reached; the loop has no end
+                tries += 1
 
     def close(self) -> None:
         """Close the file and forget it: the next use creates it again if it was removed."""

@@ -53,34 +53,49 @@ def precompute(
     mine = _share_of_this_rank(dataset)
     own = torch.Generator()  # the loader would draw a seed from the global generator
     loader = DataLoader(mine, batch_size=batch_size, num_workers=num_workers, collate_fn=_Keys(finder, roi), generator=own)
-    waiting: dict[tuple[int, ...], list[Keyed]] = defaultdict(list)
-    done = 0
-
-    def flush(group: list[Keyed]) -> int:
-        """Compute and store a group of images of one size, and empty it."""
-        keys, images = [row[0] for row in group], [row[1] for row in group]
-        if group:
-            cells = [row[2] for row in group if row[2] is not None]
-            inside = torch.from_numpy(np.stack(cells)).to(device or "cpu") if cells else None
-            finder.fill(keys, torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).to(device or "cpu"), inside)
-            _check_stored(store, done)
-        group.clear()
-        return len(keys)
-
+    waiting = _Waiting(finder, store, batch_size, device or "cpu")
     for batch in progress(loader, len(cast(Sized, mine))):
         unknown = set(store.missing([key for key, *_ in batch]))
-        for key, image, cells in batch:
-            if key in unknown:
-                unknown.discard(key)  # the same image twice
-                group = waiting[tuple(image.shape)]
-                group.append((key, image, cells))
-                done += flush(group) if len(group) == batch_size else 0
-        # Images of many sizes must not pile up in memory, nor stay unstored.
-        while sum(map(len, waiting.values())) > _WAITING * batch_size:
-            done += flush(max(waiting.values(), key=len))
-    for group in waiting.values():
-        done += flush(group)
-    return done
+        for row in batch:
+            if row[0] in unknown:
+                unknown.discard(row[0])  # the same image twice
+                waiting.add(row)
+        waiting.relieve()
+    waiting.finish()
+    return waiting.done
+
+
+class _Waiting:
+    """Images that wait for others of their size, in groups that are computed and stored together."""
+
+    def __init__(self, finder: RegionFinder, store: Memory | RegionCache, batch_size: int, device: torch.device | str) -> None:
+        self.finder, self.store, self.batch_size, self.device = finder, store, batch_size, device
+        self.groups: dict[tuple[int, ...], list[Keyed]] = defaultdict(list)
+        self.done = 0
+
+    def add(self, row: Keyed) -> None:
+        group = self.groups[tuple(row[1].shape)]
+        group.append(row)
+        if len(group) == self.batch_size:
+            self._flush(group)
+
+    def relieve(self) -> None:
+        """Images of many sizes must not pile up in memory, nor stay unstored."""
+        while sum(map(len, self.groups.values())) > _WAITING * self.batch_size:
+            self._flush(max(self.groups.values(), key=len))
+
+    def finish(self) -> None:
+        for group in self.groups.values():
+            if group:
+                self._flush(group)
+
+    def _flush(self, group: list[Keyed]) -> None:
+        keys, images, cells = zip(*group, strict=True)
+        inside = None if cells[0] is None else torch.from_numpy(np.stack(cells)).to(self.device)
+        self.finder.fill(keys, torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).to(self.device), inside)
+        _check_stored(self.store, self.done)
+        self.done += len(group)
+        group.clear()
 
 
 def holds(root: object, wanted: Callable[[Any], bool], beyond: type) -> bool:

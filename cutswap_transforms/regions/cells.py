@@ -50,27 +50,37 @@ def make_cells(maps: list[Tensor], images: Tensor, grid: int, inside: Tensor | N
         maps, holes = _filled(maps, grid)
         rows, low, high = _extremes(xp, maps)
     two_valued = [((row == low[:, i, None]) | (row == high[:, i, None])).all(1) for i, row in enumerate(rows)]
-    saliency = xp.stack([_array(host, _resized(m, grid)) for m in maps], 1)  # [N, L, P]
-    saliency = widened(saliency)  # a span may exceed float32
     flat = ~(low < high)  # by the original map: resampling gives a flat map a span of rounding errors
     mask = xp.stack(two_valued, 1)
     within = None if inside is None else _array(host, inside)[:, None]  # [N, 1, P]
-    lowest, highest = (saliency if within is None else xp.where(within, saliency, far) for far in (float("inf"), -float("inf")))
+    resampled = widened(xp.stack([_array(host, _resized(m, grid)) for m in maps], 1))  # [N, L, P]; a span may exceed float32
     covered = mask[..., None]
     if not host or mask.any():  # rare on the host; not checked on a device: that would wait for it
-        covered = _covered(highest, widened(low)[..., None], widened(high)[..., None])
-    least = xp.amin(lowest, -1)[..., None]
-    span = xp.amax(highest, -1)[..., None] - least
-    saliency = (saliency - least) / xp.where((span > 0) & ~flat[..., None], span, float("inf"))
+        values = resampled if within is None else xp.where(within, resampled, -float("inf"))
+        covered = _covered(values, widened(low)[..., None], widened(high)[..., None])
+    saliency = _scaled(resampled, flat, within)
     if holes is not None:
         saliency = xp.where(_array(host, holes), float("nan"), saliency)
-    if within is not None:
-        saliency = xp.where(within, saliency, float("nan"))
-    colors = _array(host, squashed(images, grid).flatten(2))[:, :, None] * (1 / 255)  # [N, 3, 1, P]
-    r, g, b = colors[:, 0], colors[:, 1], colors[:, 2]
-    columns = (saliency, (r + g + b) * (1 / 3), r - g, (r + g) * 0.5 - b)
+    columns = (saliency, *_opponent_colors(_array(host, squashed(images, grid).flatten(2))))
     points = xp.stack([xp.broadcast_to(c, saliency.shape) for c in columns], -1)
     return Cells(as_dtype(points, "float32"), flat, mask, covered, within)
+
+
+def _scaled(values: Array, flat: Array, within: Array | None) -> Array:
+    """Maps [N, L, P] scaled to [0, 1] by their range inside of the region of interest, NaN outside; flat maps are zeros."""
+    xp = library(values)
+    lowest, highest = (values if within is None else xp.where(within, values, far) for far in (float("inf"), -float("inf")))
+    least = xp.amin(lowest, -1)[..., None]
+    span = xp.amax(highest, -1)[..., None] - least
+    scaled: Array = (values - least) / xp.where((span > 0) & ~flat[..., None], span, float("inf"))
+    return scaled if within is None else xp.where(within, scaled, float("nan"))
+
+
+def _opponent_colors(pixels: Array) -> tuple[Array, Array, Array]:
+    """Lightness, red-green and yellow-blue, each [N, 1, P], of pixels [N, 3, P] in [0, 255]."""
+    colors = pixels[:, :, None] * (1 / 255)  # [N, 3, 1, P]
+    r, g, b = colors[:, 0], colors[:, 1], colors[:, 2]
+    return (r + g + b) * (1 / 3), r - g, (r + g) * 0.5 - b
 
 
 def _covered(values: Array, low: Array, high: Array) -> Array:
