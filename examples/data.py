@@ -204,9 +204,9 @@ def _check_inside(samples: Sequence[Sample], *roots: Path) -> None:
 def read_parts(
     root: Path, normal: str, abnormal: Sequence[str], normal_test: str | None = None, masks: Sequence[str] = ()
 ) -> Category:
-    """anomalib's `Folder`, with the names of its folders. Without a folder of normal test images, every fifth image is held out.
+    """anomalib's `Folder`, with the names of its folders. Without normal test images, every fifth normal image is held out.
 
-    A defect's mask has its image's name (any suffix, `_mask` allowed); there is one mask folder for all defects, or one for each.
+    A defect's mask has its image's name (any suffix, `_mask` allowed); one mask folder is for all defects, or each has its own.
     """
     train = [Sample(path) for path in list_images(root / normal)]
     if normal_test is None:
@@ -365,7 +365,7 @@ def add_decoding(group: Any) -> None:
 
 
 def categories_from(args: argparse.Namespace) -> list[Category]:
-    """The categories given by the arguments of `add_arguments`. The toy set is drawn on first use and kept beside the results."""
+    """The categories of the arguments of `add_arguments`. The toy set is drawn on first use and kept beside the results."""
     folder = data_folder(args)
     if not args.normal_dir and (args.abnormal_dir or args.normal_test_dir or args.mask_dir):
         raise DataError("`normal_dir` must be given where the parts of a Folder are named, got none")

@@ -38,9 +38,9 @@ EDGE = 3  # pixels on each side of the outline in which object and ground may mi
 def cut_out(image: Picture, tolerance: float = TOLERANCE) -> tuple[Array, Array]:
     """The matte of the object on a plain ground, float32 [H, W] in [0, 1], and the ground's color, [3].
 
-    The ground is the border's median. Pixels that differ from it by more than a quarter of the greatest difference belong to the
-    object; its holes are filled and specks of dust are dropped. A share `tolerance` of the border may differ as much. A pixel on
-    the outline is a mixture of the ground and the nearest color well inside.
+    The ground is the border's median. Pixels that differ from it by more than a quarter of the greatest difference belong to
+    the object; its holes are filled and specks of dust are dropped. A share `tolerance` of the border may differ as much. A
+    pixel on the outline is a mixture of the ground and the nearest color well inside.
     """
     border = np.concatenate([image[0], image[-1], image[:, 0], image[:, -1]])
     ground = np.median(border, 0).astype(np.float32)

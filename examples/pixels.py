@@ -64,9 +64,9 @@ def read_mask(path: Path, size: int, photograph: Path | None = None, doubt: Call
 def read_truth(path: Path, photograph: Path | None = None) -> Array:
     """bool [H, W], True where a mask marks a defect; transparent pixels mark nothing.
 
-    Any value above 0 marks a defect, so label maps work; in palettes the color counts. Lossy files have rings around every edge,
-    so there the limit is half of white. A mask is rotated by its own EXIF. If EXIF rotates the `photograph` by a quarter turn,
-    a mask with the sides of the stored photograph is rotated with it.
+    Any value above 0 marks a defect, so label maps work; in palettes the color counts. Lossy files have rings around every
+    edge, so there the limit is half of white. A mask is rotated by its own EXIF. If EXIF rotates the `photograph` by a quarter
+    turn, a mask with the sides of the stored photograph is rotated with it.
     """
     truth: Array = read_whole_mask(path)
     upright, turn = _sides_of(photograph) if photograph else (None, None)

@@ -1,8 +1,8 @@
 """Densities of normal features, fitted in parts, and distances from them as maps.
 
-`Place`: a Gaussian for each position in the image (PaDiM: Defard et al., ICPR 2021). `Neighbours`: the nearest feature in a bank of
-normal features from all positions (PatchCore: Roth et al., CVPR 2022). `Pooled`: one Gaussian of the whole image's mean feature
-(CutPaste: Li et al., CVPR 2021). Each is written from its paper.
+`Place`: a Gaussian for each position in the image (PaDiM: Defard et al., ICPR 2021). `Neighbours`: the nearest feature in a
+bank of normal features from all positions (PatchCore: Roth et al., CVPR 2022). `Pooled`: one Gaussian of the whole image's mean
+feature (CutPaste: Li et al., CVPR 2021). Each is written from its paper.
 """
 
 from __future__ import annotations

@@ -52,7 +52,7 @@ def value_of(cell: Cell | None, reading: str, metric: str) -> float | None:
 def paired(
     cells: dict[Key, Cell], one: tuple[str, str], other: tuple[str, str], metric: str, category: str | None
 ) -> list[float]:
-    """Differences by seed of (condition, reading); for all categories (None), of their mean, for seeds that have all of them."""
+    """Differences by seed of (condition, reading); over all categories (None), of their mean, for seeds with all of them."""
     names = unique(key[1] for key in cells) if category is None else [category]
     found = []
     for seed in unique(key[2] for key in cells):

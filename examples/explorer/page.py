@@ -138,7 +138,7 @@ def _region_controls(uploads: Uploads) -> tuple[gr.File, gr.Button]:
 
 def _drop(uploads: Uploads, **options: Any) -> gr.File:
     made = gr.File(**options)
-    made.preprocess = partial(_contents, uploads)  # set on the object: for a subclass, gradio would write a file beside its module
+    made.preprocess = partial(_contents, uploads)  # on the object: for a subclass, gradio writes a file beside its module
     return made
 
 
