@@ -1,9 +1,6 @@
 """Shared by all benchmarks: timing of competitors, and a description of the machine. `_report` shows and saves results.
 
-The machine is never idle. So all competitors of a script are timed in the same run, one after the other in every round,
-in an order that changes between rounds: a disturbance affects all of them. A figure is the ratio of two medians; its
-spread is the interquartile range of the per-round ratios. Code that runs on one core is timed by the processor time of
-this process, so that other programs matter only through the cache; loaders and devices are timed by wall clock.
+`README.md`, "How it is measured", explains the method.
 """
 
 from __future__ import annotations

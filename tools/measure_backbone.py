@@ -53,7 +53,7 @@ def pooled_net(net: Features):
 
 
 def probe(features, listed, seed: int) -> float:
-    """Top-1 accuracy of logistic regression on Caltech-101 without its background class, trained on the photographs not held out."""
+    """Top-1 accuracy of logistic regression on Caltech-101 without its background class, trained on the other photographs."""
     xs, ys, held = [], [], []
     with torch.inference_mode():
         for path, name in listed:
