@@ -13,7 +13,7 @@ from torchvision.transforms.v2 import functional as tvF
 
 
 class Change(NamedTuple):
-    """What is done to images uint8 [N, 3, H, W], and what lays their regions [N, h, w] back over those of before."""
+    """A change of images uint8 [N, 3, H, W], and its inverse for their regions [N, h, w]."""
 
     name: str
     done: Callable[[Tensor], Tensor]
@@ -37,7 +37,7 @@ CHANGES = (
     Change("mirror", lambda x: x.flip(-1), lambda r: r.flip(-1)),
     Change("upside down", lambda x: x.flip(-2), lambda r: r.flip(-2)),
     Change("quarter turn", lambda x: x.rot90(1, (-2, -1)), lambda r: r.rot90(-1, (-2, -1))),
-    Change("one pixel", lambda x: torch.cat([x[..., :1], x[..., :-1]], -1)),  # a tenth of a cell: not laid back
+    Change("one pixel", lambda x: torch.cat([x[..., :1], x[..., :-1]], -1)),  # a tenth of a cell: not undone
     Change("+1 level", lambda x: x.clamp(max=254) + 1),
     Change("noise 1", noisy),
     Change("brightness +10 %", lambda x: tvF.adjust_brightness(x, 1.1)),

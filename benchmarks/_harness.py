@@ -1,9 +1,6 @@
-"""What every benchmark shares: how competitors are timed, and on what machine. `_report` shows and keeps the result.
+"""Shared by all benchmarks: timing of competitors, and a description of the machine. `_report` shows and saves results.
 
-The machine is never quiet. So all competitors of a script are timed in the same run, one after the other in every round,
-and in an order that changes from round to round: what disturbs one disturbs all. A figure is the ratio of two medians;
-the spread beside it is the interquartile range of the ratios of the single rounds. What runs on one core is timed by the
-processor time of this process, so that other programs cost nothing but cache; loaders and devices by the clock on the wall.
+`README.md`, "How it is measured", explains the method.
 """
 
 from __future__ import annotations
@@ -32,12 +29,12 @@ PACKAGES = ("torch", "torchvision", "numpy", "pillow", "opencv-python-headless",
 PEERS = ("grad-cam", "torchcam", "captum", "anomalib", "cutswap-transforms")
 
 
-# ---- what is timed ------------------------------------------------------------------------------------------------
+# ---- timing ----------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Case:
-    """`call` handles `images` images; `variants` calls go through the data once, so that no image is favored."""
+    """`call` handles `images` images; `variants` calls go through the data once, so that all images count equally."""
 
     name: str
     call: Callable[[], object]
@@ -78,7 +75,7 @@ class Timing:
 
 @dataclass(frozen=True)
 class Figure:
-    """A number that a target may be set for, and the quartiles of its rounds."""
+    """A number that may have a target, and the quartiles of its rounds."""
 
     value: float
     low: float
@@ -86,7 +83,7 @@ class Figure:
 
 
 def quartiles(samples: Sequence[float]) -> tuple[float, float]:
-    """First and third quartile, linear between the samples."""
+    """First and third quartile, with linear interpolation."""
     if len(samples) == 1:
         return samples[0], samples[0]
     first, _, third = statistics.quantiles(samples, n=4, method="inclusive")
@@ -100,16 +97,16 @@ def measure(
 
     Args:
         rounds: samples per case.
-        min_time: seconds that a sample takes at least; a call is repeated to fill it.
+        min_time: least seconds per sample; a call is repeated to reach them.
         warm_up: how often each case goes through its data before it is timed.
-        clock: seconds of this process's work; `time.perf_counter` where it waits for workers or a device.
+        clock: processor time of this process; `time.perf_counter` if it waits for workers or a device.
     """
     if len({case.name for case in cases}) < len(cases):
         raise ValueError(f"`cases` must have different names, got {[case.name for case in cases]}")
     samples: dict[str, list[float]] = {case.name: [] for case in cases}
     order, shuffle = list(cases), random.Random(0).shuffle
     gc.collect()
-    gc.freeze()  # what is there now need not be looked through before every sample
+    gc.freeze()  # existing objects need not be scanned before every sample
     try:
         repeats = {case.name: _repeats(case, min_time, warm_up, clock) for case in cases}
         for _ in range(rounds):
@@ -122,7 +119,7 @@ def measure(
 
 
 def _repeats(case: Case, min_time: float, warm_up: int, clock: Clock) -> int:
-    """Calls per sample: whole passes through the data that fill `min_time`."""
+    """Calls per sample: whole passes through the data that take at least `min_time`."""
     for _ in range(warm_up * case.variants):
         case.call()
     once = _sample(case, case.variants, clock) * case.variants * case.images
@@ -132,7 +129,7 @@ def _repeats(case: Case, min_time: float, warm_up: int, clock: Clock) -> int:
 def _sample(case: Case, repeats: int, clock: Clock) -> float:
     call = case.call
     gc.collect()
-    gc.disable()  # as timeit does: a collection would hit one case by chance
+    gc.disable()  # like timeit: a collection would hit one case by chance
     try:
         begin = clock()
         for _ in range(repeats):
@@ -143,7 +140,7 @@ def _sample(case: Case, repeats: int, clock: Clock) -> float:
 
 
 def cycle(call: Callable[[Any], object], items: Sequence[Any]) -> Callable[[], object]:
-    """A call without arguments that hands the items to `call`, one after the other, again and again."""
+    """A function without arguments that passes the items to `call` in turn, in a loop."""
     position = -1
 
     def next_one() -> object:
@@ -155,13 +152,13 @@ def cycle(call: Callable[[Any], object], items: Sequence[Any]) -> Callable[[], o
 
 
 def speed_ratio(fast: Timing, slow: Timing) -> Figure:
-    """How many times as many images per second `fast` handles: ratio of the medians, quartiles of the rounds' ratios."""
+    """How many times faster `fast` is: ratio of the medians, quartiles of the per-round ratios."""
     each = [s / f for f, s in zip(fast.samples, slow.samples, strict=True)]
     return Figure(slow.median / fast.median, *quartiles(each))
 
 
 def difference(name: str, whole: Timing, part: Timing) -> Timing:
-    """What `whole` takes beyond `part`, round by round; never below zero."""
+    """`whole` minus `part`, per round; never below zero."""
     return Timing(name, tuple(max(0.0, w - p) for w, p in zip(whole.samples, part.samples, strict=True)))
 
 
@@ -172,11 +169,11 @@ def slope(x: Sequence[float], y: Sequence[float]) -> float:
     return statistics.linear_regression([math.log(v) for v in x], [math.log(v) for v in y]).slope
 
 
-# ---- where it is timed --------------------------------------------------------------------------------------------
+# ---- environment -----------------------------------------------------------------------------------------------
 
 
 def environment() -> dict[str, Any]:
-    """Machine, versions, threads and commit. Names no host, no user and no path."""
+    """Machine, versions, threads and commit, without the names of host, user or paths."""
     return {
         "date": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
         "system": f"{platform.system()} {platform.machine()}",
@@ -216,7 +213,7 @@ def _version(name: str) -> str | None:
 
 
 def _commit() -> str:
-    """Short hash, with a + where the working tree differs."""
+    """Short hash, with a + if the working tree differs."""
 
     def git(*arguments: str) -> str:
         done = subprocess.run(["git", *arguments], cwd=Path(__file__).parent, capture_output=True, text=True, check=True)
@@ -229,7 +226,7 @@ def _commit() -> str:
 
 
 def one_thread() -> None:
-    """torch and OpenCV compute on one core; loader workers are the only parallelism that is measured."""
+    """Limit torch and OpenCV to one core; loader workers are the only parallelism that is measured."""
     torch.set_num_threads(1)
     try:
         import cv2

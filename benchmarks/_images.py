@@ -1,4 +1,4 @@
-"""Pictures for the benchmarks: the scenes of examples/make_samples.py, decoded and held in memory, or written as PNG."""
+"""Pictures for the benchmarks: the scenes of examples/make_samples.py, decoded in memory, or written as PNG."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def batch(pictures: list[Image.Image]) -> Tensor:
 def write_files(folder: Path, count: int, size: int) -> list[Path]:
     """`count` PNG files of [size, size] that differ in content.
 
-    Few scenes are drawn; each file gets sensor noise of its own, which also makes an enlarged picture as dear to decode
+    Few scenes are drawn; each file gets its own sensor noise, which also makes an enlarged picture as expensive to decode
     as a photograph.
     """
     folder.mkdir(parents=True, exist_ok=True)

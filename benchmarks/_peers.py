@@ -21,7 +21,7 @@ CutPaste, CutPasteScar = _cutpaste.CutPaste, _cutpaste.CutPasteScar
 class RandomSwap:
     """SaliencySwap without guidance: two disjoint boxes anywhere in the image, of the same sizes, swapped.
 
-    What is left of the work is to draw, to copy the image and to move the patches: the floor.
+    It only draws boxes, copies the image and moves the patches: a lower bound.
     """
 
     anywhere = np.ones((1, 1, 1), bool)  # one level, one cell

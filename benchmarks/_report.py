@@ -1,4 +1,4 @@
-"""How a benchmark shows and keeps what it measured: tables in Markdown, JSON with the environment, plots; its command line."""
+"""Results of a benchmark: tables in Markdown, JSON with the environment, plots; and its command line."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def _microseconds(t: Timing) -> list[str]:
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:
-    """Markdown, padded so that it reads well on a screen too; the first row is the heading, numbers stand on the right."""
+    """Markdown, padded so that it reads well on a screen too; the first row is the heading, numbers are right-aligned."""
     widths = [max(3, *(len(row[i]) for row in rows)) for i in range(len(rows[0]))]
 
     def line(cells: Sequence[str]) -> str:
@@ -157,7 +157,7 @@ def finish(result: Result, out: Path) -> int:
 
 
 def run_alone(doc: str | None, run: Callable[[argparse.Namespace], Result]) -> int:
-    """A benchmark script from its command line: the exit status."""
+    """Run a benchmark script from its command line; returns the exit status."""
     args = parser(doc).parse_args()
     one_thread()
     return finish(run(args), args.out)

@@ -2,9 +2,9 @@
 
     python benchmarks/detector.py [--quick] [--rounds N] [--out FOLDER]
 
-Scoring is timed on pictures in memory, beside the net alone up to its last map. Fits run in processes of their own with one
-thread, on 209 drawn pictures, as many as MVTec AD has good bottles; their seconds are the processor's, so other programs
-cost nothing but cache. "2 000 of 1000 px" are files of that size, of which a few differ.
+Scoring is timed on pictures in memory, compared with the net alone up to its last map. Each fit runs in its own process with
+one thread, on 209 drawn pictures, as many as MVTec AD has good bottles; its seconds are processor time, so other programs
+matter only through the cache. "2 000 of 1000 px" are files of that size, copies of a few pictures.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from _images import batch, pictures, write_files
 from _report import Result, run_alone
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
-sys.path.insert(0, str(EXAMPLES))  # before this folder, whose `detector` is this script
+sys.path.insert(0, str(EXAMPLES))  # before this folder, where `detector` is this script
 
 from detector.efficientnet import PACKAGE  # noqa: E402
 from detector.model import FILE, Detector  # noqa: E402
 
 IMAGES, LARGE, TUNED = 209, (2000, 1000), 200
-# What `python detect.py ...` does, and then its own report of time and memory.
+# Runs `python detect.py ...`, then reports its own time and memory.
 MEASURED = """
 import json, resource, sys
 sys.path.insert(0, sys.argv[1])
@@ -42,12 +42,12 @@ print(json.dumps([used.ru_utime + used.ru_stime, used.ru_maxrss * (1 if sys.plat
 
 
 def nets() -> list[str]:
-    """Those whose weights are at hand."""
+    """The nets whose weights are available."""
     return ["tiny", *(["efficientnet-lite0"] if importlib.util.find_spec(PACKAGE) else [])]
 
 
 def detect(*arguments: object) -> tuple[float, float]:
-    """Seconds of the processor, imports included, and the peak of resident memory in MB of one command."""
+    """Processor time in seconds, imports included, and peak resident memory in MB of one command."""
     command = [sys.executable, "-c", MEASURED, str(EXAMPLES), *map(str, arguments), "--no-progress"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment)

@@ -1,13 +1,13 @@
-"""The augmentation beside a training step, on a GPU where there is one, else on one core of the CPU.
+"""The augmentation as part of a training step, on a GPU if there is one, else on one core of the CPU.
 
     python benchmarks/device.py [--quick] [--rounds N] [--out FOLDER]
 
-`SaliencySwap(cache=None)` on batches that lie on the device, as CutMix is used after a loader: images per second of the
-whole augmentation, its peak memory, and its share of a self-supervised training step: negatives are made of the batch,
-ResNet-18 tells them from the originals (2 N images of 256 px, cross-entropy, SGD). The share is what the step takes
-longer than the same step on ready negatives. On a GPU the augmentation is measured eagerly and, where it can be captured,
-as a CUDA graph, and the step in float32 (torch's defaults) and under bf16 autocast. A graph holds its memory from the
-capture on, which the peak of a replay does not show.
+`SaliencySwap(cache=None)` on batches on the device, as CutMix is used after a loader: images per second of the whole
+augmentation, its peak memory, and its share of a self-supervised training step. In the step, negatives are made from the
+batch, and ResNet-18 learns to separate them from the originals (2 N images of 256 px, cross-entropy, SGD). The share is
+the extra time compared with the same step on ready-made negatives. On a GPU the augmentation is measured eagerly and, if
+it can be captured, as a CUDA graph, and the step in float32 (torch's defaults) and under bf16 autocast. A graph allocates
+its memory at capture, which the peak of a replay does not show.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Augmentation = Callable[[Tensor], Tensor]
 
 
 class Step:
-    """One step of training ResNet-18 to tell normal images from negatives."""
+    """One step of training ResNet-18 to separate normal images from negatives."""
 
     def __init__(self, device: torch.device, autocast: bool) -> None:
         torch.manual_seed(0)
@@ -50,7 +50,7 @@ class Step:
 
 
 def synced(call: Callable[[], object], device: torch.device) -> Callable[[], None]:
-    """The call, and then a wait until the device is done."""
+    """The call, followed by a wait until the device is done."""
 
     def timed() -> None:
         call()
@@ -61,7 +61,7 @@ def synced(call: Callable[[], object], device: torch.device) -> Callable[[], Non
 
 
 def captured(augment: Augmentation, images: Tensor) -> Augmentation:
-    """The augmentation as a CUDA graph for batches of this shape; it raises RuntimeError where it cannot be captured."""
+    """The augmentation as a CUDA graph for batches of this shape; it raises RuntimeError if it cannot be captured."""
     place = images.clone()
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
@@ -100,7 +100,7 @@ def augmentations(images: Tensor, result: Result) -> dict[str, Augmentation]:
 
 
 def peak_memory(call: Callable[[], object]) -> str:
-    """MB that a call allocates on the GPU at its peak, beyond what lies there before."""
+    """Peak memory in MB that a call allocates on the GPU, beyond what was allocated before."""
     if not torch.cuda.is_available():
         return "-"
     torch.cuda.synchronize()
@@ -112,7 +112,7 @@ def peak_memory(call: Callable[[], object]) -> str:
 
 
 def share(with_it: Timing, without: Timing) -> Figure:
-    """The part of the whole step that the augmentation takes, from the medians and from the rounds."""
+    """The augmentation's share of the whole step, from the medians and from the rounds."""
     each = [1 - wo / w for w, wo in zip(with_it.samples, without.samples, strict=True)]
     return Figure(1 - without.median / with_it.median, *quartiles(each))
 

@@ -1,11 +1,11 @@
-"""Four-level LayerCAM of ResNet-18 at 224x224: this package beside pytorch-grad-cam, torch-cam and captum, on one thread.
+"""Four-level LayerCAM of ResNet-18 at 224x224: this package, pytorch-grad-cam, torch-cam and captum, on one thread.
 
     python benchmarks/layercam.py [--quick] [--rounds N] [--out FOLDER]
 
 One seeded ResNet-18 (random weights) in eval mode for all, layer1 to layer4, target: the arg-max class. Each library is
-called as its documentation says. The peers get the normalized batch; our time includes normalizing it. captum is given
-the target classes and so is spared the choice; grad-cam always enlarges the maps to the image and averages them, which
-cannot be left out. The maps of torch-cam and captum are compared with ours before anything is timed.
+called as its documentation says. The peers get the normalized batch; our time includes normalizing it. captum gets the
+target classes and need not choose them; grad-cam always enlarges the maps to the image and averages them. The maps of
+torch-cam and captum are compared with ours before anything is timed.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ PEERS = {"grad-cam": "pytorch_grad_cam", "torch-cam": "torchcam", "captum": "cap
 
 
 def peer(name: str, x: Tensor) -> CAM | None:
-    """A peer on a network of its own, ready for batches like x; None where it is not installed."""
+    """A peer with its own network, ready for batches like x; None if it is not installed."""
     model = network()
     try:
         if name == "captum":
@@ -80,7 +80,7 @@ def peer(name: str, x: Tensor) -> CAM | None:
 
 
 def check_equal(ours: list[Tensor], theirs: list[Tensor], name: str) -> None:
-    """The same maps on the whole: where rounding turns a ReLU on or off, a gradient jumps, and some cells with it."""
+    """Check that the maps agree except in a few cells: a ReLU flipped by rounding changes the gradient there."""
     for level, a, b in zip(LEVELS, ours, theirs, strict=True):
         b = b.detach()
         if a.shape != b.shape or (a - b).abs().mean() > 0.005 * b.mean():
@@ -88,7 +88,7 @@ def check_equal(ours: list[Tensor], theirs: list[Tensor], name: str) -> None:
 
 
 def run(args: argparse.Namespace) -> Result:
-    rounds = {n: args.rounds or (1 if args.quick else 5 if n > 8 else 9) for n in (1, 8, 32)}  # the large batch is steady
+    rounds = {n: args.rounds or (1 if args.quick else 5 if n > 8 else 9) for n in (1, 8, 32)}  # a large batch varies less
     sizes, side = ((1,), 64) if args.quick else ((1, 8, 32), 224)
     result = Result("layercam", {"rounds": rounds, "batches": sizes, "size": side})
     pool = batch(pictures(min(max(sizes), 14), side)).float() / 255

@@ -3,10 +3,10 @@
     python benchmarks/loader.py [--quick] [--rounds N] [--out FOLDER]
 
 Files of 256 px, and of 1024 px with Resize(256), which the script draws into a temporary folder; 0, 1 and 2 workers; no
-augmentation, SaliencySwap without a cache, and with a folder that `precompute` filled. Workers persist, every loader has
-gone through its files once before it is timed, and a round times one epoch of each: without workers by processor time,
-else by the clock on the wall. The loading process needs some of a core, too. Memory is what a worker holds for itself
-alone (USS): Private_* of /proc/self/smaps_rollup.
+augmentation, SaliencySwap without a cache, and with a folder that `precompute` filled. Workers persist, every loader runs
+through its files once before it is timed, and a round times one epoch of each: without workers by processor time, else by
+wall clock. The main process also uses part of a core. Memory is the private memory of a worker (USS): Private_* of
+/proc/self/smaps_rollup.
 """
 
 from __future__ import annotations
@@ -54,21 +54,21 @@ class Files(Dataset[Tensor]):
 
 
 class LastIsMemory(Files):
-    """The last item is the worker's private memory in bytes instead."""
+    """The same, but the last item is the worker's private memory in bytes."""
 
     def __getitem__(self, index: int) -> Tensor:
         return torch.tensor(private_memory()) if index == len(self) - 1 else super().__getitem__(index).sum()
 
 
 def private_memory() -> int:
-    """Bytes that this process shares with no other; 0 where the system does not tell."""
+    """Bytes that this process shares with no other; 0 if the system does not report them."""
     path = Path("/proc/self/smaps_rollup")
     lines = path.read_text(encoding="ascii").splitlines() if path.exists() else []
     return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Private_"))
 
 
 def fill_memory_cache(_: int) -> None:
-    """Fill the memory cache of a worker up to its limit with entries of the size that "tiny" makes."""
+    """Fill the memory cache of a worker up to its limit with entries of the size of those of "tiny"."""
     swap = SaliencySwap()
     (entry,) = pack(swap._finder(torch.zeros(3, 64, 64, dtype=torch.uint8)))
     number, cache, before = 0, swap._finder.store, -1
@@ -134,7 +134,7 @@ def speed(result: Result, paths: Sequence[Path], size: int, cache: Path, args: a
 
 
 def memory(result: Result, paths: Sequence[Path], args: argparse.Namespace) -> None:
-    """What SaliencySwap() with a full cache adds to a worker, by fork and by spawn."""
+    """The memory that SaliencySwap() with a full cache adds to a worker, with fork and spawn."""
     methods = [m for m in ("fork", "spawn") if m in multiprocessing.get_all_start_methods()][: 1 if args.quick else 2]
     rows = [["private memory of a worker, MB", "without", "SaliencySwap(), full cache", "added"]]
     for method in methods:

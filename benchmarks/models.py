@@ -1,9 +1,9 @@
-"""Which of torchvision's classification models give levels: a table of the layers that are found, or of the sentence.
+"""Which of torchvision's classification models give levels: a table of the layers that are found, or the error message.
 
     python benchmarks/models.py [--most 200] [NAME ...]
 
-The weights are random, so nothing is fetched. Models of more than `--most` million parameters are left out. Nothing is traced,
-which would take minutes for some, so this script looks inside.
+The weights are random, so nothing is downloaded. Models with more than `--most` million parameters are left out. Tracing would
+take minutes for some models, so this script uses private functions to skip it.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from cutswap_transforms.saliency.traced.trace import example
 
 
 def millions(name: str) -> float:
-    """Parameters, as torchvision's weights of this model tell."""
+    """Parameters, from the metadata of torchvision's weights."""
     return float(torchvision.models.get_model_weights(name).DEFAULT.meta["num_params"]) / 1e6
 
 
 def outcome(name: str) -> str:
-    """The levels of a model with the sides of their maps, or the sentence of the error."""
+    """The levels of a model with the sides of their maps, or the error message."""
     net = nets._frozen(nets._load(name, None))
     try:
         probe = run_probe(net, name, example(1, nets.CROP), None)

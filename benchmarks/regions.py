@@ -1,17 +1,17 @@
-"""How well the salient region matches the object, and how much of it stays when the image changes a little.
+"""How well the salient region matches the object, and how stable it is when the image changes a little.
 
     python benchmarks/regions.py [--data NAME=FOLDER ...] [--images NAME=FOLDER ...] [--net MODULE:FACTORY ...] [--count N]
     python benchmarks/regions.py --grid 16 24 --clusters 4 --saliency-weight 0.5 0.7 --color --no-color --region salient top
 
 Always measured on the drawn scenes that have an object (of the board: its components), on drawn tweezers on drawn cloth and
-tiles, of which the embedded net was shown none, and on the normal training images of each FOLDER, a category in MVTec AD's
-layout. The object's mask is FOLDER/object_mask, as `examples/lay_on_ground.py` writes it, else what stands out from the plain
+tiles, which the embedded net was not trained on, and on the normal training images of each FOLDER, a category in MVTec AD's
+layout. The object's mask is FOLDER/object_mask, as `examples/lay_on_ground.py` writes it, else it is segmented from the plain
 ground. A region is enlarged to the image by the nearest cell, as the swap reads it.
-Stability needs no masks: `--images` takes any folder of images, too. It is the intersection over union of the region of an
-image with the region of the changed image, laid back, for each level of each image.
-Beside the embedded net: Otsu's threshold of brightness; clusters of the saliency values of each level's own map, without
-color; the embedded net with random weights, and with the maps of an image and its mirror image averaged; ImageNet nets on
-request. Every option of the second line may be given several values, and each combination gets a row.
+Stability needs no masks: `--images` takes any folder of images. It is the intersection over union of the region of an
+image and the region of the changed image, after undoing the change, for each level of each image.
+Compared with the embedded net are: Otsu's threshold of brightness; clusters of the saliency values of each level's own map,
+without color; the embedded net with random weights, and with the maps of an image and its mirror image averaged; ImageNet nets
+on request. Every option of the second line takes several values, and each combination gets a row.
 """
 
 from __future__ import annotations
@@ -61,9 +61,9 @@ def drawn(name: str, count: int, size: int) -> Objects:
 
 
 def thin(ground: str, count: int, size: int) -> Objects:
-    """A pair of stout tweezers or pliers each, turned anyhow and about as long as the image, on a drawn ground.
+    """Stout tweezers or pliers, randomly rotated and about as long as the image, on a drawn ground.
 
-    A slim one would be narrower than a cell, which no region can follow."""
+    Slim ones would be narrower than a cell, which no region can follow."""
     composites, objects = example("composites", "tools"), example("thin_objects", "tools")
     generator, rng = torch.Generator().manual_seed(0), np.random.default_rng(0)
     pictures = composites.as_bank([example("make_samples").make_scene(ground, seed, size) for seed in range(count)])
@@ -74,7 +74,7 @@ def thin(ground: str, count: int, size: int) -> Objects:
 
 
 def normal_images(folder: Path, count: int, size: int) -> tuple[Tensor, list[Any]]:
-    """At most `count` images of a folder, or of its train/good, evenly spread, and their samples."""
+    """At most `count` images of a folder, or of its train/good, evenly spaced, and their samples."""
     data = example("data")
     samples = data.read_normal(folder).train
     chosen = [samples[i] for i in np.linspace(0, len(samples) - 1, min(count, len(samples))).round().astype(int)]
@@ -99,7 +99,7 @@ def photographed(name: str, folder: Path, count: int, size: int) -> Objects:
 
 
 def highest_values(saliency: Tensor, clusters: int = 4) -> Tensor:
-    """Where [N, h, w] lies in the highest of `clusters` k-means clusters of its values: the method without appearance."""
+    """Where [N, h, w] is in the highest of `clusters` k-means clusters of its values: the method without color."""
     flat = saliency.flatten(1)
     centres = flat.quantile((torch.arange(clusters).to(flat) + 0.5) / clusters, 1).T  # [N, K], ascending
     for _ in range(20):
@@ -137,14 +137,14 @@ def levels(finder: Finder, images: Tensor) -> list[Tensor]:
 
 
 def shares(region: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
-    """Per image the share of [N, h, w] that lies on the object, and the share of the object that it covers; float64 [N]."""
+    """Per image, the share of the region [N, h, w] on the object, and the share of the object that it covers; float64 [N]."""
     found = F.interpolate(region[:, None].float(), size=masks.shape[-2:], mode="nearest-exact")[:, 0] > 0.5
     both = (found & masks).sum((1, 2)).double()
     return both / found.sum((1, 2)).clamp(min=1), both / masks.sum((1, 2)).clamp(min=1)
 
 
 def score(finder: Finder, objects: Objects) -> tuple[Tensor, Tensor]:
-    """`shares` of each level, fine to coarse: twice [L, N]."""
+    """`shares` of each level, fine to coarse: two tensors [L, N]."""
     each = [torch.stack(shares(level, objects.masks)) for level in levels(finder, objects.images)]
     on, covered = torch.stack(each, 1)  # [2, L, N]
     return on, covered

@@ -1,11 +1,11 @@
-"""Run every benchmark, then hold the figures against their targets.
+"""Run every benchmark, then compare the figures with their targets.
 
     python benchmarks/run.py [--out FOLDER] [--quick] [--only SCRIPT ...] [--quote FILE ...]
 
-Each script runs in a process of its own. The folder gets a JSON file with the environment and a plot for each of them, and
-`report.md` with all tables. Takes less than ten minutes on two cores. The exit status tells whether all scripts ran, not
-whether the targets were met: that is for the reader. `--quote` puts the table of targets, with machine and date, between
-the two marks that a Markdown file has for it. With `--only`, scripts that are left out count with the JSON of an earlier run.
+Each script runs in its own process. The folder gets a JSON file with the environment and a plot for each script, and
+`report.md` with all tables. This takes less than ten minutes on two cores. The exit status says whether all scripts ran,
+not whether the targets were met. `--quote` puts the table of targets, with machine and date, between the two marks for it
+in a Markdown file. With `--only`, the JSON of an earlier run is used for the scripts that are left out.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ SCRIPTS = ("stages", "throughput", "layercam", "loader", "device", "scaling")
 
 
 def run_script(name: str, arguments: Sequence[str]) -> tuple[bool, float]:
-    """Whether it ran, and its seconds. Its output is shown as it comes."""
+    """Whether it succeeded, and its seconds. Its output is shown immediately."""
     begin = time.monotonic()
     print(f"\n==== {name}", flush=True)
     done = subprocess.run(
@@ -75,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"\n{name}: {seconds:.0f} s", flush=True)
         if not ran:
             failed.append(name)
-            (args.out / f"{name}.json").unlink(missing_ok=True)  # an old result is not this run's
+            (args.out / f"{name}.json").unlink(missing_ok=True)  # so that no old result counts for this run
     paths = {name: args.out / f"{name}.json" for name in SCRIPTS}
     results = {name: Result.from_json(p.read_text(encoding="utf-8")) for name, p in paths.items() if p.exists()}
     if not results:

@@ -2,10 +2,10 @@
 
     python benchmarks/scaling.py [--quick] [--rounds N] [--out FOLDER] [--entries 1000000]
 
-Prints the slope of log(time) over log(size): 2 for the side means as many times as pixels, 1 for the batch means that
-batches gain nothing, 0 means no growth. Memory is how far the process rises above where it stood before the call.
-`--entries N` measures instead one cache of N entries of the size that ResNet-18 at 224 makes: size on disk, time to
-open, look-up, and the private memory of a process that has looked up 20 000 of them.
+Prints the slope of log(time) over log(size): 2 for the side means proportional to the number of pixels, 1 for the
+batch means that batches save nothing, 0 means no growth. Memory is the rise of resident memory during the call.
+`--entries N` measures instead one cache of N entries of the size of ResNet-18's at 224: size on disk, time to open,
+look-up, and the private memory of a process that has looked up 20 000 of them.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ LOOK_UPS = 20_000
 
 
 def peak_memory(call: Callable[[], object]) -> float:
-    """MB by which the resident memory rises during a call; NaN where the system does not tell."""
+    """MB by which the resident memory rises during a call; NaN if the system does not report it."""
     reset = Path("/proc/self/clear_refs")
     gc.collect()
     try:
         ctypes.CDLL(None).malloc_trim(0)
-        reset.write_text("5", encoding="ascii")  # the high-water mark starts anew
+        reset.write_text("5", encoding="ascii")  # resets the high-water mark
     except (OSError, AttributeError):
         return float("nan")
     before = _status("VmRSS")
@@ -123,12 +123,12 @@ def _tell(
 
 
 def keys(count: int) -> Iterator[bytes]:
-    """24 bytes as the transform makes them: one prefix for the settings, then what looks random."""
+    """Keys of 24 bytes like the transform's: a prefix for the settings, then pseudorandom bytes."""
     return (b"settings" + hashlib.md5(b"%d" % i, usedforsecurity=False).digest() for i in range(count))
 
 
 def filled(folder: Path, count: int) -> float:
-    """Write `count` entries, and return the seconds it took."""
+    """Write `count` entries; returns the seconds it took."""
     cache, begin = RegionCache(folder), time.perf_counter()
     entry = bytes(ENTRY_BYTES)
     pending: list[tuple[bytes, bytes]] = []
@@ -143,7 +143,7 @@ def filled(folder: Path, count: int) -> float:
 
 
 def opened(folder: Path) -> float:
-    """Seconds from nothing to the first look-up."""
+    """Seconds to open the cache and make the first look-up."""
     begin = time.perf_counter()
     cache = RegionCache(folder)
     cache._get(next(keys(1)))
@@ -152,7 +152,7 @@ def opened(folder: Path) -> float:
 
 
 def some_keys(count: int) -> list[bytes]:
-    """At most LOOK_UPS keys, spread over all and in no order."""
+    """At most LOOK_UPS keys, spread over all, in random order."""
     step = max(1, count // LOOK_UPS)
     return sorted((k for i, k in enumerate(keys(count)) if i % step == 0), key=lambda k: k[::-1])[:LOOK_UPS]
 
@@ -203,7 +203,7 @@ print(private_memory() - before, cache.misses)
 
 
 def large_cache(count: int, args: argparse.Namespace) -> Result:
-    """The measurement on request: one cache of very many entries."""
+    """The measurement of `--entries`: one cache with very many entries."""
     result = Result("entries", {"entries": count, "entry_bytes": ENTRY_BYTES})
     with tempfile.TemporaryDirectory() as root:
         folder = Path(root) / "cache"

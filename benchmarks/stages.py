@@ -2,9 +2,9 @@
 
     python benchmarks/stages.py [--quick] [--rounds N] [--out FOLDER]
 
-The first half (prepare to pack) is what a cache hit saves; hash and look-up are what it costs. The last table holds
-the floors: what hashing the bytes and copying the image takes by itself. "gradient" and "the rest" are differences,
-taken round by round. The stages are no public functions, so this script looks inside.
+A cache hit saves the first half (prepare to pack) and costs hash and look-up. The last table has lower bounds: the time
+to hash the bytes and to copy the image. "gradient" and "the rest" are differences, taken per round. The stages are not
+public functions, so this script imports private ones.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ GRID = SaliencySwap().grid
 
 
 def guidance_cases(images: Sequence[Tensor], mark: str) -> list[Case]:
-    """Image -> regions, for batches [N, 3, H, W]: what a cache hit saves. Forward alone is timed to tell the gradient."""
+    """Image -> regions, for batches [N, 3, H, W]: what a cache hit saves. Forward alone is timed to separate the gradient."""
     cam, net, kmeans = LayerCAMExtractor(), tiny.load("DEFAULT"), KMeans()
     levels = range(len(cam.layers))
     prepared = [cam._prepared(net_input(x)) for x in images]
@@ -63,7 +63,7 @@ def guidance_cases(images: Sequence[Tensor], mark: str) -> list[Case]:
 
 
 def swap_cases(images: Sequence[Tensor], shown: Sequence[Any], folder: str) -> list[Case]:
-    """Regions -> swapped image, with what a cache hit costs, the whole, and the floors."""
+    """Regions -> swapped image, with the cost of a cache hit, the total, and the lower bounds."""
     cached, uncached = (SaliencySwap(levels="random", cache=cache) for cache in ("memory", None))
     marking = SaliencySwap(levels="random", return_mask=True)
     finder = cached._finder
@@ -108,7 +108,7 @@ def swap_cases(images: Sequence[Tensor], shown: Sequence[Any], folder: str) -> l
 
 
 def gradient(timings: dict[str, Timing], mark: str) -> dict[str, Timing]:
-    """The stages in the order of the data, the gradient as what forward and gradient take beyond forward."""
+    """The stages in the order of the data, the gradient as forward and gradient minus forward."""
     both = timings.pop("forward and gradient" + mark)
     found = {name: t for name, t in timings.items() if name.endswith(mark)}
     order = ["prepare", "forward", "gradient", "cells", "k-means", "region", "pack"]
@@ -145,7 +145,7 @@ def run(args: argparse.Namespace) -> Result:
 
 
 def _rest(one: dict[str, Timing], second: dict[str, Timing], whole: dict[str, Timing]) -> str:
-    """What the transform takes beyond its stages: dispatch, checks, PIL and torch calls."""
+    """The time of the transform beyond its stages: dispatch, checks, PIL and torch calls."""
 
     def total(names: Sequence[str], stages: dict[str, Timing]) -> float:
         return sum(stages[n].median for n in names) * 1e6

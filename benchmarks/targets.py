@@ -1,4 +1,4 @@
-"""What must come out: the figures that this project promises, and whether a run kept them."""
+"""Performance targets, and whether a run meets them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from _report import Result, table
 
 @dataclass(frozen=True)
 class Target:
-    """A bound for one figure of one script. `sought` is wished for, not promised."""
+    """A bound for one figure of one script. `sought` marks a goal that is not promised."""
 
     text: str
     script: str
@@ -52,7 +52,7 @@ class Verdict:
 
     @property
     def met(self) -> bool | None:
-        """None where nothing was measured."""
+        """Whether the target is met; None if nothing was measured."""
         return None if self.figure is None or math.isnan(self.figure.value) else self.target.met(self.figure.value)
 
 
@@ -76,5 +76,5 @@ def verdict_table(verdicts: Sequence[Verdict]) -> str:
 
 
 def missed(verdicts: Sequence[Verdict]) -> list[Any]:
-    """Promised figures that were measured and not kept."""
+    """Promised figures that were measured and missed."""
     return [v for v in verdicts if v.met is False and not v.target.sought]

@@ -1,10 +1,10 @@
-"""Images per second on one core at 256x256 RGB: SaliencySwap without and with its cache, beside other augmentations.
+"""Images per second on one core at 256x256 RGB: SaliencySwap without and with its cache, and other augmentations.
 
     python benchmarks/throughput.py [--quick] [--rounds N] [--out FOLDER]
 
-Decoded pictures lie in memory, outputs are new images of the same kind. "filled cache" is the memory cache after every
-picture was seen once. Each kind of image is timed in an interleaved run of its own, so ratios hold within a kind. Rows of
-SaliencySwap make one swap, as the others make one paste; "levels=all" is the default, which makes four smaller ones.
+Decoded pictures are in memory, outputs are new images of the same kind. "filled cache" is the memory cache after every
+picture was seen once. Each kind of image is timed in its own interleaved run, so ratios are valid within a kind. Rows of
+SaliencySwap make one swap, as the others make one paste; "levels=all" is the default, which makes four smaller swaps.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ BATCH = 16
 
 
 def cases(kind: str, images: Sequence[Any], folder: str) -> list[Case]:
-    """SaliencySwap and its peers on single images of one kind, and on batches where there are tensors."""
+    """SaliencySwap and its peers on single images of one kind, and on batches if they are tensors."""
     uncached, cached = (SaliencySwap(levels="random", cache=cache) for cache in (None, "memory"))
     augmentations = {
         "CutPaste": CutPaste(),

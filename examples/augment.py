@@ -1,7 +1,7 @@
 """Ways to turn a normal image into a negative: the saliency-guided swap, its controls, and CutPaste.
 
-The three swaps are one transform, `SaliencySwap`, with another map: what a network looks at, what Otsu's threshold takes
-for the object, or nothing. So patch sizes, pairs and masks are drawn alike, and only the place differs.
+The three swaps are one transform, `SaliencySwap`, with different maps: a network's saliency, the object by Otsu's threshold, or
+a constant. So patch sizes, pairs and masks are drawn in the same way, and only the location differs.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from cutswap_transforms import KMeans, LayerCAMExtractor, SaliencySwap
 
 Negative = Callable[[Any], Any]
 LEVELS = 4  # of the guided swap with its own net
-SWAPS = ("random-swap", "object-swap", "saliency-swap")  # which are a SaliencySwap alone
+SWAPS = ("random-swap", "object-swap", "saliency-swap")  # a SaliencySwap and nothing else
 AUGMENTATIONS = (
     "none",
     *SWAPS,
@@ -41,7 +41,7 @@ def make_negatives(
     variation: dict[str, Any] | None = None,
     **swap: Any,
 ) -> list[Negative]:
-    """The transforms whose results the classifier has to tell from normal images: one, two for 3-way, none for "none".
+    """The transforms whose results the classifier must separate from normal images: one, two for 3-way, none for "none".
 
     Args:
         augmentation: one of AUGMENTATIONS.
@@ -49,8 +49,8 @@ def make_negatives(
         saliency_size: the side of the saliency net's input.
         kmeans: clusters the cells of the guided swap; by default `KMeans()`.
         variation: rule, feather and jitter of VariedSwap, for the controls too.
-        swap: levels, scale, grid, region and roi of SaliencySwap. The controls see the same map at every one of four levels, so
-            they swap as often.
+        swap: levels, scale, grid, region and roi of SaliencySwap. The controls get the same map at each of four levels, so
+            they make as many swaps.
     """
     if augmentation not in AUGMENTATIONS:
         raise ValueError(f"`augmentation` must be one of {', '.join(AUGMENTATIONS)}, got {augmentation!r}")
@@ -76,7 +76,7 @@ def make_negatives(
 
 def load_saliency(spec: str, size: int | None = None) -> Any:
     """A source of saliency maps: "tiny", "random" (the same net with random weights), a torchvision model's name, or
-    "module:factory", a function without arguments that returns a net images in [0, 1] -> logits, or a source."""
+    "module:factory", a function without arguments that returns a net, images in [0, 1] -> logits, or a source."""
     if spec == "random":
         return LayerCAMExtractor("tiny", weights=None, input_size=size)
     if ":" not in spec:
@@ -86,7 +86,7 @@ def load_saliency(spec: str, size: int | None = None) -> Any:
 
 
 def load_factory(spec: str) -> Any:
-    """What `module:factory` returns; the module is looked for on PYTHONPATH."""
+    """The return value of `module:factory`; the module must be on PYTHONPATH."""
     module, _, factory = spec.partition(":")
     try:
         found = getattr(importlib.import_module(module), factory)
@@ -96,7 +96,7 @@ def load_factory(spec: str) -> Any:
 
 
 class Anywhere:
-    """Every place is equally salient: the swap becomes blind. images [N, 3, H, W] -> `levels` maps [N, L, 1, 1]."""
+    """Every pixel is equally salient, so the swap is random. images [N, 3, H, W] -> `levels` maps [N, L, 1, 1]."""
 
     def __init__(self, levels: int = 1) -> None:
         self.levels, self.fingerprint = levels, f"anywhere-{levels}"
@@ -106,7 +106,7 @@ class Anywhere:
 
 
 class BothWays:
-    """The mean of a source's maps of an image and of its mirror image, laid back: an image and its mirror image show the same.
+    """The mean of a source's maps of an image and the flipped maps of its mirror image, so that both images get the same maps.
 
     The net runs twice, in one batch.
     """
@@ -120,7 +120,7 @@ class BothWays:
 
 
 class OtsuObject:
-    """The object by Otsu's threshold of brightness: of the two classes the one that the border shows less of.
+    """The object by Otsu's threshold of brightness: the class that covers less of the border.
 
     images [N, 3, H, W] in [0, 1] -> `levels` equal maps [N, L, H, W], 1 on the object; on any device.
     """
@@ -140,7 +140,7 @@ class OtsuObject:
 def otsu_threshold(grey: Tensor) -> Tensor:
     """int64 [N]: the level t that separates [0, t] from the rest with the greatest variance between the classes.
 
-    grey: int64 [N, H, W] in [0, 255]. Of equal levels, as between two lone peaks, the middle one (Otsu, 1979).
+    grey: int64 [N, H, W] in [0, 255]. Among equally good levels, as between two separate peaks, the middle one (Otsu, 1979).
     """
     flat = grey.flatten(1)
     counts = torch.zeros(len(flat), 256, dtype=torch.int64, device=grey.device).scatter_add_(1, flat, torch.ones_like(flat))
@@ -156,14 +156,14 @@ def otsu_threshold(grey: Tensor) -> Tensor:
 
 
 def augment_batch(negative: Negative, images: Tensor) -> Tensor:
-    """uint8 [N, 3, H, W] -> the same: a swap takes the batch as it is, CutPaste one image after the other."""
+    """uint8 [N, 3, H, W] -> the same: a swap takes the whole batch, CutPaste one image after the other."""
     if isinstance(negative, SaliencySwap):
         return negative(images).as_subclass(Tensor)
     return torch.stack([negative(image) for image in images])
 
 
 def with_mask(negative: Negative, image: Tensor) -> tuple[Tensor, Tensor]:
-    """A negative and where it differs from [3, H, W]: uint8 {0, 1} [1, H, W]. Of a swap both boxes count."""
+    """A negative and the mask of its change, uint8 {0, 1} [1, H, W]: both boxes of a swap, else the pixels that differ."""
     if isinstance(negative, SaliencySwap):
         sample = {"image": tv_tensors.Image(image), "mask": tv_tensors.Mask(torch.zeros_like(image[:1]))}
         out = negative(sample)

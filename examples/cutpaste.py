@@ -1,4 +1,4 @@
-"""CutPaste and CutPaste-Scar, written from the paper's description: the peers of the trainers and of the benchmarks."""
+"""CutPaste and CutPaste-Scar, written from the paper, for comparison in the detector and the benchmarks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def _uniform(low: float, high: float) -> float:
 
 
 def _whole(low: int, high: int) -> int:
-    """A whole number in [low, high]."""
+    """A random integer in [low, high]."""
     return int(torch.randint(low, high + 1, ()))
 
 
@@ -30,7 +30,7 @@ def size_of(image: Any) -> tuple[int, int]:
 
 
 def _cut(image: Any, height: int, width: int) -> Any:
-    """A patch of a random place, as a copy."""
+    """A copy of a patch at a random position."""
     top, left = _whole(0, size_of(image)[0] - height), _whole(0, size_of(image)[1] - width)
     if isinstance(image, Image.Image):
         return image.crop((left, top, left + width, top + height))
@@ -38,7 +38,7 @@ def _cut(image: Any, height: int, width: int) -> Any:
 
 
 class CutPaste:
-    """CutPaste (Li, Sohn, Yoon, Pfister, CVPR 2021): a patch is cut out, its colors are jittered, it is pasted elsewhere.
+    """CutPaste (Li, Sohn, Yoon, Pfister, CVPR 2021): cuts out a patch, jitters its colors and pastes it elsewhere.
 
     Area 2 to 15 % of the image, aspect from (0.3, 1) or (1, 3.3), brightness, contrast, saturation and hue jittered by
     at most 0.1. Takes PIL images, as the authors' pipeline does, and tensors [C, H, W].
@@ -64,7 +64,7 @@ class CutPaste:
 
 
 class CutPasteScar:
-    """CutPaste (Scar): a long thin patch, 2 to 16 by 10 to 25 pixels, jittered and turned by at most 45 degrees."""
+    """CutPaste (Scar): a long thin patch, 2 to 16 by 10 to 25 pixels, jittered and rotated by at most 45 degrees."""
 
     def __init__(self) -> None:
         self.jitter = v2.ColorJitter(JITTER, JITTER, JITTER, JITTER)
@@ -73,7 +73,7 @@ class CutPasteScar:
         patch = self.jitter(_cut(image, _whole(*SCAR_HEIGHT), _whole(*SCAR_WIDTH)))
         angle = _uniform(*SCAR_ANGLE)
         if isinstance(image, Image.Image):
-            turned = patch.convert("RGBA").rotate(angle, expand=True)  # what turns in from outside is transparent
+            turned = patch.convert("RGBA").rotate(angle, expand=True)  # corners from outside the patch are transparent
             out = image.copy()
             out.paste(turned, self._place(image, turned), mask=turned.getchannel("A"))
             return out

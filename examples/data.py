@@ -1,7 +1,7 @@
 """Reads anomaly-detection data: MVTec AD's layout, VisA's `1cls.csv`, anomalib's `Folder`, magnetic tiles, the toy set.
 
-A `Category` names its files and has read none of them; `decode` reads all images of a list at once, as squares, so that
-whatever cannot be read is known before training begins. In memory an image of 256 px takes 0.2 MB.
+A `Category` lists its files without reading them. `decode` reads all images of a list at once, as squares, so that unreadable
+ones are known before training begins. In memory, an image of 256 px takes 0.2 MB.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Category:
         return [*self.train, *self.test]
 
     def digest(self) -> str:
-        """Tells these files from any other: names, kinds and contents of all images and masks, not where they lie."""
+        """A digest of the names, kinds and contents of all images and masks, but not of their folder."""
         known = hashlib.blake2b(self.name.encode(), digest_size=8)
         for sample in self.samples:
             about = [(*path.parts[-2:], content(path)) if path else None for path in (sample.path, sample.mask)]
@@ -69,7 +69,7 @@ def read_categories(folder: Path, names: Sequence[str] = (), option: str = "--ca
     """All categories of a folder, or those named: VisA where there is a 1cls.csv, magnetic tiles where there is MT_Free,
     else MVTec layout.
 
-    The folder may be a category itself or hold one category per subfolder. `option` is where the user has named them.
+    The folder may be a category itself or hold one category per subfolder. `option` is the name for error messages.
     """
     if not folder.is_dir():
         raise DataError(f"`data` must be 'toy' or a folder, got {str(folder)!r}, which is none")
@@ -94,9 +94,9 @@ def read_categories(folder: Path, names: Sequence[str] = (), option: str = "--ca
 def read_mvtec(folder: Path, root: Path | None = None, tested: bool = True) -> Category:
     """train/good, test/<defect>, ground_truth/<defect>/<stem>_mask.png (or <stem>.png); test/good is normal.
 
-    `root` is the data folder, if that is another: links may lead to what it holds. Without `tested` there need be no test.
+    `root` is the data folder, if it is another: links may lead to files inside it. Without `tested`, no test images are needed.
     """
-    name = folder.name if root else folder.resolve().name  # a link is a category of its own name
+    name = folder.name if root else folder.resolve().name  # a link inside `root` keeps its own name
     root = root or folder
     if not (folder / "train" / "good").is_dir():
         listing = _listing(folder / "train")
@@ -125,9 +125,9 @@ def read_mvtec(folder: Path, root: Path | None = None, tested: bool = True) -> C
 
 
 def read_normal(folder: Path, names: Sequence[str] = ()) -> Category:
-    """The normal images of one category, of any layout that `read_categories` knows, or of a folder of nothing else.
+    """The normal images of one category, in any layout that `read_categories` knows, or of a folder with nothing else.
 
-    A folder without images of its own may have them in a subfolder `good`. The test images are left out.
+    If the folder itself has no images, they may be in a subfolder `good`. Test images are left out.
     """
     if not folder.is_dir():
         raise DataError(f"`data` must be 'toy' or a folder, got {str(folder)!r}, which is none")
@@ -172,9 +172,9 @@ def read_visa(table: Path, root: Path, names: Sequence[str] = (), option: str = 
 
 
 def _visa_rows(table: Path) -> list[dict[str, str]]:
-    """The rows, each with all that is wanted of it; only the mask may be empty."""
+    """The rows, each with all columns that are needed; only the mask may be empty."""
     try:
-        text = table.read_text(encoding="utf-8-sig")  # with the mark that spreadsheets put first, or without
+        text = table.read_text(encoding="utf-8-sig")  # with or without the byte order mark that spreadsheets write
         if "\0" in text:
             raise ValueError("it holds NUL bytes")
         reader = csv.DictReader(io.StringIO(text, newline=""))
@@ -204,9 +204,9 @@ def _check_inside(samples: Sequence[Sample], *roots: Path) -> None:
 def read_parts(
     root: Path, normal: str, abnormal: Sequence[str], normal_test: str | None = None, masks: Sequence[str] = ()
 ) -> Category:
-    """anomalib's `Folder`: the parts are named. Without a folder of normal test images every fifth image is held out.
+    """anomalib's `Folder`, with the names of its folders. Without normal test images, every fifth normal image is held out.
 
-    A defect's mask has its image's name (any suffix, `_mask` allowed); one mask folder serves all, or one each.
+    A defect's mask has its image's name (any suffix, `_mask` allowed); one mask folder is for all defects, or each has its own.
     """
     train = [Sample(path) for path in list_images(root / normal)]
     if normal_test is None:
@@ -228,7 +228,7 @@ def read_parts(
 def read_magnetic_tiles(folder: Path) -> Category:
     """The magnetic-tile defects of Huang et al. as they are published: MT_<kind>/Imgs with <stem>.jpg and its mask <stem>.png.
 
-    There is no split: a seeded four fifths of the tiles without a defect are for training, as in `RESULTS.md`.
+    The data set has no split: a seeded random four fifths of the defect-free tiles are for training, as in `RESULTS.md`.
     """
     free = [Sample(path) for path in _photographs(folder / "MT_Free" / "Imgs")]
     chosen = {int(i) for i in np.random.default_rng(0).permutation(len(free))[: len(free) * 4 // 5]}
@@ -283,8 +283,8 @@ def decode(
 ) -> tuple[Tensor, list[Sample]]:
     """All images as squares, uint8 [N, 3, size, size], and the samples that they belong to.
 
-    Images may differ in size and mode; `white` and `smallest` are for `read_image`. Those that cannot be read are all
-    named in one error, or, if they are to be skipped, in one warning.
+    Images may differ in size and mode; `white` and `smallest` are for `read_image`. All unreadable images are
+    named in one error, or in one warning if they are to be skipped.
     """
     read = attempt(lambda sample: read_image(regular(sample.path), size, white, smallest), samples)
     bad = [f"{s.path} ({error})" for s, error in zip(samples, read, strict=True) if isinstance(error, Exception)]
@@ -302,8 +302,8 @@ def decode(
 
 
 def decode_masks(samples: Sequence[Sample], size: int) -> Tensor:
-    """uint8 {0, 1} [N, size, size]; zeros for normal images. A defect without a mask is an error,
-    a mask that looks wrong a warning."""
+    """uint8 {0, 1} [N, size, size]; zeros for normal images. A defect without a mask is an error;
+    a mask that looks wrong causes a warning."""
     lacking = [str(s.path) for s in samples if s.defect and s.mask is None]
     if lacking:
         raise DataError(
@@ -327,15 +327,15 @@ def decode_masks(samples: Sequence[Sample], size: int) -> Tensor:
 
 
 def attempt(read: Callable[[Sample], Tensor], samples: Sequence[Sample]) -> list[Tensor | Exception]:
-    """What `read` makes of each sample, or why it cannot, on several threads."""
+    """The result of `read` for each sample, or its exception, on several threads."""
 
     def one(sample: Sample) -> Tensor | Exception:
         try:
             return read(sample)
-        except Exception as error:  # Pillow passes on whatever its decoders meet in a broken file
+        except Exception as error:  # Pillow's decoders raise anything on a broken file
             return error
 
-    with ThreadPoolExecutor() as pool:  # Pillow decodes outside of the interpreter's lock
+    with ThreadPoolExecutor() as pool:  # Pillow releases the GIL while it decodes
         return list(pool.map(one, samples))
 
 
@@ -343,7 +343,7 @@ def attempt(read: Callable[[Sample], Tensor], samples: Sequence[Sample]) -> list
 
 
 def add_arguments(parser: argparse.ArgumentParser, tested: bool = True) -> None:
-    """What names the data. Without `tested` normal images are enough, of one category."""
+    """The arguments that name the data. Without `tested`, normal images of one category are enough."""
     group = parser.add_argument_group("data")
     layouts = "MVTec layout, VisA, magnetic tiles, anomalib Folder, or toy"
     group.add_argument("data", metavar="DATA", help=layouts if tested else f"a folder of images of good parts; or {layouts}")
@@ -365,7 +365,7 @@ def add_decoding(group: Any) -> None:
 
 
 def categories_from(args: argparse.Namespace) -> list[Category]:
-    """What the arguments of `add_arguments` name. The toy set is drawn on first use and kept beside the results."""
+    """The categories of the arguments of `add_arguments`. The toy set is drawn on first use and kept beside the results."""
     folder = data_folder(args)
     if not args.normal_dir and (args.abnormal_dir or args.normal_test_dir or args.mask_dir):
         raise DataError("`normal_dir` must be given where the parts of a Folder are named, got none")

@@ -1,7 +1,7 @@
-"""The files of a data set: which of them count, where they may lie, what they hold.
+"""The files of a data set: which ones count, where they may be, and what they contain.
 
-Data come from others. So a file is opened only if it is a regular one, and only if it lies, links resolved, below a folder that
-the command line names: neither a table nor a link in the data has the rest of the disk read.
+Data may come from others. So a file is opened only if it is a regular file and, with links resolved, inside a folder given on
+the command line: neither a table nor a link in the data can make the program read the rest of the disk.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
-# What archives and disks add beside the data, often with small copies of the images.
+# Folders that archives and file systems add, often with small copies of the images.
 SYSTEM = {"__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information", "lost+found"}
 
 
 class DataError(ValueError):
-    """The data are not as they should be; the message says what to do."""
+    """The data cannot be used as they are; the message says what to do."""
 
 
 def is_hidden(name: str) -> bool:
-    """Not part of the data: hidden files and folders, as `.ipynb_checkpoints`, and those of the system."""
+    """Not part of the data: hidden files and folders such as `.ipynb_checkpoints`, and system ones."""
     return name.startswith(".") or name in SYSTEM
 
 
@@ -32,12 +32,12 @@ def subfolders(folder: Path) -> list[Path]:
 
 
 def named_as_images(folder: Path) -> list[Path]:
-    """Whatever has the suffix of an image, sorted."""
+    """Everything with the suffix of an image, sorted."""
     return sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not is_hidden(p.name))
 
 
 def images_in(folder: Path) -> list[Path]:
-    """The images of one folder, sorted; links to nowhere among them, so that they are named when they are read.
+    """The images of one folder, sorted, including broken links, which are reported when they are read.
 
     Raises:
         DataError: a folder, a pipe or a device with the name of an image.
@@ -50,12 +50,12 @@ def images_in(folder: Path) -> list[Path]:
 
 
 def images_below(root: Path, rule: str) -> list[Path]:
-    """The images of a folder and of all below it, sorted; what has the name of an image and is no folder is one.
+    """The images of a folder and all its subfolders, sorted: whatever has the suffix of an image and is not a folder.
 
-    Links to folders are followed; each folder is read once, and by its own name where it has one.
+    Links to folders are followed; each folder is read once, under its own name if it is inside `root`.
 
     Raises:
-        DataError: a folder or an image lies outside of `root`, in the words of `rule`.
+        DataError: a folder or an image is outside of `root`; the message begins with `rule`.
     """
     found: list[Path] = []
     seen: set[str] = set()
@@ -78,7 +78,7 @@ def images_below(root: Path, rule: str) -> list[Path]:
 def check_inside(
     paths: Iterable[Path], roots: Sequence[Path], rule: str = "`data` must hold its images and masks itself"
 ) -> None:
-    """All files lie, links resolved, below one of the folders that the user has named; these may be links themselves."""
+    """With links resolved, all files are inside one of the folders given by the user; these may be links themselves."""
     real = {Path(os.path.realpath(root)) for root in roots}
     for path in paths:
         if real.isdisjoint(Path(os.path.realpath(path)).parents):
@@ -89,7 +89,7 @@ def check_inside(
 
 
 def check_outside(out: Path, paths: Iterable[Path]) -> None:
-    """What is written never lies beside the images that are read, nor below them, links resolved."""
+    """With links resolved, the output is never in a folder of input images, nor below one."""
     real = Path(os.path.realpath(out))
     folders = {name for path in paths for name in (os.path.realpath(path.parent), os.path.dirname(os.path.realpath(path)))}
     for folder in sorted(map(Path, folders)):
@@ -98,11 +98,11 @@ def check_outside(out: Path, paths: Iterable[Path]) -> None:
 
 
 def regular(path: Path) -> Path:
-    """The path itself. Anything but a regular file is never opened: a pipe or a device would be read for ever.
+    """The path itself. Only regular files are opened: reading a pipe or a device could block forever.
 
     Raises:
-        OSError: there is nothing.
-        ValueError: something else.
+        OSError: there is no such file.
+        ValueError: it is not a regular file.
     """
     mode = os.stat(path).st_mode
     if not stat.S_ISREG(mode):
@@ -111,7 +111,7 @@ def regular(path: Path) -> Path:
 
 
 def content(path: Path) -> str:
-    """A digest of the bytes of a file; of one that cannot be read, a word: it is told when it is decoded."""
+    """A digest of a file's bytes, or "unreadable": the error is reported when the file is decoded."""
     digest = hashlib.blake2b(digest_size=8)
     try:
         with regular(path).open("rb") as stream:

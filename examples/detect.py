@@ -77,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
 
         return run_score(args)
     if args.command == "evaluate":
-        args.out = args.run  # beside which the toy set is drawn
+        args.out = args.run  # the toy set is drawn beside it
         from detector.evaluate_command import run_evaluate
 
         return run_evaluate(args)

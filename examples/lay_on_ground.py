@@ -1,12 +1,11 @@
-"""Takes the objects of a data set off their plain ground and lays them on wood, cloth, tiles or brushed metal.
+"""Moves the objects of a data set from their plain ground to wood, cloth, tiles or brushed metal.
 
     python examples/lay_on_ground.py FOLDER OUT --ground wood
 
-On a plain ground a threshold finds the object; on a textured one it does not, and a net has to see it. FOLDER is a
-category in MVTec AD's layout. Every image gets a ground of its own, drawn from the image's name by `make_samples.py`, on
-which the object casts a shadow. Objects and defects stay where they are and keep their pixels; the defects' masks come
-along. OUT/object_mask holds the masks of the objects, each under its image's path. Everything is upright, as EXIF says. OUT
-appears when it is complete, or not at all.
+On a plain ground a threshold finds the object; on a textured one it takes a net. FOLDER is a category in MVTec AD's layout.
+Every image gets its own ground, drawn by `make_samples.py` with a seed from the image's name, and the object casts a shadow on
+it. Objects and defects keep their position and their pixels; the masks of the defects are copied. OUT/object_mask has the masks
+of the objects, each under its image's path. Everything is rotated by EXIF. OUT appears only when it is complete.
 """
 
 from __future__ import annotations
@@ -31,17 +30,17 @@ from cutswap_transforms.shell.arguments import positive
 from cutswap_transforms.shell.decode import Note, decoded, opened
 
 GROUNDS = {name: SCENES[name] for name in ("wood", "cloth", "tiles")} | {"metal": Scene(steel)}
-TOLERANCE = 0.05  # of the border: dust, a shadow, light that falls off
-LEAST = 40  # contrast of an object with its ground, of 255
+TOLERANCE = 0.05  # share of the border with dust, shadows or uneven light
+LEAST = 40  # smallest contrast of an object with its ground, of 255
 EDGE = 3  # pixels on each side of the outline in which object and ground may mix
 
 
 def cut_out(image: Picture, tolerance: float = TOLERANCE) -> tuple[Array, Array]:
-    """The matte of what lies on a plain ground, float32 [H, W] in [0, 1], and the ground's color, [3].
+    """The matte of the object on a plain ground, float32 [H, W] in [0, 1], and the ground's color, [3].
 
-    The ground is the border's median. What differs from it by a quarter of the greatest difference belongs to the object,
-    holes included, specks of dust not. Of the border a share of `tolerance` may differ as much. Along the outline a pixel
-    mixes the ground with the nearest color well inside.
+    The ground is the border's median. Pixels that differ from it by more than a quarter of the greatest difference belong to
+    the object; its holes are filled and specks of dust are dropped. A share `tolerance` of the border may differ as much. A
+    pixel on the outline is a mixture of the ground and the nearest color well inside.
     """
     border = np.concatenate([image[0], image[-1], image[:, 0], image[:, -1]])
     ground = np.median(border, 0).astype(np.float32)
@@ -70,31 +69,31 @@ def lay(image: Picture, ground: str, seed: int, tolerance: float = TOLERANCE) ->
     matte, old = cut_out(image, tolerance)
     height, width = matte.shape
     side = max(height, width)
-    inside = np.pad(matte > 0.99, ((0, side - height), (0, side - width)))  # its flank must not show where the matte is thin
+    inside = np.pad(matte > 0.99, ((0, side - height), (0, side - width)))  # no slope where the matte is thin
     depth = ndimage.distance_transform_edt(inside) / side
-    rise = np.minimum(depth.max(), 0.12) * np.sqrt(1 - (1 - depth / depth.max()) ** 2)  # a lens with a round rim
+    rise = np.minimum(depth.max(), 0.12) * np.sqrt(1 - (1 - depth / depth.max()) ** 2)  # shaped like a lens with a round rim
     rng = np.random.default_rng([seed, zlib.crc32(ground.encode())])
     surface: Surface = GROUNDS[ground].surface(rng, side)
     surface.height += resized(rise, surface.height.shape)
     new = photograph(surface, rng)[:height, :width]
     here = matte[..., None]
-    laid = np.where(here > 0, image + (1 - here) * (new - old), new)  # the old ground goes from the mixed pixels too
+    laid = np.where(here > 0, image + (1 - here) * (new - old), new)  # removes the old ground from mixed pixels, too
     return (laid.clip(0, 255) + 0.5).astype(np.uint8), (matte > 0.5).astype(np.uint8) * 255
 
 
 @dataclass
 class Laying:
-    """How a category is laid on its ground, and what was met on the way."""
+    """The options for a category, and the images that were skipped or need a warning."""
 
     ground: str
     white: float | None = None
     tolerance: float = TOLERANCE
     skip: bool = False
     skipped: list[str] = field(default_factory=list)
-    notes: dict[Note, Path] = field(default_factory=dict)  # the first image of each
+    notes: dict[Note, Path] = field(default_factory=dict)  # the first image with each note
 
     def write(self, sample: Sample, folder: Path, out: Path) -> bool:
-        """The picture, the object's mask and the defect's; False if it was skipped."""
+        """Write the picture, the object's mask and the defect's; False if the image was skipped."""
         name = sample.path.relative_to(folder)
         try:
             with opened(sample.path) as file:
@@ -102,7 +101,7 @@ class Laying:
             seed = zlib.crc32(name.as_posix().encode())
             laid, mask = lay(np.asarray(image, np.float32), self.ground, seed, self.tolerance)
             truth = _turned_mask(sample)
-        except Exception as error:  # Pillow passes on whatever its decoders meet in a broken file
+        except Exception as error:  # Pillow's decoders raise anything on a broken file
             if not self.skip:
                 raise DataError(f"every image {error}: {str(sample.path)!r}") from error
             self.skipped.append(f"{sample.path} ({error})")
@@ -124,20 +123,20 @@ def _save(pixels: Picture, path: Path) -> None:
 
 
 def _turned_mask(sample: Sample) -> Picture | None:
-    """The mask upright as {0, 255}, if EXIF turns it or its photograph; else it can stay as it is."""
+    """The upright mask as {0, 255} if EXIF rotates it or its photograph; None if the file can be copied."""
     if sample.mask and (is_turned(sample.mask) or is_turned(sample.path)):
         return read_truth(sample.mask, sample.path).astype(np.uint8) * 255
     return None
 
 
 def lay_category(folder: Path, out: Path, laying: Laying) -> int:
-    """Every image of `folder` on its own ground; how many there are. A failure leaves nothing at `out`."""
+    """Lay every image of `folder` on its own ground; returns their number. A failure leaves nothing at `out`."""
     category = read_mvtec(folder)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise DataError(f"`out` must be a new or empty folder, got {str(out)!r}")
     out = out.resolve()
     draft = out.with_name(f".{out.name}.draft")
-    shutil.rmtree(draft, ignore_errors=True)  # of a run that was killed
+    shutil.rmtree(draft, ignore_errors=True)  # left by a killed run
     try:
         draft.mkdir(parents=True)
         train, test = ([laying.write(s, folder, draft) for s in samples] for samples in (category.train, category.test))

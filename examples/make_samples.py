@@ -1,10 +1,10 @@
-"""Draws photographs of a factory that does not exist: seeded normal images for the demo, the examples and the tests.
+"""Draws synthetic photographs of factory goods: seeded normal images for the demo, the examples and the tests.
 
     python examples/make_samples.py OUT --size 256 --count 2 --seed 0
 
 A scene lays materials on a `Surface` (height, color, metal, roughness ...; lengths in image widths); `photograph` puts
-it under soft boxes and a camera. A defect is therefore an edit of the surface (`make_scene(..., edit=...)`): it gets
-light, shadow and noise like everything else. NumPy and Pillow are all it needs.
+it under soft boxes and a camera. A defect is an edit of the surface (`make_scene(..., edit=...)`), so it gets light,
+shadow and noise like everything else. It needs only NumPy and Pillow.
 """
 
 from __future__ import annotations
@@ -309,7 +309,7 @@ def tiles(rng: np.random.Generator, size: int, variant: int | None = None) -> Su
 
 @dataclass(frozen=True)
 class Scene:
-    """Called with a generator and a size it returns a photograph; `surface` stops before the light goes on."""
+    """Called with a generator and a size, it returns a photograph; `surface` is the scene before lighting."""
 
     lay_out: Callable[[np.random.Generator, int, int | None], Surface]
 
@@ -336,7 +336,7 @@ def make_scene(
 
     With `return_mask` also the mask of the object: uint8 {0, 1} [size, size], all 1 where the scene is one material.
     `variant` fixes the product (the color of tablets, yarns, glaze, screws), which otherwise changes with the seed.
-    `edit` may change the surface before the light goes on: that is how a defect is made. Everything else stays equal.
+    `edit` may change the surface before lighting, to make a defect. Everything else stays the same.
     """
     if name not in SCENES:
         raise ValueError(f"`name` must be one of {', '.join(SCENES)}, got {name!r}")

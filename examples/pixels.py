@@ -1,4 +1,4 @@
-"""Images and masks of the examples' data: decoded as the package's commands do, squares in the end."""
+"""Images and masks of the examples' data: decoded as by the package's commands, resized to squares."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ QUARTER_TURNS = {
 
 
 def read_image(path: Path, size: int, white: float | None = None, smallest: int = 1) -> Tensor:
-    """uint8 [3, size, size], decoded as the package's commands do, squashed to a square with antialiasing.
+    """uint8 [3, size, size], decoded as by the package's commands, resized to a square with antialiasing.
 
-    An image with a side below `smallest` is refused. Deep images, of 16 bits or floats, become 8 bits: `white`, by default
-    65535, becomes 255. Without it, an image is refused whose white would be a guess: floats, values beyond 16 bits, and
-    cameras of 12 bits or less in files of 16. What else surprises, as transparency, is a warning, once per process.
+    An image with a side below `smallest` is refused. 16-bit and float images are scaled to 8 bits: `white`, by default
+    65535, becomes 255. Without it, images of unknown white are refused: floats, values beyond 16 bits, and 16-bit files of
+    cameras with 12 bits or less. Other surprises, such as transparency, cause a warning, once per process.
     """
     with opened(path) as file:
         if min(file.size) < smallest:
@@ -44,12 +44,12 @@ def read_image(path: Path, size: int, white: float | None = None, smallest: int 
     if Note.FLOATS in notes or Note.STRETCHED in notes or (Note.NARROW in notes and top < 4096):
         raise ValueError(f"deep grays up to {top:g}: pass --white, the value of white (4095 for 12 bits, 1 for shares)")
     for note in notes:
-        warnings.warn(note.value, stacklevel=1)  # one place and one text: Python shows it once
+        warnings.warn(note.value, stacklevel=1)  # same place and text, so Python shows it once
     return pil_to_tensor(image.resize((size, size), Image.Resampling.BILINEAR))
 
 
 def read_mask(path: Path, size: int, photograph: Path | None = None, doubt: Callable[[str], Any] = warnings.warn) -> Tensor:
-    """uint8 {0, 1} [size, size]: what `read_truth` finds, resized to the nearest pixel. `doubt` is told what looks wrong."""
+    """uint8 {0, 1} [size, size]: the mask of `read_truth`, nearest-neighbor resized. `doubt` is called if it looks wrong."""
     truth = read_truth(path, photograph)
     if truth.mean() > 0.5:
         doubt(f"{path} marks {truth.mean():.0%} of its image as a defect: it may be inverted")
@@ -62,11 +62,11 @@ def read_mask(path: Path, size: int, photograph: Path | None = None, doubt: Call
 
 
 def read_truth(path: Path, photograph: Path | None = None) -> Array:
-    """bool [H, W], True where a mask marks a defect; what is transparent marks nothing.
+    """bool [H, W], True where a mask marks a defect; transparent pixels mark nothing.
 
-    Any value above 0 does, so label maps do, and palettes by their colors. Lossy files have rings around every edge: there
-    it takes half of white. A mask is turned by its own EXIF. One that has the sides of its `photograph` as stored, before
-    EXIF turned that by a quarter, is turned with it.
+    Any value above 0 marks a defect, so label maps work; in palettes the color counts. Lossy files have rings around every
+    edge, so there the limit is half of white. A mask is rotated by its own EXIF. If EXIF rotates the `photograph` by a quarter
+    turn, a mask with the sides of the stored photograph is rotated with it.
     """
     truth: Array = read_whole_mask(path)
     upright, turn = _sides_of(photograph) if photograph else (None, None)
@@ -77,24 +77,24 @@ def read_truth(path: Path, photograph: Path | None = None) -> Array:
 
 
 def is_turned(path: Path) -> bool:
-    """Whether EXIF asks to turn or mirror what is stored."""
+    """Whether EXIF rotates or mirrors the stored image."""
     with opened(path) as file:
         return file.getexif().get(ORIENTATION, 1) not in (0, 1)
 
 
 def _sides_of(photograph: Path) -> tuple[Sides | None, Image.Transpose | None]:
-    """The sides of an upright photograph, and the turn by a quarter that makes it upright; without decoding it."""
+    """The sides of the upright photograph, and the quarter turn that makes it upright; without decoding it."""
     try:
         with opened(photograph) as image:
-            tags = getattr(image, "tag_v2", {})  # of TIFF, whose sides Pillow may have exchanged
+            tags = getattr(image, "tag_v2", {})  # of TIFF, whose sides Pillow may have swapped
             width, height = tags.get(256, image.width), tags.get(257, image.height)
             turn = QUARTER_TURNS.get(image.getexif().get(ORIENTATION, 1))
-    except Exception:  # a photograph that cannot be read is told where it is read
+    except Exception:  # an unreadable photograph is reported when it is read
         return None, None
     return ((height, width) if turn is not None else (width, height)), turn
 
 
 def _same_aspect(ours: tuple[int, ...], theirs: tuple[int, ...]) -> bool:
-    """Up to a pixel of rounding of each side of the smaller one."""
+    """Equal up to rounding each side of the smaller one by a pixel."""
     (a, b), (c, d) = ours, theirs
     return abs(a * d - b * c) <= max(a + b, c + d)

@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from sample_studio import EVERYWHERE, Array, Surface, Window, box, colour, grooves, noise, smooth, tinted
 
-# u, v, kind, turn of every part on the board; the layout is one product, only pose, light and tolerances vary
+# u, v, kind, rotation of every part on the board; the layout is fixed, only pose, light and tolerances vary
 PARTS: list[tuple[float, float, str, float]] = [
     (-0.14, -0.12, "chip", 0.0), (0.30, -0.29, "driver", 0.0), (0.32, 0.02, "can", 0.0), (0.32, 0.25, "can", 0.5),
     (-0.13, 0.21, "crystal", 0.0), (0.11, -0.38, "resistor", 1.571), (0.11, -0.235, "resistor", 1.571),
@@ -42,7 +42,7 @@ REACH = {"chip": 0.26, "driver": 0.2, "can": 0.13, "crystal": 0.15, "resistor": 
 
 
 def placed(layer: Image.Image, size: int, y: float, x: float, angle: float) -> Array:
-    """[size, size] a drawing of the board, which spans 1.25 image widths, under the board's pose."""
+    """[size, size]: a drawing of the board, 1.25 image widths wide, in the board's pose."""
     scale, cos, sin = layer.width / 1.25 / size, np.cos(angle), np.sin(angle)
     row, column = [
         (0.625 - (x * cos + y * sin)) * layer.width / 1.25,
@@ -68,7 +68,7 @@ def printed_layers() -> list[Image.Image]:
         hole.ellipse(px(u - r / 2, v - r / 2, u + r / 2, v + r / 2), 255)
 
     copper.rectangle(px(0.2, -0.1, 0.625, 0.38), 150)  # a ground plane
-    for side in range(4):  # each side of the chip sends its tracks out, bent by 45 degrees, to a via or over the edge
+    for side in range(4):  # tracks from each side of the chip, bent by 45 degrees, to a via or over the edge
         for k in range(10):
             a, reach, bend = (k - 4.5) * 0.021, 0.15 + 0.018 * abs(k - 4.5), 0.03 + 0.05 * plan.random()
             way = [(a, 0.1), (a, reach), (a + np.sign(k - 4.5) * bend, reach + bend)]

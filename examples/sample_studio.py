@@ -21,13 +21,13 @@ EVERYWHERE: Window = (slice(None), slice(None))
 T = TypeVar("T")
 
 
-# ---------------------------------------- small vocabulary
+# ---------------------------------------- helpers
 def resized(a: Array, shape: tuple[int, int], how: Image.Resampling = Image.Resampling.BICUBIC) -> Array:
     return np.asarray(Image.fromarray(np.ascontiguousarray(a, np.float32)).resize(shape[::-1], how))
 
 
 def blurred(a: Array, radius: float) -> Array:
-    """Smooths over about `radius` pixels by going down and up again, which costs the same for every radius."""
+    """Smooths over about `radius` pixels by downsampling and upsampling, which costs the same for every radius."""
     small = [max(1, round(n / max(radius, 1.0))) for n in a.shape]
     return resized(resized(a, (small[0], small[1]), Image.Resampling.HAMMING), a.shape)
 
@@ -43,7 +43,7 @@ def mixed(a: Array, b: Array | float, t: Array) -> Array:
 
 def noise(rng: np.random.Generator, size: int, cells: tuple[float, float], octaves: int = 4, fade: float = 0.5) -> Array:
     """[size, size] fractal noise of unit variance; `cells` = waves per image in y and x. Takes one number of `rng`."""
-    own = np.random.default_rng(rng.integers(2**62))  # so that a picture keeps its layout when its size changes
+    own = np.random.default_rng(rng.integers(2**62))  # the layout does not depend on the size
     total = np.zeros((size, size), np.float32)
     for octave in range(octaves):
         grid = [int(min(size, max(2, round(c * 2**octave + 1)))) for c in cells]
@@ -72,12 +72,12 @@ def hexagon(u: Array, v: Array, radius: float) -> Array:
 
 
 def colour(*rgb: float) -> Array:
-    """What an eye would name, in linear light."""
+    """Display colors (gamma 2.2) -> linear light."""
     return np.asarray(rgb, np.float32) ** 2.2
 
 
 def pick(rng: np.random.Generator, products: Sequence[T], variant: int | None) -> T:
-    """One of several products, drawn unless `variant` fixes it; `rng` moves on equally in both cases."""
+    """One of several products, drawn unless `variant` fixes it; `rng` advances equally in both cases."""
     drawn = int(rng.integers(len(products)))
     return products[drawn if variant is None else variant % len(products)]
 
@@ -86,10 +86,10 @@ def tinted(rng: np.random.Generator, rgb: Sequence[float], spread: float = 0.03)
     return colour(*np.clip(np.asarray(rgb) + rng.normal(0, spread, 3), 0.01, 1))
 
 
-# ---------------------------------------- what is looked at
+# ---------------------------------------- surface
 @dataclass
 class Surface:
-    """All below the camera, float32 on a grid of twice the picture's size. A scene fills it, an edit may change it."""
+    """Everything below the camera, float32 on a grid of twice the picture's size. A scene fills it, an edit may change it."""
 
     size: int
     height: Array  # [S, S] in image widths
@@ -98,7 +98,7 @@ class Surface:
     rough: Array  # [S, S] 0 = mirror; 1 = matt
     mask: Array  # [S, S] 1 where the object of the scene is
     film: Array  # [S, S] height of a clear film above it all, 0 = none
-    brush_y: Array  # [S, S] how far unseen tool marks tilt the surface, across the marks
+    brush_y: Array  # [S, S] how far invisible tool marks tilt the surface, across the marks
     brush_x: Array
 
     @classmethod
@@ -116,11 +116,11 @@ class Surface:
         return (slice(top, bottom), slice(left, right)), dx * cos + dy * sin, dy * cos - dx * sin
 
     def cover(self, distance: Array) -> Array:
-        """How much of each pixel lies inside a signed distance."""
+        """How much of each pixel is inside a signed distance."""
         return np.clip(0.5 - distance * self.size, 0, 1)
 
     def lay(self, at: Window, alpha: Array, *, part: bool = False, **layers: Array | float) -> None:
-        """Covers a window with a material; `part` says that it belongs to the object."""
+        """Covers a window with a material; `part` means that it belongs to the object."""
         for name, value in ({"brush_y": 0.0, "brush_x": 0.0} | layers if "metal" in layers else layers).items():
             below = getattr(self, name)[at]
             below[...] = mixed(below, value, alpha[..., None] if name == "albedo" else alpha)
@@ -130,7 +130,7 @@ class Surface:
 
 # ---------------------------------------- light and camera
 def studio(rng: np.random.Generator, azimuth: float) -> Array:
-    """[128, 128] what a mirror ball sees, read at the x and y of the reflected ray in [-1.25, 1.25]."""
+    """[128, 128]: the reflection in a mirror ball, indexed by x and y of the reflected ray in [-1.25, 1.25]."""
     y, x = np.mgrid[-1.25:1.25:128j, -1.25:1.25:128j].astype(np.float32)
     lean = rng.uniform(-0.1, 0.1, 2)
     sky = 0.28 - 0.24 * y + lean[0] * x + 0.06 * noise(rng, 128, (3, 3), 2)
@@ -166,7 +166,7 @@ def reflected(maps: Sequence[Array], normal: Normal, view: tuple[Array, Array], 
 
 
 def glanced(surface: Surface, maps: Sequence[Array], normal: Normal, view: tuple[Array, Array]) -> Array:
-    """Brushed and turned metal draws highlights out across its marks: the mean over the tilts inside a pixel."""
+    """Brushed and turned metal stretches highlights across its marks: the mean over the tilts inside a pixel."""
     if not surface.brush_y.any():
         return reflected(maps, normal, view, surface.rough)
     ny, nx, nz = normal
@@ -210,7 +210,7 @@ def lit(surface: Surface, rng: np.random.Generator) -> Array:
 
 
 def under_film(film: Array, light: Array, sky: Array, view: tuple[Array, Array]) -> Array:
-    """Clear plastic: reflects the studio, the more the steeper, and swallows a little light where it is steep."""
+    """Clear plastic: reflects the studio, more where it is steeper, and absorbs a little light where it is steep."""
     normal = facing(film)
     there = np.clip(film * 400, 0, 1)
     fresnel = (0.13 + 0.8 * (1 - normal[2]) ** 3) * there
@@ -219,7 +219,7 @@ def under_film(film: Array, light: Array, sky: Array, view: tuple[Array, Array])
 
 
 def softened(picture: Array, share: float) -> Array:
-    """The lens hands `share` of the light to each neighbor, first along columns, then along rows."""
+    """The lens passes `share` of the light to each neighbor, first along columns, then along rows."""
     for axis in (0, 1):
         ends = np.concatenate([picture.take([0], axis), picture, picture.take([-1], axis)], axis)
         n = picture.shape[axis]

@@ -2,8 +2,8 @@
 
     python examples/toy.py OUT --size 160
 
-The goods are scenes of `make_samples.py`. A defect edits the surface before the light goes on, so it gets light,
-shadow, blur and noise like everything else. The layout is MVTec AD's.
+The objects are scenes of `make_samples.py`. A defect edits the surface before lighting, so it gets light, shadow,
+blur and noise like everything else. The layout is MVTec AD's.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from sample_studio import Array, Surface, noise, resized, smooth
 
 CATEGORIES = ("blister", "flange", "tiles", "wood")  # two objects, two textures
 VARIANT = 1  # one product each; pose, light and tolerances vary
-SCHEMA = 1  # raise it when the same arguments come to give other pictures
+SCHEMA = 1  # raise it when the same arguments give other pictures
 
 
 def scratch(surface: Surface, rng: np.random.Generator, y: float, x: float) -> Array:
@@ -47,7 +47,7 @@ def stain(surface: Surface, rng: np.random.Generator, y: float, x: float) -> Arr
 
 
 def dent(surface: Surface, rng: np.random.Generator, y: float, x: float) -> Array:
-    """A smooth hollow: only light and reflections tell."""
+    """A smooth hollow, visible only by light and reflections."""
     _, u, v = surface.frame(y, x, rng.uniform(0, np.pi), 2)
     reach = rng.uniform(0.035, 0.07)
     alpha = np.exp(-((u / reach) ** 2) - (v / (reach * rng.uniform(0.6, 1))) ** 2)
@@ -56,7 +56,7 @@ def dent(surface: Surface, rng: np.random.Generator, y: float, x: float) -> Arra
 
 
 def chip(surface: Surface, rng: np.random.Generator, y: float, x: float) -> Array:
-    """A small piece has broken off; what is below is rougher and a little darker."""
+    """A small piece has broken off; the material below is rougher and a little darker."""
     alpha = blob(surface, rng, y, x, rng.uniform(0.025, 0.05), 0.12)
     surface.height -= 0.012 * alpha * (1 + 0.2 * noise(rng, surface.size, (60, 60), 2))
     surface.albedo *= 1 - rng.uniform(0.35, 0.6) * alpha[..., None]
@@ -112,7 +112,7 @@ def write_toy(
     per_defect: int = 8,
     categories: Sequence[str] = CATEGORIES,
 ) -> Path:
-    """The set in `folder`; a folder that holds it already is left alone. Returns the folder."""
+    """Write the set into `folder`, unless it is already there. Returns the folder."""
     settings = {"schema": SCHEMA, "size": size, "train": train, "good": good, "per_defect": per_defect}
     settings["categories"] = list(categories)
     note = folder / "toy.json"
@@ -122,7 +122,7 @@ def write_toy(
         raise FileExistsError(f"`folder` must be new or hold this toy set, got {str(folder)!r}; remove it to draw it again")
     print(f"drawing the toy set: {len(categories)} categories at {size} px into {folder}")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=".toy-", dir=folder.parent))  # a set that was interrupted is none
+    draft = Path(tempfile.mkdtemp(prefix=".toy-", dir=folder.parent))  # an interrupted set must not look complete
     try:
         for category in categories:
             _write_category(draft / category, category, size, train, good, per_defect)

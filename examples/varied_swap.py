@@ -1,4 +1,4 @@
-"""The saliency-guided swap with what the library leaves out, for ablations: other rules for the pair, softer seams."""
+"""Variants of the saliency-guided swap for ablations, not in the library: other rules for the pair, softer seams."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from torchvision import tv_tensors
 from cutswap_transforms import SaliencySwap, functional
 
 CANDIDATES = 8
-VISIBLE = 2.0  # mean change of a patch in gray levels of 255, below which nobody would see it
+VISIBLE = 2.0  # mean change of a patch in gray levels of 255; a smaller one is invisible
 
 
 class VariedSwap(SaliencySwap):
-    """Draws eight swaps of one patch size and keeps the one that the rule prefers; then blends the patches in.
+    """Draws eight swaps of one patch size, keeps the one that the rule prefers, and blends the patches in.
 
     Args:
         rule: "near", "far" (distance of the two boxes), "alike", "unlike" (mean difference of their pixels), or
             "visible" (the first that changes more than two gray levels), else "any".
-        feather: the patches fade into the image over so many pixels inside their edges.
-        jitter: each patch's color channels are multiplied by one factor each in [1 - jitter, 1 + jitter].
+        feather: width in pixels inside the patches' edges over which they fade into the image.
+        jitter: each color channel of a patch is multiplied by a factor in [1 - jitter, 1 + jitter].
 
     Images are uint8 tensors [3, H, W] or [N, 3, H, W]. Everything else is as in SaliencySwap.
     """
@@ -63,7 +63,7 @@ class VariedSwap(SaliencySwap):
         area = ranges[0][0] + u[0] * (ranges[0][1] - ranges[0][0])
         aspect = math.exp(math.log(ranges[1][0]) + u[1] * math.log(ranges[1][1] / ranges[1][0]))
         try:
-            self.scale, self.ratio = (area, area), (aspect, aspect)  # or "near" would come to mean "small"
+            self.scale, self.ratio = (area, area), (aspect, aspect)  # otherwise "near" would prefer small patches
             drawn = [super(VariedSwap, self).make_params([image])["pairs"] for _ in range(CANDIDATES)]
         finally:
             self.scale, self.ratio = ranges
@@ -71,7 +71,7 @@ class VariedSwap(SaliencySwap):
 
 
 def distance(pairs: Tensor) -> float:
-    """Between the corners of the two boxes, in pixels; the mean over the swaps of an image [1, S, 7]."""
+    """Distance between the corners of the two boxes, in pixels; the mean over the swaps of an image [1, S, 7]."""
     swaps = pairs[0][pairs[0, :, 5] > 0].float()
     return float((swaps[:, 1:3] - swaps[:, 3:5]).norm(dim=1).mean())
 
@@ -91,13 +91,13 @@ RULES: dict[str, Callable[[Tensor, Tensor], float]] = {
     "far": lambda image, pairs: distance(pairs),
     "alike": lambda image, pairs: -visible_change(image, pairs),
     "unlike": visible_change,
-    "visible": lambda image, pairs: min(visible_change(image, pairs), VISIBLE),  # of equals the first wins
+    "visible": lambda image, pairs: min(visible_change(image, pairs), VISIBLE),  # the first of equals wins
 }
 
 
 def describe_swaps(swap: SaliencySwap, images: Tensor, object_maps: Callable[[Tensor], Tensor]) -> dict[str, float]:
-    """Shares of patches that lie on the object (by their centers) and of negatives that differ next to nothing, and the
-    mean change inside the boxes in gray levels.
+    """Share of patches on the object (by their centers), share of negatives with hardly any change, and the mean change inside
+    the boxes in gray levels.
 
     Args:
         images: uint8 [N, 3, H, W], one negative of each.

@@ -1,4 +1,4 @@
-"""Puts `examples/` on the path: the tools draw with its scenes, and read features as its detector does."""
+"""Puts `examples/` on the path: the tools use its scenes and its detector's features."""
 
 import sys
 from pathlib import Path

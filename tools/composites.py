@@ -1,10 +1,10 @@
-"""Draws what `train_backbone.py` teaches grounds with: objects laid on textures, and the mask of where they lie.
+"""Draws composites for `train_backbone.py`: objects on textured grounds, with masks.
 
     python tools/composites.py OUT.png
 
-Grounds are those of `grounds.py`. Objects are drawn solids, the thin ones of `thin_objects.py`, scenes' objects, and
-cut-outs of photographs. Of `make_samples.py`, cloth, tiles, screws and circuit boards take no part: they are for measuring.
-The command draws a sheet to look at.
+Grounds are those of `grounds.py`. Objects are drawn solids, the thin ones of `thin_objects.py`, objects of scenes, and
+cut-outs of photographs. Cloth, tiles, screws and circuit boards of `make_samples.py` are not used: they are for evaluation.
+The command draws a sheet of examples.
 """
 
 from __future__ import annotations
@@ -95,16 +95,16 @@ def scene_object(rng: np.random.Generator, side: int = 96) -> Picture:
 
 
 def cut_photograph(photo: Picture, saliency: Array, side: int = 96) -> Picture | None:
-    """The salient object of a photograph with a soft matte, or None where it is unclear.
+    """The salient object of a photograph with a soft matte, or None if it is unclear.
 
-    The matte is where the teacher's map is high, cut along colors: pixels vote for inside or outside by their distance
-    to the mean colors of the most and the least salient parts."""
+    The matte combines the teacher's map with color: pixels vote for inside or outside by their distance to the mean
+    colors of the most and the least salient parts."""
     h, w = photo.shape[:2]
     m = resized(saliency, (h, w)).clip(0, 1)
     border = np.concatenate([photo[:3].reshape(-1, 3), photo[-3:].reshape(-1, 3), photo[:, :3].reshape(-1, 3)]).astype("f4")
     ground = np.median(border, 0)
     pixels = photo.astype("f4")
-    if np.mean(np.abs(border - ground).max(1) < 20) > 0.85:  # a plain ground gives the outline away
+    if np.mean(np.abs(border - ground).max(1) < 20) > 0.85:  # on a plain ground, the difference from it gives the outline
         off = ndimage.gaussian_filter(np.abs(pixels - ground).max(2), 0.7)
         inside = off > 22
     else:
@@ -134,7 +134,7 @@ def cut_photograph(photo: Picture, saliency: Array, side: int = 96) -> Picture |
 
 
 def windows(grounds: Tensor, side: int, generator: torch.Generator) -> Tensor:
-    """[N, 3, side, side] float: of each ground uint8 [N, 3, S, S] a window of random place and turn."""
+    """[N, 3, side, side] float: a window of each ground, uint8 [N, 3, S, S], with random position and rotation."""
     n = len(grounds)
     u = torch.rand(n, 4, generator=generator)
     zoom = side / grounds.shape[-1] * (0.6 + 0.65 * u[:, 0]).clamp(max=grounds.shape[-1] / side)
@@ -150,9 +150,9 @@ def windows(grounds: Tensor, side: int, generator: torch.Generator) -> Tensor:
 def lay(
     images: Tensor, covered: Tensor, objects: Tensor, which: Tensor, generator: torch.Generator, smallest: float = 0.0
 ) -> None:
-    """Lay objects uint8 [M, 4, s, s] on images [N, 3, S, S] (in place) where `which`, and note it in masks [N, S, S].
+    """Lay objects uint8 [M, 4, s, s] on the images [N, 3, S, S] of `which`, in place, and update the masks [N, S, S].
 
-    Their sizes are those of `sizes` from `smallest` on: 0 for all, 1 for the largest alone."""
+    Their sizes are those of `sizes` from `smallest` on: 0 for all, 1 for only the largest."""
     n, side = int(which.sum()), images.shape[-1]
     if not n:
         return
@@ -160,7 +160,7 @@ def lay(
     rgba = objects[torch.randint(len(objects), (n,), generator=generator)].float() / 255
     scale = sizes(rgba[:, 3].mean((1, 2)), smallest + (1 - smallest) * u[:, 0])
     grid = F.affine_grid(placed(scale, u[:, 1:6]), [n, 4, side, side], align_corners=False)
-    rgba[:, :3] *= rgba[:, 3:]  # what lies beside the matte has no say in the colors of small pictures
+    rgba[:, :3] *= rgba[:, 3:]  # pixels outside the matte must not affect the colors of reduced pictures
     laid = F.grid_sample(as_fine(rgba, scale * side), grid, align_corners=False)
     matte, here = laid[:, 3:].clamp(0, 1), images[which]
     color = torch.minimum(laid[:, :3] * 255 * (0.6 + 0.6 * u[:, 6, None, None, None]), 255 * matte)
@@ -171,16 +171,16 @@ def lay(
 
 
 def shadow(matte: Tensor) -> Tensor:
-    """The matte blurred and moved down and right, by the same parts of an image of any size. Blurred small, which is fast."""
+    """The matte, blurred and shifted down and right in proportion to the image. Blurring a reduced matte is faster."""
     side = matte.shape[-1]
     small = F.avg_pool2d(F.interpolate(matte, size=(32, 32), mode="area"), 3, 1, 1)
     return F.interpolate(small, size=(side, side), mode="bilinear").roll((round(3 * side / 128), side // 64), (2, 3))
 
 
 def sizes(fill: Tensor, u: Tensor) -> Tensor:
-    """Sides of the objects' boxes over the image's, so that objects take 2 % to 60 % of it, small ones as often as large.
+    """Sides of the objects' boxes over the image's, so that objects cover 2 % to 60 % of it, small ones as often as large.
 
-    A thin object would have to be larger than the image to take much of it: where its box is about as large, it ends."""
+    A thin object would have to be larger than the image to cover much of it, so its box is at most about as large."""
     fill = fill.clamp(min=0.01)
     top = (fill * (0.95 + fill).clamp(max=1.5) ** 2).clamp(max=0.6)
     low = torch.minimum(torch.full_like(top, 0.02), top / 4)
@@ -188,7 +188,7 @@ def sizes(fill: Tensor, u: Tensor) -> Tensor:
 
 
 def placed(scale: Tensor, u: Tensor) -> Tensor:
-    """[N, 2, 3]: turned, stretched a little, mirrored, and anywhere where most of the object is inside."""
+    """[N, 2, 3]: random rotation, slight stretch, mirroring, and a position where most of the object is inside."""
     n, turn, stretch = len(scale), u[:, 0] * 2 * torch.pi, 0.85 + 0.3 * u[:, 1]
     flip = torch.where(u[:, 2] < 0.5, -1.0, 1.0)
     middle = (u[:, 3:5] * 2 - 1) * (1 - 0.85 * scale).clamp(min=0.08)[:, None]
@@ -200,7 +200,7 @@ def placed(scale: Tensor, u: Tensor) -> Tensor:
 
 
 def as_fine(rgba: Tensor, size: Tensor) -> Tensor:
-    """Pictures that are shown `size` pixels wide, as blurred as that makes them: sampling alone would break thin lines."""
+    """Pictures blurred for a width of `size` pixels: sampling alone would break thin lines."""
     shrink = rgba.shape[-1] / size
     shown = rgba.clone()
     for k, where in ((2, (shrink > 1.33) & (shrink <= 2.66)), (4, shrink > 2.66)):
@@ -210,8 +210,8 @@ def as_fine(rgba: Tensor, size: Tensor) -> Tensor:
 
 
 def like_ground(color: Tensor, matte: Tensor, ground: Tensor, pull: Tensor) -> Tensor:
-    """Objects' colors (times the matte), of which the mean is pulled towards that of the ground that they cover: then only
-    edges and shading tell them from it."""
+    """Objects' colors (times the matte), with their mean pulled toward that of the ground below: then only edges and
+    shading distinguish them."""
     weight = matte.sum((2, 3)) + 1e-3
     gap = ((ground * matte).sum((2, 3)) - color.sum((2, 3))) / weight
     moved = color + (pull[:, None] * gap)[:, :, None, None] * matte
@@ -220,7 +220,7 @@ def like_ground(color: Tensor, matte: Tensor, ground: Tensor, pull: Tensor) -> T
 
 def compose(grounds: Tensor, objects: Sequence[Tensor], side: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Composites float [N, 3, side, side] in [0, 255] on the grounds, and how much of each pixel an object covers,
-    float [N, side, side]. One in ten has no object, one in five two or three. `objects` are kinds, drawn alike often."""
+    float [N, side, side]. One in ten has no object, one in five two or three. `objects` are kinds, drawn equally often."""
     images = windows(grounds, side, generator)
     n = len(images)
     covered = torch.zeros(n, side, side)
@@ -229,7 +229,7 @@ def compose(grounds: Tensor, objects: Sequence[Tensor], side: int, generator: to
         kind = torch.randint(len(objects), (n,), generator=generator)
         for k, bank in enumerate(objects):
             lay(images, covered, bank, (how_many > layer) & (kind == k), generator)
-    return images.clamp(0, 255), covered  # blending rounds
+    return images.clamp(0, 255), covered  # blending may exceed the range by rounding
 
 
 def as_bank(pictures: Sequence[Picture]) -> Tensor:

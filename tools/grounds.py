@@ -1,7 +1,7 @@
 """Draws grounds: textures of cloth, stone, wood, metal and print at every scale, and photographs' textures.
 
-Each generator returns floats [side, side, 3], from 0 to about 1. Three materials come from `make_samples.py`; its cloth and its
-tiles take no part: they are for measuring.
+Each generator returns floats [side, side, 3], from 0 to about 1. Three materials come from `make_samples.py`; its cloth and
+tiles are not used: they are for evaluation.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from sample_studio import Array, Picture, grooves, noise, smooth
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
-SIDE = 160  # of a ground; a composite shows a window of it
+SIDE = 160  # pixels of a ground; a composite shows a window of it
 Drawn = Callable[[np.random.Generator, int], Array]
 
 
 def palette(rng: np.random.Generator, count: int) -> Array:
-    """`count` colors around one: mostly dull ones, from nearly equal to far apart."""
+    """`count` colors around a base color: mostly dull, from nearly equal to far apart."""
     base, spread = rng.uniform(0.05, 0.95), 10 ** rng.uniform(-1.5, -0.4)
     tint = rng.normal(0, 1, 3) * rng.choice([0.02, 0.08, 0.2])
     own = rng.normal(0, 1, (count, 1)) * spread + rng.normal(0, 1, (count, 3)) * spread * rng.uniform(0, 1)
@@ -112,7 +112,7 @@ def pebbles(rng: np.random.Generator, side: int, count: int) -> tuple[Array, Arr
 
 
 def spots(rng: np.random.Generator, side: int) -> Array:
-    """Dots, holes or flakes in rows or anywhere."""
+    """Dots, holes or flakes in rows or at random positions."""
     (u, v), count = axes(rng, side), 2 ** rng.uniform(2, 5)
     p, q = u * count, v * count
     q = q + 0.5 * (np.floor(p) % 2) if rng.random() < 0.5 else q
@@ -129,8 +129,8 @@ def periods(rng: np.random.Generator, side: int) -> float:
 
 
 def lit(rng: np.random.Generator, image: Array, height: Array, strength: float) -> Array:
-    """The image with slopes of `height` bright towards a light and dark away from it; even slopes look alike at all scales."""
-    dy, dx = np.gradient(ndimage.gaussian_filter(height.astype("f4"), 0.6))  # without stairs
+    """The image with slopes of `height` bright toward a light and dark away from it; equal slopes look alike at all scales."""
+    dy, dx = np.gradient(ndimage.gaussian_filter(height.astype("f4"), 0.6))  # without steps
     angle = rng.uniform(0, 2 * np.pi)
     slope = np.cos(angle) * dx + np.sin(angle) * dy
     return image * (1 + strength * np.tanh(slope / (2 * slope.std() + 1e-6)))[..., None]
@@ -142,7 +142,7 @@ def per_cell(rng: np.random.Generator, i: Array, j: Array, spread: float) -> Arr
 
 
 def knit(rng: np.random.Generator, side: int) -> Array:
-    """Columns of V loops, each row tucked into the one below; ribbed or patterned at times."""
+    """Columns of V loops, each row tucked into the one below; sometimes ribbed or patterned."""
     (u, v), count = axes(rng, side), periods(rng, side)
     p, q = u * count, v * count * rng.uniform(1.0, 1.6)
     i, x = np.floor(p), 2 * (p - np.floor(p)) - 1
@@ -159,7 +159,7 @@ def knit(rng: np.random.Generator, side: int) -> Array:
 
 
 def carpet(rng: np.random.Generator, side: int) -> Array:
-    """Short fibers that lie in all or nearly one direction."""
+    """Short fibers in all directions or nearly in one."""
     long = side * 2 ** rng.uniform(-5.5, -2.5)
     count = int(np.clip(rng.uniform(1, 6) * (side / long) ** 2, 300, 2500))
     middle, spread = rng.random((count, 2)) * side * 1.1 - side * 0.05, rng.choice([0.3, 3.0])
@@ -254,7 +254,7 @@ def timber(rng: np.random.Generator, side: int) -> Array:
 
 
 def motif(rng: np.random.Generator, size: int) -> Array:
-    """[size, size] in [0, 1]: a dot, cross, flower, star, letter or ring, drawn large and then made small."""
+    """[size, size] in [0, 1]: a dot, cross, flower, star, letter or ring, drawn large and then reduced."""
     canvas = Image.new("L", (64, 64))
     draw, kind, r = ImageDraw.Draw(canvas), rng.integers(6), rng.uniform(10, 26)
     angle = np.linspace(0, 2 * np.pi, 120) + rng.uniform(0, 6)
@@ -277,7 +277,7 @@ def motif(rng: np.random.Generator, size: int) -> Array:
 
 
 def prints(rng: np.random.Generator, side: int) -> Array:
-    """One or two little motifs, printed again and again in rows or in a half drop."""
+    """One or two small motifs, repeated in rows or in a half drop."""
     (u, v), count = axes(rng, side), periods(rng, side)
     size = int(np.clip(1.3 * side / count, 4, 64))
     p, q = u * count, v * count
@@ -286,7 +286,7 @@ def prints(rng: np.random.Generator, side: int) -> Array:
     which = (np.floor(p) + np.floor(q)).astype(int) % 2 * (rng.random() < 0.5)
     i, j = (((w - np.floor(w)) * size).astype(int).clip(0, size - 1) for w in (p, q))
     colors = palette(rng, 3)
-    if rng.random() < 0.4 or np.abs(colors[1:] - colors[0]).max(1).min() < 0.06:  # a print that nobody sees is none
+    if rng.random() < 0.4 or np.abs(colors[1:] - colors[0]).max(1).min() < 0.06:  # an invisible print does not count
         colors[1:] = rng.uniform(0, 1, (2, 3))
     ink = ndimage.gaussian_filter(motifs[which, j, i], 0.6 * side / count / size)
     return colors[0] + (colors[1 + which] - colors[0]) * ink[..., None]
@@ -320,7 +320,7 @@ TEXTURES |= {
 
 
 def draw_ground(rng: np.random.Generator, side: int = SIDE) -> Picture:
-    """uint8 [side, side, 3]: one texture, or one that shines through another, lit unevenly, more or less in focus."""
+    """uint8 [side, side, 3]: one texture, or two blended, lit unevenly, more or less in focus."""
     image = TEXTURES[rng.choice(list(TEXTURES))](rng, side)
     if rng.random() < 0.35:
         other = TEXTURES[rng.choice(list(TEXTURES))](rng, side)

@@ -1,14 +1,14 @@
-"""Measure what a saliency net sees: the figures of the embedded net's model card.
+"""Measure a saliency net: the figures of the embedded net's model card.
 
     python tools/measure_backbone.py --caltech caltech101 --photographs caltech101 grocery --object pill/train/good \
         --nets efficientnet-lite0 --weights runs/tiny/tiny.npz
 
-(a) probe: logistic regression on pooled features of Caltech-101, on the fifth that the training never saw;
+(a) probe: logistic regression on pooled features of Caltech-101, on the fifth that was not used for training;
 (b) object: photographs of one object, shifted at random on an edge-padded canvas of twice the side: the share of the
-    5 % most salient pixels that lies on the object, minus the share on another image's object (a blind center bias
-    scores zero), per level;
+    5 % most salient pixels on the object, minus the share on another image's object (a mere center bias scores zero),
+    per level;
 (c) agreement: mean Spearman correlation of the maps with those of the first of `--nets` on held-out photographs, per level.
-Beside the net stand those nets and the same net with random weights. Needs scikit-learn and OpenCV; prints Markdown.
+The tables also have those nets and the same net with random weights. Needs scikit-learn and OpenCV; prints Markdown.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def pooled_net(net: Features):
 
 
 def probe(features, listed, seed: int) -> float:
-    """Top-1 accuracy of logistic regression on Caltech-101 without its background class, trained on the held-in part."""
+    """Top-1 accuracy of logistic regression on Caltech-101 without its background class, trained on the other photographs."""
     xs, ys, held = [], [], []
     with torch.inference_mode():
         for path, name in listed:
@@ -70,7 +70,7 @@ def probe(features, listed, seed: int) -> float:
 
 
 def shifted(photo: Tensor, rng: np.random.Generator) -> tuple[Tensor, np.ndarray]:
-    """The photograph at a random place of a canvas of twice its side, edges replicated, and its object's mask (Otsu)."""
+    """The photograph at a random position on a canvas of twice its side, edges replicated, and its object's mask (Otsu)."""
     _, h, w = photo.shape
     grey = cv2.GaussianBlur(cv2.cvtColor(photo.permute(1, 2, 0).numpy(), cv2.COLOR_RGB2GRAY), (5, 5), 0)
     mask = cv2.threshold(grey, 0, 1, cv2.THRESH_BINARY | cv2.THRESH_OTSU)[1]

@@ -1,8 +1,8 @@
 """Draws thin and branched objects: screws, springs, wires, keys, chains, letters, clips, twigs, forks, rings.
 
-They are what a small net misses first on a strong texture. Each generator returns a picture and its matte, uint8
-[side, side, 4]. A form is made of round strokes, of a turned profile, or cut from a plate, and then lit like metal or plastic.
-Tweezers, pliers and scissors take no part in training: they are for measuring.
+A small net misses these first on a strong texture. Each generator returns a picture and its matte, uint8 [side, side, 4]. A
+form is made of round strokes, of a turned profile, or cut from a plate, and then lit like metal or plastic. Tweezers, pliers
+and scissors are not used for training: they are for evaluation.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ TAU = 2 * np.pi
 
 @dataclass
 class Form:
-    """What the camera sees of a body, in each pixel."""
+    """The visible surface of a body, per pixel."""
 
     matte: Array
     slope: Array  # [side, side, 2]: x and y of the surface's normal
-    part: Array  # which of the colors, as a whole number
-    along: Array  # place along the body, in sides
+    part: Array  # index of the color
+    along: Array  # position along the body, in sides
 
 
 @dataclass
@@ -35,7 +35,7 @@ class Line:
 
     points: Array
     radius: Array | float
-    z: Array | float = 0.0  # who lies on top where strokes cross
+    z: Array | float = 0.0  # which stroke is on top where they cross
     part: int = 0
 
 
@@ -43,7 +43,7 @@ class Line:
 
 
 def fitted(lines: Sequence[Line], fill: float = 0.95) -> list[Line]:
-    """The same strokes moved and scaled until they fill the frame in its longer direction."""
+    """The same strokes, moved and scaled so that their longer direction fills the frame."""
     reach = [np.broadcast_to(np.asarray(line.radius), len(line.points))[:, None] for line in lines]
     low = np.min([(line.points - r).min(0) for line, r in zip(lines, reach, strict=True)], 0)
     high = np.max([(line.points + r).max(0) for line, r in zip(lines, reach, strict=True)], 0)
@@ -53,7 +53,7 @@ def fitted(lines: Sequence[Line], fill: float = 0.95) -> list[Line]:
 
 
 def beads(line: Line, side: int) -> Array:
-    """[n, 9]: x, y, direction x and y, radius, height, part, place along, half the step; in pixels, closely spaced."""
+    """[n, 9]: x, y, direction x and y, radius, height, part, position along it, half the step; in pixels, closely spaced."""
     points = (np.asarray(line.points) + 1) * side / 2
     steps = np.hypot(*np.diff(points, axis=0).T)
     at = np.concatenate([[0], steps.cumsum()])
@@ -69,7 +69,7 @@ def beads(line: Line, side: int) -> Array:
 
 
 def offsets(x: Array, y: Array, bead: Array) -> tuple[Array, Array]:
-    """How far pixels lie beside a bead, and before or behind the piece of the line that it stands for."""
+    """Distances of pixels across a bead, and along the line beyond the bead's piece of it."""
     dx, dy = x - bead[..., 0], y - bead[..., 1]
     tx, ty, half = bead[..., 2], bead[..., 3], bead[..., 8]
     ahead = dx * tx + dy * ty
@@ -81,7 +81,7 @@ def stroked(lines: Sequence[Line], side: int, flat: float = 0.0) -> Form:
     bead = np.concatenate([beads(line, side) for line in fitted(lines)])
     best = np.zeros(side * side, np.int64)
     size = np.ceil(bead[:, 4]).astype(int) + 1
-    for reach in np.unique(size):  # like sizes together, so that thin strokes need no large patches
+    for reach in np.unique(size):  # equal sizes together, so that thin strokes need no large patches
         cover(best, bead, np.flatnonzero(size == reach), int(reach), side)
     best = best.reshape(side, side)
     y, x = np.mgrid[0:side, 0:side].astype("f4") + 0.5
@@ -96,7 +96,7 @@ def stroked(lines: Sequence[Line], side: int, flat: float = 0.0) -> Form:
 
 
 def cover(best: Array, bead: Array, which: Array, reach: int, side: int) -> None:
-    """Note for each pixel the highest of the beads `which`: height and number are packed into one whole number."""
+    """Store for each pixel the highest of the beads `which`: height and index are packed into one integer."""
     j, i = (a.ravel() for a in np.mgrid[-reach : reach + 1, -reach : reach + 1])
     own = bead[which][:, None]
     x, y = np.floor(own[..., 0]) + i, np.floor(own[..., 1]) + j
@@ -113,7 +113,7 @@ def cover(best: Array, bead: Array, which: Array, reach: int, side: int) -> None
 
 
 def turned(x: Array, radius: Array, ridge: Array, part: Array, side: int, slant: float) -> Form:
-    """A body of revolution that lies along x. `ridge` [n, 2] is the pitch of its thread and how deep that is."""
+    """A body of revolution along x. `ridge` [n, 2] is the pitch and the depth of its thread."""
     y, at = ((np.mgrid[0:side, 0:side] + 0.5) / side * 2 - 1).astype("f4")
     bend = 1 / max(x[-1], -x[0])
     r, pitch, deep = (np.interp(at[0], x, a).astype("f4")[None] for a in (radius, ridge[:, 0], ridge[:, 1]))
@@ -141,7 +141,7 @@ def plate(matte: Array, bevel: float, flat: float = 0.8, raised: Array | float =
 
 
 class Sheet:
-    """Draws in half sides from the middle, three times as fine as the picture."""
+    """Draws with coordinates in half sides from the middle, at three times the picture's resolution."""
 
     def __init__(self, side: int) -> None:
         self.image = Image.new("L", (side * 3, side * 3))
@@ -164,7 +164,7 @@ class Sheet:
 
 
 def color(rng: np.random.Generator, dark: float = 0.35) -> Array:
-    """Very dark, metal grey, brass, copper, or any color of plastic."""
+    """Very dark, metal gray, brass, copper, or any color of plastic."""
     if rng.random() < dark:
         return (rng.uniform(0.02, 0.14) * (1 + 0.25 * rng.standard_normal(3))).clip(0.01, 0.2).astype("f4")
     kind = rng.integers(4)
@@ -222,7 +222,7 @@ def curve(rng: np.random.Generator, knots: int, wild: float, count: int = 240) -
 
 
 def stray(rng: np.random.Generator, count: int = 240) -> Array:
-    """A smooth line that turns at will, with loops and coils."""
+    """A smooth line with random turns, loops and coils."""
     turn = noise_line(rng, count, rng.uniform(8, 30)) * rng.uniform(1, 5) + rng.normal(0, 3)
     angle = turn.cumsum() * TAU / count
     return np.stack([np.cos(angle), np.sin(angle)], 1).cumsum(0) * 3 / count
@@ -263,7 +263,7 @@ def screw(rng: np.random.Generator, side: int = 160) -> Picture:
 
 
 def spring(rng: np.random.Generator, side: int = 160) -> Picture:
-    """A coil seen from the side; its far halves lie below its near ones. Some have hooks, some are conical."""
+    """A coil seen from the side; its far halves are below its near ones. Some have hooks, some are conical."""
     turns, wire = int(rng.integers(5, 15)), rng.uniform(0.018, 0.05)
     wide, lean = rng.uniform(0.13, 0.35), rng.uniform(0, 0.04)
     t = np.linspace(0, turns, turns * 24)
@@ -335,12 +335,12 @@ def chain(rng: np.random.Generator, side: int = 160) -> Picture:
     at = np.concatenate([[0], np.hypot(*np.diff(path, axis=0).T).cumsum()])
     pitch, lines = at[-1] / links, []
     thick, wide = pitch * rng.uniform(0.12, 0.2), pitch * rng.uniform(0.35, 0.5)
-    tilt = rng.choice([0.0, 0.45])  # how much is seen of the links that stand on edge
+    tilt = rng.choice([0.0, 0.45])  # how much is visible of the links seen from their edges
     for k in range(links):
         middle, ahead = (np.array([np.interp((k + d) * pitch, at, path[:, c]) for c in (0, 1)]) for d in (0.5, 0.9))
         ahead = (ahead - middle) / (np.linalg.norm(ahead - middle) + 1e-9)
         link = oval(wide, wide * (1 if k % 2 else tilt), max(0.75 * pitch - wide, 0))
-        over = (link[:, 0] > 0) * 1.5 * thick  # each end lies over the next link
+        over = (link[:, 0] > 0) * 1.5 * thick  # each end is above the next link
         lines.append(Line(middle + link @ np.stack([ahead, ahead[::-1] * [-1, 1]]), thick, over))
     return shaded(rng, stroked(lines, side))
 
@@ -492,13 +492,13 @@ KEPT_OUT: dict[str, Drawn] = {"tweezers": tweezers}
 
 
 def draw_thin(rng: np.random.Generator, side: int = 160) -> Picture:
-    """One of `THIN`, half of them thicker than their form says: of the same body there are slim and stout ones."""
+    """One of `THIN`; half of them are thickened, so that the same form occurs slim and stout."""
     picture = THIN[str(rng.choice(list(THIN)))](rng, side)
     return thicker(picture, rng.uniform(1, 2.5)) if rng.random() < 0.5 else picture
 
 
 def thicker(picture: Picture, factor: float) -> Picture:
-    """Stretched across its length by `factor`, or by less where it would leave its box."""
+    """Stretched across its length by `factor`, or less if it would leave its box."""
     side = len(picture)
     filled = np.flatnonzero(picture[..., 3].any(1))
     reach = max(side / 2 - filled[0], filled[-1] + 1 - side / 2)

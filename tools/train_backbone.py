@@ -3,15 +3,15 @@
     python tools/train_backbone.py --data caltech101 grocery --teacher efficientnet-lite0 --out runs/tiny
 
 The teacher is a net as `detect.py --features` takes it: "efficientnet-lite0", a torchvision name, or module:factory, a net of
-float images [N, 3, S, S] in [0, 1] with logits [N, 1000]. What it says to each picture is kept on disk, so an epoch costs the
-student's time only:
-- to views of photographs its logits and LayerCAM maps (the folders' names are labels of an auxiliary head);
-- to composites, objects laid on grounds where the truth is known, its LayerCAM maps;
-- to pictures of 256 px, photographs and surfaces, the features of its cells at strides 8, 16 and 32.
+float images [N, 3, S, S] in [0, 1] with logits [N, 1000]. Its answers are kept on disk, so an epoch costs only the
+student's time:
+- for views of photographs, its logits and LayerCAM maps (the folders' names are labels of an auxiliary head);
+- for composites, objects on grounds with known masks, its LayerCAM maps;
+- for pictures of 256 px, photographs and surfaces, the features of its cells at strides 8, 16 and 32.
 A fifth of the photographs (a seeded hash of their paths decides) is held out. There are three phases: without maps; with maps,
-for which a gradient is differentiated; and a short one with batch norm folded, as the net is shipped. `--start` goes on from a
-shipped file. Everything is seeded, and both the teacher's pass and the training go on where they were stopped. The result is
-`tiny.npz`: float16, no pickle.
+for which a gradient is differentiated; and a short one with batch norm folded, as the net is shipped. `--start` continues from
+a shipped file. Everything is seeded, and both the teacher's pass and the training resume where they were stopped. The result
+is `tiny.npz`: float16, no pickle.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ LOSSES = ("logits", "labels", "cells", "maps", "grounds", "composites' maps")
 
 
 class Lesson(NamedTuple):
-    """All that is trained on, and what the teacher says to it."""
+    """All training data, and the teacher's answers to them."""
 
     photographs: Answers
     labels: Tensor  # int64, of each photograph
@@ -53,7 +53,7 @@ class Lesson(NamedTuple):
 
 
 def prepare(args: argparse.Namespace) -> tuple[Lesson, int]:
-    """The pictures are drawn and the teacher is asked, where that has not been done; and how many labels there are."""
+    """Draw the pictures and compute the teacher's answers if they are missing; also returns the number of labels."""
     listed = [(p, n) for p, n in list_photographs(args.data) if not is_held_out(n, args.seed)]
     photos = [load_rgb(p) for p, _ in tqdm(listed, desc="photographs", mininterval=10)]
     folders = [n.rsplit("/", 1)[0] for _, n in listed]
@@ -79,7 +79,7 @@ def prepare(args: argparse.Namespace) -> tuple[Lesson, int]:
 
 
 def some_images(lesson: Lesson) -> Tensor:
-    """Normalized, of all kinds, for the statistics of batch norms."""
+    """Normalized images of all kinds, for the statistics of batch norms."""
     large = F.interpolate(lesson.large.pictures[::64].float(), SIDE, mode="area").byte()
     parts = [x.pictures[:: max(1, len(x.pictures) // 128)] for x in (lesson.photographs, lesson.composites)]
     images = torch.cat((large, *parts))
@@ -87,7 +87,7 @@ def some_images(lesson: Lesson) -> Tensor:
 
 
 def train(student: Student, lesson: Lesson, args: argparse.Namespace, name: str, epochs: int, lr: float) -> None:
-    """One phase, without the maps in "classes", else with all losses."""
+    """One phase: "classes" without the maps, the others with all losses."""
     maps = name != "classes"
     decay = [p for p in student.parameters() if p.ndim > 1]
     plain = [p for p in student.parameters() if p.ndim <= 1]
@@ -124,14 +124,14 @@ def train(student: Student, lesson: Lesson, args: argparse.Namespace, name: str,
 
 
 def step_losses(student, lesson: Lesson, index: Tensor, generator, args, maps: bool) -> Tensor:  # type: ignore[no-untyped-def]
-    """float [6], weighted: see `LOSSES`. Of half of the photographs the maps are compared."""
+    """float [6], weighted: see `LOSSES`. The maps are compared for half of the photographs."""
     count, half, none = len(lesson.labels), len(index) // 2 if maps else 0, torch.zeros(())
     other = index[half:] + count * torch.randint(args.views, (len(index) - half,), generator=generator)
     with torch.autocast("cpu", torch.bfloat16, enabled=args.bf16):
         logits, labels, _ = photograph_losses(student, lesson, other, generator, args, maps=False)
         cells = args.cell_weight * large_loss(student, lesson.large, generator, args) if args.cell_weight else none
     parts = [logits, labels, cells, none, none, none]
-    if maps:  # a gradient is differentiated, which bfloat16 is too coarse for
+    if maps:  # a gradient is differentiated, for which bfloat16 is too coarse
         with_maps = photograph_losses(student, lesson, index[:half], generator, args, maps=True)
         grounds = composite_losses(student, lesson, generator, args) if args.ground_batch else (none, none)
         parts = [(logits + with_maps[0]) / 2, (labels + with_maps[1]) / 2, cells, with_maps[2], *grounds]
@@ -139,7 +139,7 @@ def step_losses(student, lesson: Lesson, index: Tensor, generator, args, maps: b
 
 
 def photograph_losses(student, lesson: Lesson, picture: Tensor, generator, args, maps: bool) -> list[Tensor]:  # type: ignore[no-untyped-def]
-    """Logits, labels and maps. The teacher's maps are there for the first view of each photograph."""
+    """Losses of logits, labels and maps. Only the first view of each photograph has the teacher's maps."""
     answers, flip = lesson.photographs, torch.rand(len(picture), generator=generator) < 0.5
     features = student(jitter(answers.pictures[picture], flip, generator))
     said, named = student.said(features), student.labels(features[-1].mean((2, 3)))
@@ -154,7 +154,7 @@ def photograph_losses(student, lesson: Lesson, picture: Tensor, generator, args,
 
 
 def large_loss(student, large: Answers, generator, args) -> Tensor:  # type: ignore[no-untyped-def]
-    """`cell_loss` on pictures of 256 px, in nearly their own light: a detector compares what is alike but for a defect."""
+    """`cell_loss` on pictures of 256 px, with little color jitter: a detector compares images that differ only in a defect."""
     index = torch.randint(len(large.pictures), (args.large_batch,), generator=generator)
     flip = torch.rand(len(index), generator=generator) < 0.5
     mine = student.projected(student(jitter(large.pictures[index], flip, generator, strength=0.25)))
@@ -229,7 +229,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     try:
         lesson, labels = prepare(args)
-    except DataError as error:  # of `Features`, where this option has another name
+    except DataError as error:  # raised by `Features`, where this option has another name
         parser.error(str(error).replace("`features`", "`--teacher`"))
     student = Student(labels, tuple(args.dims)).to(memory_format=torch.channels_last)
     if args.start:

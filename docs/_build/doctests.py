@@ -1,4 +1,4 @@
-"""Doctests of docstrings as code blocks: they stand in plain text, where Markdown takes `>>>` for a quotation."""
+"""Doctests of docstrings as code blocks: in plain text, Markdown would take `>>>` for a quotation."""
 
 from __future__ import annotations
 

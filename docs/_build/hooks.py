@@ -1,4 +1,4 @@
-"""What the site needs and the repository holds elsewhere: pages that stand beside the code, and pictures that a script draws."""
+"""Pages and pictures of the site that are not in `docs/`: pages beside the code, and pictures that a script draws."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def on_files(files: Files, config: Any) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-    """Links that hold in the repository, on the site: to other pages where there is one, else the text alone."""
+    """Replaces repository links by links to pages of the site or, if there is no such page, by plain text."""
     return _linked(markdown, (ROOT / "docs" / page.file.src_uri).parent) if page.file.src_uri not in PAGES else markdown
 
 

@@ -1,7 +1,7 @@
-"""`compare`: a grid of conditions x categories x seeds, fitted and measured; `grid_tables` has what comes out.
+"""`compare`: a grid of conditions x categories x seeds, fitted and measured; `grid_tables` makes the tables.
 
-A condition is the name of the negatives, with options of `fit` for it alone where wanted; options that this command does
-not know itself go to all conditions. What is finished is kept: the same command goes on where it was stopped, and more
+A condition is the name of the negatives, optionally with options of `fit` for this condition; options that this command does
+not know are passed to all conditions. Finished fits are kept: the same command resumes where it was stopped, and more
 conditions or seeds can be added.
 """
 
@@ -127,7 +127,7 @@ def folder_name(condition: str) -> str:
 
 
 def run_grid(tasks: dict[Key, Task], jobs: int) -> tuple[dict[Key, Cell], list[str]]:
-    """Results in the order of the tasks, and complaints: a fit that fails does not stop the others."""
+    """Results in the order of the tasks, and error messages: a fit that fails does not stop the others."""
     cells, failures = {}, []
     for count, (key, outcome) in enumerate(outcomes(tasks, jobs), 1):
         name = f"{key[0]}, {key[1]}, seed {key[2]}"
@@ -142,7 +142,7 @@ def run_grid(tasks: dict[Key, Task], jobs: int) -> tuple[dict[Key, Cell], list[s
 
 
 def outcomes(tasks: dict[Key, Task], jobs: int) -> Iterator[tuple[Key, Cell | BaseException]]:
-    """As they come; with one job, in this process."""
+    """In order of completion; with one job, in this process."""
     if jobs == 1:
         for key, task in tasks.items():
             try:
@@ -161,14 +161,14 @@ def outcomes(tasks: dict[Key, Task], jobs: int) -> Iterator[tuple[Key, Cell | Ba
                 lost.append(waiting[future])
             else:
                 yield waiting[future], future.exception() or future.result()
-    for key in lost:  # a process that is killed takes along all that wait: each gets one of its own
+    for key in lost:  # a killed process breaks the pool for all pending tasks: run each in its own
         with processes(1) as pool:
             future = pool.submit(run_task, tasks[key])
             yield key, future.exception() or future.result()
 
 
 def run_task(task: Task) -> Cell:
-    """One fit and its scores, in a folder; a finished one is read, an interrupted one goes on."""
+    """One fit and its scores, in a folder; a finished one is read, an interrupted one is resumed."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     args, category, folder = task
     settings = resume(args, category, folder, ["result.json"])
@@ -177,7 +177,7 @@ def run_task(task: Task) -> Cell:
         return finished(note, settings)
     began = time.perf_counter()
     images, _ = read(args, category)
-    negatives = negatives_of(args)  # before the seed is set: a net of the user's may draw its weights
+    negatives = negatives_of(args)  # before the seed is set: a user's net may draw its weights
     detector = fit(args, images, negatives, folder, settings)
     seconds = round(time.perf_counter() - began, 1)
     cell: Cell = {"category": category.name, "seed": args.seed, "seconds": seconds, "settings": settings}
@@ -204,7 +204,7 @@ def finished(note: Path, settings: dict[str, Any]) -> Cell:
 
 @torch.inference_mode()
 def measured(detector: Detector, args: argparse.Namespace, category: Category) -> Cell:
-    """Both readings, and the image AUROC of each map alone."""
+    """The metrics with equal and with learned weights, and the image AUROC of each map alone."""
     images, samples = decode(category.test, args.size, args.skip_unreadable, args.white, SMALLEST)
     masks = decode_masks(samples, args.size)
     maps = torch.cat([detector.maps(part) for part in images.split(PART)])  # [N, K, S / 4, S / 4]
@@ -223,11 +223,11 @@ def at_full_size(heat: Tensor, size: int) -> Tensor:
     return torch.nn.functional.interpolate(heat[:, None], (size, size), mode="bilinear")[:, 0]
 
 
-# ---- what comes out ---------------------------------------------------------------------------------------------------
+# ---- pictures ---------------------------------------------------------------------------------------------------------
 
 
 def draw_strips(out: Path, settings: dict[str, argparse.Namespace], tasks: dict[Key, Task], columns: int = 8) -> None:
-    """A sheet per category: the same normal images in the first row, and what each condition makes of them below."""
+    """A sheet per category: the same normal images in the first row, and the negatives of each condition below."""
     for category in {task[1].name: task[1] for task in tasks.values()}.values():
         own = next(iter(settings.values()))
         images, _ = decode(category.train[:columns], own.size, own.skip_unreadable, own.white)

@@ -1,8 +1,8 @@
-"""What normal features look like: densities of cells, fitted part by part, and their distances as maps.
+"""Densities of normal features, fitted in parts, and distances from them as maps.
 
-`Place`: a Gaussian for each place of the image (PaDiM: Defard et al., ICPR 2021). `Neighbours`: the nearest of a bank of
-normal features from anywhere (PatchCore: Roth et al., CVPR 2022). `Pooled`: one Gaussian of the whole image's mean feature
-(CutPaste: Li et al., CVPR 2021). Each is written from its paper.
+`Place`: a Gaussian for each position in the image (PaDiM: Defard et al., ICPR 2021). `Neighbours`: the nearest feature in a
+bank of normal features from all positions (PatchCore: Roth et al., CVPR 2022). `Pooled`: one Gaussian of the whole image's mean
+feature (CutPaste: Li et al., CVPR 2021). Each is written from its paper.
 """
 
 from __future__ import annotations
@@ -11,20 +11,20 @@ import torch
 from sklearn.covariance import LedoitWolf
 from torch import Tensor, nn
 
-RIDGE = 0.1  # of the mean variance over all places and channels, added on the diagonal of every covariance
-NUMBERS = 7_000_000  # in the covariances of a level at most: of more channels a random choice is taken, as in PaDiM
-POOL = 40_000  # cells of which a bank is chosen
-ROWS = 512  # cells whose distances to a bank stay in the cache of a core
-PROJECTION = 32  # dimensions in which it is chosen
+RIDGE = 0.1  # of the mean variance over all positions and channels, added to the diagonal of every covariance
+NUMBERS = 7_000_000  # most numbers in the covariances of a level: with more channels, a random subset is used, as in PaDiM
+POOL = 40_000  # cells from which a bank is chosen
+ROWS = 512  # cells whose distances to a bank fit into a core's cache
+PROJECTION = 32  # dimensions of the projection in which the bank is chosen
 
 
 class Density(nn.Module):
-    """`update` with every part of the normal images' maps [N, C, h, w], then `finish`; then maps -> distances [N, h, w].
+    """Call `update` with each part of the normal images' maps [N, C, h, w], then `finish`; then maps -> distances [N, h, w].
 
-    `images` says how many images there will be, `seed` decides what is drawn; both matter for fitting alone.
+    `images` is the number of images, `seed` decides the random choices; both matter only for fitting.
     """
 
-    fitted: tuple[str, ...]  # the arrays that `finish` leaves
+    fitted: tuple[str, ...]  # the arrays that `finish` computes
 
     def __init__(self, images: int = 0, seed: int = 0) -> None:
         super().__init__()
@@ -37,11 +37,11 @@ class Density(nn.Module):
         raise NotImplementedError
 
     def arrays(self) -> dict[str, Tensor]:
-        """What a fitted density is made of."""
+        """The arrays of a fitted density."""
         return {name: self.get_buffer(name) for name in self.fitted}
 
     def restore(self, arrays: dict[str, Tensor]) -> None:
-        """Become the fitted density of these arrays."""
+        """Set the arrays of a fitted density."""
         for name in self.fitted:
             self.register_buffer(name, arrays[name])
 
@@ -50,7 +50,7 @@ class Density(nn.Module):
 
 
 class Place(Density):
-    """sqrt((x - m)^T S^-1 (x - m)) with mean m and covariance S of each place."""
+    """sqrt((x - m)^T S^-1 (x - m)) with mean m and covariance S of each position."""
 
     fitted = ("channels", "mean", "whiten")
 
@@ -66,7 +66,7 @@ class Place(Density):
             widest = max(1, int((NUMBERS / (x.shape[2] * x.shape[3])) ** 0.5))
             chosen = torch.randperm(x.shape[1], generator=self._generator())[:widest].sort().values
             self.register_buffer("channels", chosen)
-            self.shift = self._cells(x).mean(2, keepdim=True)  # sums of squares lose no digits to the mean
+            self.shift = self._cells(x).mean(2, keepdim=True)  # so that sums of squares keep their precision
             self.sums, self.squares = torch.zeros(()), torch.zeros(())
         cells = self._cells(x) - self.shift
         self.count += len(x)
@@ -134,7 +134,7 @@ class Neighbours(Density):
 
 
 def greedy_coreset(cells: Tensor, size: int, generator: torch.Generator) -> Tensor:
-    """Indices of cells [M, C] of which each is the farthest from those before it (Sener and Savarese, ICLR 2018).
+    """Indices of cells [M, C], each the farthest from those before it (Sener and Savarese, ICLR 2018).
 
     Distances are taken in a Gaussian random projection, as in PatchCore.
     """
@@ -155,7 +155,7 @@ def greedy_coreset(cells: Tensor, size: int, generator: torch.Generator) -> Tens
 class Pooled(Density):
     """(x - m)^T S^-1 (x - m) of the mean over all cells with Ledoit and Wolf's covariance, split into its cells' shares.
 
-    The distance is linear in one of its two factors, so the shares (cell - m)^T S^-1 (x - m) have it as their mean.
+    The distance is linear in one of its two factors, so it is the mean of the shares (cell - m)^T S^-1 (x - m).
     """
 
     fitted = ("mean", "precision")

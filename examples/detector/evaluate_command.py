@@ -52,7 +52,7 @@ def run_evaluate(args: argparse.Namespace) -> int:
 
 
 def masks_of(samples: Sequence[Sample], size: int) -> Tensor | None:
-    """None, with a sentence, where defects have no masks: then pixels cannot be scored."""
+    """None, with a message, if defects have no masks: then pixels cannot be scored."""
     try:
         return decode_masks(samples, size)
     except DataError as error:
@@ -61,7 +61,7 @@ def masks_of(samples: Sequence[Sample], size: int) -> Tensor | None:
 
 
 def metrics(scores: Tensor, heat: Tensor, samples: Sequence[Sample], masks: Tensor | None) -> dict[str, float | None]:
-    """In [0, 1]; None where a class is missing, because then a figure is undefined."""
+    """Metrics in [0, 1]; None if a class is missing, because the metric is then undefined."""
     defective = np.array([sample.defect is not None for sample in samples])
     if not 0 < defective.sum() < len(defective):
         print(f"image AUROC is undefined: all {len(samples)} test images are {verdict(defective[0])}", file=sys.stderr)
@@ -77,7 +77,7 @@ def pixel_metrics(heat: Tensor, masks: Tensor | None) -> dict[str, float | None]
     if masks is None or not 0 < masks.sum() < masks.numel():
         return dict.fromkeys(("pixel_auroc", "ap", "aupro"))
     low, high = heat.min(), heat.max()
-    unit = (heat - low) / (high - low).clamp(min=1e-12)  # the libraries want [0, 1], ranks are all that counts
+    unit = (heat - low) / (high - low).clamp(min=1e-12)  # the libraries require [0, 1]; only ranks matter
     overlap = PerRegionOverlap()
     overlap.update(unit, masks)
     flat, truth = unit.flatten(), masks.flatten().long()

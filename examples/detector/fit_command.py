@@ -1,4 +1,4 @@
-"""`fit`: from a folder of good parts to a folder that holds a detector and says what it is worth."""
+"""`fit`: from a folder of good parts to a folder with a detector and a report on it."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def run_fit(args: argparse.Namespace) -> int:
 
 
 def read(args: argparse.Namespace, category: Category) -> tuple[Tensor, list[Sample]]:
-    split(len(category.train), args.seed)  # too few images are told before they are read
+    split(len(category.train), args.seed)  # fails before reading if there are too few images
     images, samples = decode(category.train, args.size, args.skip_unreadable, args.white, SMALLEST)
     split(len(images), args.seed)
     if (images == images[0]).all():
@@ -66,7 +66,7 @@ def finish(
     negatives: Sequence[Negative],
     began: float,
 ) -> None:
-    """Everything that lies in RUN; the detector comes last, so that where it is all is."""
+    """Write all files of RUN; the detector is last, so that if it exists, all files do."""
     seconds = time.perf_counter() - began
     text = report(args, detector, images, samples, seconds) + found_text(args, detector, images, negatives)
     fresh(args.out / "report.md").write_text(text, encoding="utf-8")
@@ -77,7 +77,7 @@ def finish(
 
 
 def highest_kept(args: argparse.Namespace, detector: Detector, images: Tensor, count: int = 8) -> list[tuple[int, float]]:
-    """(index, score) of the kept images that score highest."""
+    """(index, score) of the held-out images with the highest scores."""
     scores, order = detector.normal_scores.sort(descending=True)
     kept = split(len(images), args.seed).kept
     return [(int(kept[i]), float(score)) for score, i in zip(scores[:count], order[:count], strict=True)]
@@ -95,7 +95,7 @@ def save_kept(args: argparse.Namespace, detector: Detector, images: Tensor, samp
 def save_negatives(
     args: argparse.Namespace, detector: Detector, images: Tensor, negatives: Sequence[Negative], columns: int = 6
 ) -> None:
-    """Kept images, a negative of each, and what the detector says of it."""
+    """Held-out images, a negative of each, and the detector's heat map of it."""
     if not negatives:
         return
     shown = images[split(len(images), args.seed).kept[:columns]]
@@ -108,7 +108,7 @@ def save_negatives(
 
 
 def report(args: argparse.Namespace, detector: Detector, images: Tensor, samples: Sequence[Sample], seconds: float) -> str:
-    """What the detector is and what it promises."""
+    """A description of the detector and its rate of false alarms."""
     parts = split(len(images), args.seed)
     names = [f"{kind}, stride {detector.features.strides[level]}" for kind, level in detector.named_maps]
     weights = [[name, f"{weight:.2f}"] for name, weight in zip(names, detector.weights.tolist(), strict=True)]
@@ -135,7 +135,7 @@ def report(args: argparse.Namespace, detector: Detector, images: Tensor, samples
 
 
 def found_text(args: argparse.Namespace, detector: Detector, images: Tensor, negatives: Sequence[Negative]) -> str:
-    """What is found of negatives, which are no real defects."""
+    """The share of negatives that is found; negatives are not real defects."""
     if not negatives:
         return ""
     kept = images[split(len(images), args.seed).kept]

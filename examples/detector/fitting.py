@@ -23,9 +23,9 @@ from .networks import Features
 from .tuning import own_randomness, tune
 
 FEWEST = 20  # normal images
-KEPT = 10  # of them at least are kept out for calibration
-NEGATIVES = 400  # of which weights are learned
-CELLS = 1000  # unaltered cells of each negative at most
+KEPT = 10  # fewest images held out for calibration
+NEGATIVES = 400  # on which weights are learned
+CELLS = 1000  # most unaltered cells of each negative
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Split:
 
 
 def split(count: int, seed: int) -> Split:
-    """A fifth, at least ten, is kept; of the others a fifth, at least five, is for the weights."""
+    """A fifth, at least ten, is held out; a fifth of the others, at least five, is for the weights."""
     if count < FEWEST:
         raise DataError(f"`data` must hold {FEWEST} normal images or more, got {count}")
     order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
@@ -50,12 +50,12 @@ def split(count: int, seed: int) -> Split:
 def fit(
     args: argparse.Namespace, images: Tensor, negatives: Sequence[Negative], folder: Path, about: dict[str, Any]
 ) -> Detector:
-    """uint8 [N, 3, S, S] -> the calibrated detector. `folder` keeps the training, so that it can go on."""
+    """uint8 [N, 3, S, S] -> the calibrated detector. `folder` is for checkpoints, so that training can be resumed."""
     parts = split(len(images), args.seed)
     features = Features(args.features, args.size)
     if args.steps:
         tune(args, args.seed, features, images[parts.fit], negatives, folder)
-    features.cpu().requires_grad_(False).eval()  # sums in float64, which not every device has, and seconds in all
+    features.cpu().requires_grad_(False).eval()  # densities need float64, which not every device has; takes seconds
     if not all(torch.isfinite(x).all() for x in features(images[:1].float() / 255)):
         raise DataError(f"`lr` must be low enough that features stay finite, got {args.lr:g}")
     detector = estimated(features, args.densities, images, parts, args.seed, negatives if args.fusion == "negatives" else ())
@@ -69,7 +69,7 @@ def fit(
 def estimated(
     features: Features, kinds: Sequence[str], images: Tensor, parts: Split, seed: int, negatives: Sequence[Negative]
 ) -> Detector:
-    """Densities of the images for fitting; scales and weights on others; then those others join the densities."""
+    """Fit densities, learn scales and weights on other images, then add those images to the densities."""
     count = len(parts.fit) + len(parts.weigh)
     levels = levels_of(kinds, len(features.layers))
     densities = [KINDS[kind](count, seed) for kind, _ in pairs_of(kinds, len(features.layers))]
@@ -101,7 +101,7 @@ def _update(
 
 
 def _finished(densities: Sequence[Density]) -> list[Density]:
-    """Copies, so that more images can join."""
+    """Finished copies, so that more images can be added to the originals."""
     copies = [copy.deepcopy(density) for density in densities]
     for density in copies:
         density.finish()
@@ -109,7 +109,7 @@ def _finished(densities: Sequence[Density]) -> list[Density]:
 
 
 def made_of(images: Tensor, negatives: Sequence[Negative], seed: int, count: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Parts of `count` negatives of the images in turn: uint8 [n, 3, S, S] and their masks [n, 1, S, S]."""
+    """`count` negatives, cycling through the images, in parts: uint8 [n, 3, S, S] and their masks [n, 1, S, S]."""
     for start in range(0, count, PART):
         made = []
         for number in range(start, min(start + PART, count)):
@@ -119,7 +119,7 @@ def made_of(images: Tensor, negatives: Sequence[Negative], seed: int, count: int
 
 
 def negative_cells(detector: Detector, images: Tensor, negatives: Sequence[Negative], seed: int) -> tuple[Tensor, Tensor]:
-    """Values [M, K] of cells of negatives, and which are altered [M]. Cells that a mask's outline crosses are left out."""
+    """Values [M, K] of cells of negatives, and which are altered [M]. Cells on a mask's outline are left out."""
     random = torch.Generator().manual_seed(seed)
     values, altered = [], []
     for changed, masks in made_of(images, negatives, seed, min(NEGATIVES, 4 * len(images))):
@@ -136,7 +136,7 @@ def negative_cells(detector: Detector, images: Tensor, negatives: Sequence[Negat
 
 @torch.inference_mode()
 def calibrate(detector: Detector, images: Tensor) -> None:
-    """Scores of images that nothing was fitted on."""
+    """Set the normal scores, of images that nothing was fitted on."""
     detector.normal_scores = detector(images)[0]
 
 

@@ -1,4 +1,4 @@
-"""The folder of a run: what exists is whole, nothing is written through a link, and only the same command goes on in it."""
+"""The folder of a run: files are complete, nothing is written through a link, and only the same command resumes a run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from data_files import regular
 from lightning.pytorch.utilities import rank_zero_only
 
 CHECKPOINT = "checkpoint.ckpt"
-# What a detector depends on; the other arguments only say where and how it is fitted.
+# The arguments that a detector depends on; the others only say where and how it is fitted.
 SETTINGS = (
     *("features", "size", "white", "skip_unreadable", "seed", "steps", "batch", "lr", "weight_decay", "tune_from", "loss"),
     *("precision", "densities", "fusion", "negatives", "saliency", "saliency_size", "levels", "grid", "clusters"),
@@ -24,7 +24,7 @@ SETTINGS = (
 
 
 def fresh(path: Path) -> Path:
-    """The path, and nothing there: writing to a pipe would wait for ever, and to a link it would change another file."""
+    """The path, after removing what is there: writing to a pipe would block forever, to a link would change another file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.unlink(missing_ok=True)
     return path
@@ -32,17 +32,17 @@ def fresh(path: Path) -> Path:
 
 @rank_zero_only
 def write(path: Path, content: Any) -> None:
-    draft = fresh(path.with_suffix(".part"))  # a file that exists is whole
+    draft = fresh(path.with_suffix(".part"))  # a file that exists is complete
     draft.write_text(json.dumps(content, indent=1), encoding="utf-8")
     draft.replace(path)
 
 
 def read_json(path: Path) -> Any:
-    """What `write` has written.
+    """Read what `write` has written.
 
     Raises:
         OSError: it cannot be read.
-        ValueError: it is another file.
+        ValueError: it is not such a file.
     """
     try:
         return json.loads(regular(path).read_text(encoding="utf-8"))
@@ -51,14 +51,14 @@ def read_json(path: Path) -> Any:
 
 
 def resume(args: argparse.Namespace, category: Category, folder: Path, results: Sequence[str]) -> dict[str, Any]:
-    """The settings of the run; what the folder holds of a run must be of the same settings and data.
+    """The settings of the run; an earlier run in the folder must have the same settings and data.
 
-    Of the data the names and contents of all files are compared; of a `module:factory` the name.
+    The names and contents of all data files are compared; of a `module:factory`, only the name.
     """
     found = {name: getattr(args, name) for name in SETTINGS} | {"data": category.digest()}
     settings = json.loads(json.dumps(found | {"roi": args.roi and args.roi.fingerprint}))
     note = folder / "settings.json"
-    if any(os.path.lexists(folder / name) for name in (*results, CHECKPOINT)):  # else it never began
+    if any(os.path.lexists(folder / name) for name in (*results, CHECKPOINT)):  # otherwise it never began
         try:
             there = read_json(note)
             differing = [f"{k}: {str(there.get(k))[:80]} there, {v} now" for k, v in settings.items() if there.get(k) != v]
@@ -76,10 +76,10 @@ def resume(args: argparse.Namespace, category: Category, folder: Path, results: 
 
 
 def checkpoint_in(folder: Path) -> Path | None:
-    """The checkpoint to go on from, where there is one.
+    """The checkpoint to resume from, if there is one.
 
     Raises:
-        DataError: it is not what was written. torch does not look at the checksums in its files.
+        DataError: it is damaged. torch does not check the checksums in its files.
     """
     path = folder / CHECKPOINT
     if not os.path.lexists(path):
@@ -87,7 +87,7 @@ def checkpoint_in(folder: Path) -> Path | None:
     try:
         with zipfile.ZipFile(regular(path)) as archive:
             damaged = archive.testzip()
-    except Exception as error:  # whatever the module meets in a file that is no archive
+    except Exception as error:  # the module raises anything on a file that is not an archive
         raise damaged_checkpoint(path, error) from error
     if damaged:
         raise damaged_checkpoint(path, f"wrong checksum of {damaged}")

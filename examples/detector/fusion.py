@@ -1,4 +1,4 @@
-"""One map of several: each is brought to the scale of normal images, then they are added with weights >= 0."""
+"""Fuses several maps: each is normalized on normal images, then they are added with weights >= 0."""
 
 from __future__ import annotations
 
@@ -32,25 +32,25 @@ def blurred(x: Tensor) -> Tensor:
 
 
 class Alignment:
-    """How much of the features' variance is explained by the place in the image: 0 for a surface or parts that turn, near 1
-    for parts that always lie alike.
+    """How much of the features' variance the position in the image explains: 0 for a surface or parts that turn, near 1
+    for parts that always have the same pose.
 
-    Negatives are a fair judge of maps where the places differ. Where all places are alike, they favor the finest maps, which
-    see a patch's seam, so the weights are drawn toward equal ones by what the place does not explain.
+    Negatives rate maps fairly if positions differ. If all positions look alike, they favor the finest maps, which see a
+    patch's seam, so the weights are pulled toward equal weights by the share that the position does not explain.
     """
 
     def __init__(self) -> None:
         self.count, self.sums, self.squares = 0, torch.zeros(()), torch.zeros(())
 
     def update(self, x: Tensor) -> None:
-        """A part of the images' features [N, C, h, w]."""
+        """Add a part of the images' features [N, C, h, w]."""
         x = x.double()
         self.count += len(x)
         self.sums, self.squares = self.sums + x.sum(0), self.squares + x.square().sum(0)
 
     @property
     def share(self) -> float:
-        """Between 0 and 1: 1 - variance within the places / variance over all."""
+        """Between 0 and 1: 1 - variance within positions / total variance."""
         means, squares = self.sums / self.count, self.squares / self.count
         within = (squares - means.square()).mean()
         whole = (squares.mean((1, 2)) - means.mean((1, 2)).square()).mean()
@@ -58,7 +58,7 @@ class Alignment:
 
 
 def drawn_towards_mean(weights: Tensor, share: float) -> Tensor:
-    """`share` of the weights, the rest equal."""
+    """`share` times the weights plus (1 - `share`) times equal weights."""
     return share * weights + (1 - share) / len(weights)
 
 
@@ -66,10 +66,10 @@ def learnt_weights(cells: Tensor, altered: Tensor) -> Tensor:
     """[K], >= 0, of sum 1: logistic regression of altered cells on the maps' values.
 
     Args:
-        cells: float [M, K], maps on the scale of normal images.
+        cells: float [M, K], maps normalized on normal images.
         altered: bool [M].
 
-    Altered and unaltered cells have equal weight in the sum; a ridge keeps the solution where the classes are apart.
+    Altered and unaltered cells have equal weight in the sum; a ridge keeps the solution finite if the classes are separable.
     """
     x, y = cells.double().numpy(), altered.numpy()
     share = np.where(y, 0.5 / max(y.sum(), 1), 0.5 / max((~y).sum(), 1))

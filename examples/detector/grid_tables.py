@@ -1,6 +1,6 @@
-"""What `compare` makes of its grid: tables of figures, differences in pairs.
+"""The tables of `compare`: figures and paired differences.
 
-Differences are paired: same category and seed, so the same split, draws and first weights.
+Differences are paired: same category and seed, so the same split, draws and initial weights.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from .evaluate_command import METRICS
 from .folders import fresh, write
 from .tables import markdown, mean_and_deviation, percent, unique
 
-READINGS = ("mean", "fused")  # of one detector: equal weights, and its own
+READINGS = ("mean", "fused")  # of one detector: with equal weights, and with its learned ones
 
-Cell = dict[str, Any]  # what one fit leaves: readings, singles, seconds, settings
+Cell = dict[str, Any]  # the results of one fit: readings, singles, seconds, settings
 Key = tuple[str, str, int]  # condition, category, seed
 
 
 def is_cell(cell: Any) -> bool:
-    """Everything that the tables are made of is there; figures are shares, or None where they are undefined."""
+    """Whether it has everything the tables need; figures are shares, or None if undefined."""
     try:
         shares = [cell[reading][metric] for reading in READINGS for metric in METRICS]
         shares += cell["single"].values()
@@ -37,7 +37,7 @@ def is_cell(cell: Any) -> bool:
 
 
 def interval(differences: Sequence[float], level: float = 0.95) -> tuple[float, float, float]:
-    """Mean and the interval of Student's t around it; without an interval (NaN) for less than two."""
+    """Mean and Student's t interval around it; the interval is NaN for fewer than two values."""
     values = np.asarray(differences, float)
     if len(values) < 2:
         return (float(values.mean()) if len(values) else float("nan")), float("nan"), float("nan")
@@ -52,7 +52,7 @@ def value_of(cell: Cell | None, reading: str, metric: str) -> float | None:
 def paired(
     cells: dict[Key, Cell], one: tuple[str, str], other: tuple[str, str], metric: str, category: str | None
 ) -> list[float]:
-    """Differences by seed of (condition, reading); over all categories (None), of their mean, for seeds that have them all."""
+    """Differences by seed of (condition, reading); over all categories (None), of their mean, for seeds with all of them."""
     names = unique(key[1] for key in cells) if category is None else [category]
     found = []
     for seed in unique(key[2] for key in cells):
@@ -99,7 +99,7 @@ def _means(cells: dict[Key, Cell], row: tuple[str, str], metric: str, categories
 
 
 def _best_single(cells: dict[Key, Cell], condition: str, category: str) -> str:
-    """The map that is best in the mean over seeds: chosen on the test set, so for scale only."""
+    """The map that is best in the mean over seeds: chosen on the test set, so only for orientation."""
     found = [cell["single"] for key, cell in cells.items() if key[:2] == (condition, category)]
     means = {name: mean_and_deviation([s.get(name) for s in found])[0] for name in (found[0] if found else {})}
     known = {name: mean for name, mean in means.items() if mean is not None}
@@ -130,7 +130,7 @@ def _points(found: tuple[float, float, float]) -> str:
 def draw_differences(rows: dict[str, dict[str, tuple[float, float, float]]], against: str, path: Path) -> None:
     if not rows:
         return
-    with matplotlib.rc_context({"text.parse_math": False}):  # a name may have dollars
+    with matplotlib.rc_context({"text.parse_math": False}):  # names may contain dollar signs
         _draw_differences(rows, against).savefig(fresh(path), dpi=100)
 
 

@@ -4,7 +4,7 @@
     scores, heat = detector(images)          # [N], [N, H, W]
     defective = detector.p_values(scores) <= 0.01
 
-The file is in the safetensors format: arrays and a header in JSON, nothing that is executed.
+The file is in the safetensors format: arrays and a JSON header, no code.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ from .networks import Features
 
 FILE = "detector.safetensors"
 FORMAT, VERSION = "cutswap-detector", "1"
-HALF = 4096  # arrays of more numbers are stored in half precision
-PART = 32  # images that are handled at once
+HALF = 4096  # larger arrays are stored in half precision
+PART = 32  # images that are processed at once
 
 
 class Detector(nn.Module):
@@ -43,10 +43,10 @@ class Detector(nn.Module):
 
     Attributes:
         features: the net.
-        densities: fitted densities, in the order of `kinds` x levels; "pooled" has the coarsest level alone.
-        centre, spread: of each density's map on normal images that it has not seen, [K].
+        densities: fitted densities, in the order of `kinds` x levels; "pooled" has only the coarsest level.
+        centre, spread: of each density's map on unseen normal images, [K].
         weights: of the maps in the heat map, [K], sum 1; an image's score is its highest heat.
-        normal_scores: scores of the normal images that nothing was fitted on, [n].
+        normal_scores: scores of the held-out normal images, [n].
         about: how it was fitted, as in `settings.json`.
     """
 
@@ -80,11 +80,11 @@ class Detector(nn.Module):
             images: uint8, or float in [0, 1], [N, 3, H, W]; other sizes than `size` are resized with antialiasing.
 
         Returns:
-            scores float32 [N], heat maps float32 [N, H, W] at the images' own size: the higher the stranger. In both
+            scores float32 [N], heat maps float32 [N, H, W] at the images' own size. Higher means more anomalous;
             1 is one standard deviation of normal images above their mean.
 
         Raises:
-            TypeError: no tensor.
+            TypeError: not a tensor.
             ValueError: other shapes, dtypes or values.
         """
         check_images(images)
@@ -100,7 +100,7 @@ class Detector(nn.Module):
         return self.reduced(heat), heat
 
     def maps(self, images: Tensor) -> Tensor:
-        """The densities' maps on the scale of normal images: float32 [N, K, S / 4, S / 4]."""
+        """The densities' maps, normalized on normal images: float32 [N, K, S / 4, S / 4]."""
         if images.shape[-2:] != (self.size, self.size):
             images = v2.functional.resize(images, [self.size, self.size], antialias=True)
         images = images.to(self.features.mean.device)
@@ -111,31 +111,31 @@ class Detector(nn.Module):
         return (maps - self.centre[:, None, None]) / self.spread[:, None, None]
 
     def reduced(self, maps: Tensor) -> Tensor:
-        """Scores [N] of maps [N, h, w]: the highest value, or the mean, which is what `pooled` splits into cells."""
+        """Scores [N] of maps [N, h, w]: the highest value, or the mean for `pooled`, whose distance is split into cells."""
         return maps.mean((1, 2)) if self.kinds == ("pooled",) else maps.amax((1, 2))
 
     # ---- verdicts ----------------------------------------------------------------------------------------------------
 
     def p_values(self, scores: Tensor) -> Tensor:
-        """The share of normal images that score as high, float64 [N]; see `calibration`."""
+        """The share of normal images that score at least as high, float64 [N]; see `calibration`."""
         return calibration.p_values(scores, self.normal_scores)
 
     def rate(self, false_alarms: float) -> float:
-        """The rate of false alarms that can be promised: the one asked for, or the smallest that is possible."""
+        """The rate of false alarms that can be promised: the given one, or the smallest possible."""
         return calibration.promised_rate(false_alarms, len(self.normal_scores))
 
     def verdicts(self, scores: Tensor, false_alarms: float = 0.01) -> Tensor:
-        """bool [N]: true for defects."""
+        """bool [N]: True for defects."""
         return self.p_values(scores) <= self.rate(false_alarms) + 1e-9
 
     def threshold(self, false_alarms: float = 0.01) -> float:
-        """The score above which an image is a defect; in the heat map the contour of what makes it one."""
+        """The score above which an image counts as defective; in the heat map, the contour of the defect."""
         return calibration.threshold(self.normal_scores, false_alarms)
 
     # ---- the file ----------------------------------------------------------------------------------------------------
 
     def save(self, path: Path) -> None:
-        """All of it in one file, at most half a kilobyte of which is not arrays; written aside and then moved in place."""
+        """Write everything to one file, first under another name, then moved in place; all but half a kilobyte is arrays."""
         arrays = {f"features.{name}": x for name, x in self.features.state_dict().items()}
         for i, density in enumerate(self.densities):
             arrays |= {f"densities.{i}.{name}": x for name, x in density.arrays().items()}  # type: ignore[operator]
@@ -144,19 +144,19 @@ class Detector(nn.Module):
         header = {"spec": self.features.spec, "size": self.size, "kinds": self.kinds, "about": self.about}
         about = {"format": FORMAT, "version": VERSION, "detector": json.dumps(header), "digest": digest_of(arrays)}
         draft = fresh(path.with_suffix(".part"))
-        draft.write_bytes(serialized(arrays, about))  # safetensors' own `save_file` keeps the file from other users
+        draft.write_bytes(serialized(arrays, about))  # `save_file` would make the file unreadable for other users
         os.replace(draft, path)
 
     @classmethod
     def load(cls, run: str | os.PathLike[str], features: str | None = None) -> Detector:
-        """The detector in the folder of a run, or in a file.
+        """Load the detector from the folder of a run, or from a file.
 
         Args:
-            features: must be given, as it was for fitting, where the net is a `module:factory`: a file alone never decides
-                which code is run.
+            features: must be given, as for fitting, if the net is a `module:factory`: the file alone never decides which
+                code is run.
 
         Raises:
-            DataError: no run, a damaged file, or one of another version.
+            DataError: not a run, a damaged file, or a file of another version.
         """
         if not isinstance(run, (str, os.PathLike)):
             raise TypeError(f"`run` must be a path, got {type(run).__name__}")
@@ -172,7 +172,7 @@ class Detector(nn.Module):
             raise DataError(f"`features` must be given as for fitting, {spec!r}, since it names code to run, got {features!r}")
         try:
             detector = cls._of(header, arrays)
-            detector(torch.zeros(1, 3, detector.size, detector.size, dtype=torch.uint8))  # do all arrays fit each other?
+            detector(torch.zeros(1, 3, detector.size, detector.size, dtype=torch.uint8))  # checks that all arrays fit together
             return detector
         except (KeyError, TypeError, ValueError, RuntimeError, IndexError) as error:
             if isinstance(error, DataError):
@@ -208,7 +208,7 @@ def check_images(images: Any) -> None:
         raise ValueError(f"`images` must be uint8, or floats in [0, 1], got {images.dtype}")
     if images.is_floating_point() and images.numel():
         low, high = (float(x) for x in torch.aminmax(images))
-        if not -0.25 <= low <= high <= 1.25:  # what resizing may overshoot, as in the package
+        if not -0.25 <= low <= high <= 1.25:  # resizing may overshoot so much, as in the package
             raise ValueError(f"`images` must lie in [0, 1] where they are floats, got values from {low:g} to {high:g}")
 
 
@@ -222,7 +222,7 @@ def levels_of(kinds: Sequence[str], levels: int) -> list[int]:
 
 
 def digest_of(arrays: dict[str, Tensor]) -> str:
-    """SHA-256 of all arrays: the format has no checksum of its own, and a damaged array would only give other scores."""
+    """SHA-256 of all arrays: the format has no checksum of its own, and a damaged array would silently change the scores."""
     digest = hashlib.sha256()
     for name in sorted(arrays):
         digest.update(f"{name} {arrays[name].dtype} {list(arrays[name].shape)}".encode())
@@ -231,7 +231,7 @@ def digest_of(arrays: dict[str, Tensor]) -> str:
 
 
 def rounded(detector: Detector) -> Detector:
-    """As it will be when it is read from its file: what is calibrated must be what is used."""
+    """The detector as it will be read from its file, so that calibration uses the same numbers."""
     copied = copy.deepcopy(detector)
     with torch.no_grad():
         for x in (*copied.parameters(), *copied.buffers()):
@@ -250,7 +250,7 @@ def _restored(x: Tensor) -> Tensor:
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Header and arrays; every way in which a file can be another than ours gets a sentence."""
+    """Header and arrays; every kind of wrong file gets its own message."""
     try:
         with safe_open(path, "pt") as file:
             about = file.metadata() or {}
@@ -262,7 +262,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
                     "fit it again"
                 )
             header = json.loads(about["detector"])
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
         if digest_of(arrays) != about["digest"]:
             raise ValueError("its arrays are not those that were written")
     except (SafetensorError, OSError, ValueError, KeyError, RecursionError) as error:

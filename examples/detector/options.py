@@ -1,4 +1,4 @@
-"""What the commands of `detect.py` share: options, and faults in one sentence."""
+"""Shared by the commands of `detect.py`: options, and errors as one sentence."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from cutswap_transforms.shell.files import UserError
 from .densities import KINDS
 from .tuning import LOGGERS, LOSSES
 
-# The paper's way: a classifier's pooled features and one Gaussian.
+# As in the paper: a classifier's pooled features and one Gaussian.
 PRESETS = {"paper": {"loss": "image", "densities": ["pooled"], "fusion": "mean", "steps": 300, "batch": 16, "size": 160}}
 DEFAULTS = {"loss": "both", "densities": ["place", "neighbours"], "fusion": "negatives", "steps": 0, "batch": 12, "size": 256}
 
 
-# What a user can mend: rights, places, names, room on the disk.
+# Errors that a user can fix: permissions, paths, names, disk space.
 UNWRITABLE = {
     *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOENT, errno.EEXIST, errno.ENOTDIR),
     *(errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP),
@@ -36,7 +36,7 @@ UNWRITABLE = {
 
 
 def add_fit(parser: argparse.ArgumentParser) -> None:
-    """Everything that decides what a detector will be."""
+    """The options that determine the detector."""
     group = parser.add_argument_group("detector")
     group.add_argument(
         "--features",
@@ -116,7 +116,7 @@ def parse_levels(text: str) -> Any:
 
 
 def settle(args: argparse.Namespace) -> None:
-    """Fill in what was left open, by the preset where there is one, and check what argparse does not."""
+    """Fill in missing options, from the preset if there is one, and check what argparse does not."""
     if args.negatives == "none" and args.fusion == "negatives":
         raise DataError("`fusion` must be mean where there are no negatives, got 'negatives'")
     for name, value in (DEFAULTS | PRESETS.get(args.preset or "", {})).items():
@@ -146,7 +146,7 @@ def settle(args: argparse.Namespace) -> None:
 
 
 def settle_roi(args: argparse.Namespace) -> None:
-    """The mask in place of its file: it counts, not its name, and other processes get it."""
+    """Replace the file of the mask by the mask: settings compare its content, and other processes get it."""
     if args.roi is not None and args.negatives not in SWAPS:
         raise DataError(f"`roi` must go with negatives that keep to it, {', '.join(SWAPS)}, got {args.negatives!r}")
     try:
@@ -168,7 +168,7 @@ def check_rate(args: argparse.Namespace) -> None:
 
 
 def negatives_of(args: argparse.Namespace) -> list[Negative]:
-    """The negatives that the arguments ask for; what the library refuses is the user's mistake."""
+    """The negatives of the arguments; values that the library refuses are reported as the user's mistake."""
     plain = args.rule == "any" and not args.feather and not args.jitter
     try:
         return make_negatives(
@@ -187,12 +187,12 @@ def negatives_of(args: argparse.Namespace) -> list[Negative]:
         raise DataError(str(error)) from error
 
 
-# ---- faults ----------------------------------------------------------------------------------------------------------
+# ---- errors ----------------------------------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
 def explained_errors() -> Iterator[None]:
-    """Faults of the user's data, a missing package and a lack of memory end the program with one sentence."""
+    """Errors in the user's data, missing packages and a lack of memory end the program with one sentence."""
     try:
         yield
     except KeyboardInterrupt:
@@ -206,7 +206,7 @@ def explained_errors() -> Iterator[None]:
 
 
 def explanation(error: BaseException) -> str | None:
-    """One sentence for faults of the user's data and for a lack of memory; None for what nobody foresaw."""
+    """One sentence for errors in the user's data and for a lack of memory; None for unexpected errors."""
     if isinstance(error, DataError) or (isinstance(error, ImportError) and "pip install" in str(error)):
         return str(error)
     if isinstance(error, OSError) and error.errno in UNWRITABLE:

@@ -1,4 +1,4 @@
-"""What a detector leaves to look at: sheets of images, heat maps with a contour, histograms."""
+"""Pictures of a detector's results: sheets of images, heat maps with a contour, histograms."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from torch import Tensor
 
 from .folders import fresh
 
-LABEL = 96  # pixels that the names of a sheet's rows take
+LABEL = 96  # width in pixels of the names of a sheet's rows
 GAP = 4
 FONT = ImageFont.load_default(size=13)
 CONTOUR = (0, 255, 255)
 
 
 def heat_picture(image: Tensor, heat: Tensor, threshold: float) -> Tensor:
-    """uint8 [3, H, 2 W]: the image with a contour where the heat passes the threshold | the heat over the image.
+    """uint8 [3, H, 2 W]: the image with a contour where the heat exceeds the threshold | the heat over the image.
 
     Args:
         image: uint8 [3, H, W].
-        heat: float [H, W]. All pictures of a detector have one scale: the threshold lies in its middle, 0 at its dark end.
+        heat: float [H, W]. All pictures of a detector have the same scale: the threshold is in its middle, 0 at its dark end.
     """
     share = (heat / (2 * threshold)).clamp(0, 1) if threshold > 0 else torch.zeros_like(heat)
     colours = torch.from_numpy(matplotlib.colormaps["inferno"](share.numpy())[..., :3] * 255).permute(2, 0, 1)
@@ -38,7 +38,7 @@ def heat_picture(image: Tensor, heat: Tensor, threshold: float) -> Tensor:
 
 
 def outline(region: Tensor) -> Tensor:
-    """bool [H, W] -> its pixels just outside of the region."""
+    """bool [H, W] -> the pixels just outside of the region."""
     grown = F.max_pool2d(region.float()[None, None], 3, 1, 1)[0, 0] > 0
     return grown & ~region
 
@@ -57,7 +57,7 @@ def save_sheet(rows: Sequence[tuple[str, Sequence[Tensor]]], path: Path) -> None
 
 
 def save_gallery(tiles: Sequence[tuple[str, Tensor]], path: Path, columns: int = 4) -> None:
-    """Tiles uint8 [3, H, W] of one size, each with lines of text below it."""
+    """Tiles uint8 [3, H, W] of one size, each with text below it."""
     h, w = tiles[0][1].shape[-2:]
     lines = max(text.count("\n") + 1 for text, _ in tiles)
     columns = min(columns, len(tiles))
@@ -73,8 +73,8 @@ def save_gallery(tiles: Sequence[tuple[str, Tensor]], path: Path, columns: int =
 
 
 def shortened(draw: ImageDraw.ImageDraw, text: str, width: int) -> str:
-    """The end of a text that is too long: the end of a path tells more than its beginning."""
-    text = text.encode("utf-8", "replace").decode()  # names that are no UTF-8
+    """The end of a text that is too long: the end of a path says more than its beginning."""
+    text = text.encode("utf-8", "replace").decode()  # names that are not UTF-8
     while draw.textlength(text, font=FONT) > width and len(text) > 4:
         text = "..." + text.lstrip(".")[1:]
     return text
@@ -85,7 +85,7 @@ def to_pil(x: Tensor) -> Image.Image:
 
 
 def draw_histograms(groups: dict[str, Sequence[float]], limit: float, path: Path, title: str) -> None:
-    """Scores of each group, on a logarithmic axis where they allow one, and the threshold between the verdicts."""
+    """Scores of each group, on a logarithmic axis if possible, and the threshold between the verdicts."""
     values = np.concatenate([np.asarray(v, float) for v in groups.values()])
     logarithmic = bool(values.min() > 0)
     low, high = values.min(), max(values.max(), values.min() + 1e-6)

@@ -28,14 +28,14 @@ from .pictures import heat_picture, save_gallery, to_pil
 COLUMNS = ("file", "score", "p_value", "verdict")
 OURS = ("scores.csv", "summary.png", "heatmaps")
 WORST = 16
-# A spreadsheet takes a cell that begins so for a formula and computes it; the last four are the wide forms.
+# A spreadsheet takes a cell that begins like this for a formula; the last four are the full-width forms.
 FORMULA = (*"=+-@\t\r\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
-TOLD = 20  # files that could not be read are named on the screen
+TOLD = 20  # most unreadable files that are named on the screen
 
 
 @dataclass
 class Row:
-    """A line of scores.csv; without a score the image could not be read."""
+    """A line of scores.csv; without a score if the image could not be read."""
 
     file: str
     score: float | None = None
@@ -90,7 +90,7 @@ def run_score(args: argparse.Namespace) -> int:
 
 
 def named_files(named: Sequence[Path], out: Path) -> list[tuple[str, Path]]:
-    """(name, path) of every image: relative to the folder that was named, below its name where several were."""
+    """(name, path) of every image: relative to the given folder, with the folder's name if several were given."""
     found: list[tuple[str, Path]] = []
     for path in named:
         if path.is_dir():
@@ -118,13 +118,13 @@ def named_files(named: Sequence[Path], out: Path) -> list[tuple[str, Path]]:
 
 
 def is_within(path: Path, folder: Path) -> bool:
-    """The folder itself, or below it, links resolved."""
+    """Whether the path is the folder or inside it, links resolved."""
     real = Path(os.path.realpath(path))
     return Path(os.path.realpath(folder)) in (real, *real.parents)
 
 
 def prepare(out: Path) -> None:
-    """A new folder, or one of an earlier `score`, whose results make room."""
+    """Make the folder, or remove the results of an earlier `score` in it."""
     if out.exists() and not out.is_dir():
         raise DataError(f"`out` must be a folder, got the file {str(out)!r}")
     there = [p.name for p in out.iterdir() if p.name not in (*OURS, "scores.part")] if out.exists() else []
@@ -133,7 +133,7 @@ def prepare(out: Path) -> None:
             f"`out` must be new, empty or of an earlier `score`, got {str(out)!r} with {', '.join(sorted(there)[:5])}"
         )
     out.mkdir(parents=True, exist_ok=True)
-    fresh(out / "scores.part").touch()  # a folder that cannot be written is told before any work
+    fresh(out / "scores.part").touch()  # fails before any work if the folder cannot be written
     for path in (out / name for name in OURS):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
@@ -144,7 +144,7 @@ def prepare(out: Path) -> None:
 def scored(
     detector: Detector, files: Sequence[tuple[str, Path]], args: argparse.Namespace, faults: list[str]
 ) -> Iterator[tuple[Row, Tensor | None]]:
-    """A row and its heat map beside the image, in the images' order; part by part, so that memory stays small."""
+    """A row and its heat map beside the image, in the images' order; in parts, to limit memory."""
     limit = detector.threshold(args.false_alarms)
     white = args.white if args.white is not None else detector.about.get("white")
     for start in range(0, len(files), PART):
@@ -171,7 +171,7 @@ def results_of(detector: Detector, images: Sequence[Tensor], rate: float) -> lis
 
 
 def picture_name(file: str) -> str:
-    """The image's own name and .png; of a name that no disk would take, its end and a checksum."""
+    """The image's own name and .png; if that is too long for a file name, its end and a checksum."""
     folder, slash, name = f"{file}.png".rpartition("/")
     raw = name.encode("utf-8", "surrogateescape")
     if len(raw) > 255:
@@ -180,11 +180,11 @@ def picture_name(file: str) -> str:
 
 
 def write_rows(path: Path, rows: Sequence[Row], by_score: bool) -> None:
-    """In the order of the files or, the highest score first, of the scores; what could not be read comes last then."""
+    """In the order of the files, or by score, the highest first and unreadable images last."""
     if by_score:
         rows = sorted(rows, key=lambda row: (row.score is None, -(row.score or 0.0), row.file))
     draft = fresh(path.with_suffix(".part"))
-    with draft.open("w", encoding="utf-8", errors="surrogateescape", newline="") as stream:  # names that are no UTF-8
+    with draft.open("w", encoding="utf-8", errors="surrogateescape", newline="") as stream:  # names that are not UTF-8
         writer = csv.writer(stream)
         writer.writerow(COLUMNS)
         writer.writerows(row.cells() for row in rows)

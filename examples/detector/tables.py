@@ -14,7 +14,7 @@ def percent(value: float | None) -> str:
 
 
 def mean_and_deviation(values: Sequence[float | None]) -> tuple[float | None, float | None]:
-    """Over those that are defined; the standard deviation (n - 1) needs two."""
+    """Over the defined values; the standard deviation (n - 1) needs two."""
     known = [v for v in values if v is not None]
     mean = float(np.mean(known)) if known else None
     return mean, float(np.std(known, ddof=1)) if len(known) > 1 else None
@@ -26,7 +26,7 @@ def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def _cell(text: str) -> str:
-    """In one line; a bar that would end the cell is escaped, and a backslash, which would undo that."""
+    """On one line; bars are escaped because they would end the cell, and backslashes because they would undo that."""
     return re.sub(r"([\\|])", r"\\\1", " ".join(text.split()))
 
 

@@ -1,7 +1,7 @@
 """Fine-tuning of the features on normal images and negatives: which image is altered, and which of its cells.
 
-Lightning runs the loop. What is drawn follows from the seed and the number of the draw, so the number of workers, of
-processes and an interruption change nothing. Batch norms were folded, so their statistics stay those of the net.
+Lightning runs the loop. Random draws depend only on the seed and the number of the draw, so the number of workers or processes
+and interruptions change nothing. Batch norms were folded, so their statistics do not change.
 """
 
 from __future__ import annotations
@@ -36,18 +36,18 @@ from .networks import Features
 EPOCH = 50  # steps between checkpoints
 LOGGERS: dict[str, Any] = {"csv": CSVLogger, "tensorboard": TensorBoardLogger}
 LOSSES = ("both", "image", "cells")
-# What Lightning meets in a checkpoint that holds something else.
+# Lightning's errors on a checkpoint with other content.
 FOREIGN = (AttributeError, EOFError, LookupError, RuntimeError, TypeError, ValueError, pickle.UnpicklingError)
 
 
-# ---- what is drawn ---------------------------------------------------------------------------------------------------
+# ---- random draws ----------------------------------------------------------------------------------------------------
 
 
 class Draws(Sampler[tuple[int, int]]):
     """(number of the draw, index of the image) for the steps of one epoch, for one process of `world`.
 
-    The images come in one random order after the other. Numbers run through the whole training, so that it makes no
-    difference where it was interrupted, nor how many workers there are.
+    The images come in one random order after the other. Numbers run through the whole training, so that interruptions and the
+    number of workers make no difference.
     """
 
     def __init__(self, images: int, seed: int, steps: range, batch: int, rank: int = 0, world: int = 1) -> None:
@@ -68,7 +68,7 @@ class Draws(Sampler[tuple[int, int]]):
 
 
 def own_randomness(number: int, seed: int) -> contextlib.AbstractContextManager[None]:
-    """What is drawn inside, on the CPU, follows from both; no generator has moved afterwards."""
+    """Draws inside, on the CPU, depend only on both arguments; afterwards all generators are restored."""
     return own_seed(number * 1_000_003 + seed)
 
 
@@ -89,11 +89,11 @@ class MaskedViews(Dataset[tuple[Tensor, Tensor]]):
         return torch.stack((image, negative)), mask
 
 
-# ---- what is learned --------------------------------------------------------------------------------------------------
+# ---- heads and losses -------------------------------------------------------------------------------------------------
 
 
 class Heads(nn.Module):
-    """Linear in the features: a logit for the image, of the coarsest mean; a logit for each cell of each level."""
+    """Linear in the features: a logit for the image, from the coarsest mean; a logit for each cell of each level."""
 
     def __init__(self, widths: Sequence[int]) -> None:
         super().__init__()
@@ -103,7 +103,7 @@ class Heads(nn.Module):
     def loss(self, maps: Sequence[Tensor], masks: Tensor, kind: str, mean: Callable[[Tensor], Tensor] = torch.clone) -> Tensor:
         """Logistic losses. maps: of 2 N images, normal before negative; masks float [N, 1, S, S].
 
-        `mean` is over the processes: what divides a sum must be the same in all of them.
+        `mean` averages over the processes: the divisor of a sum must be the same in all of them.
         """
         count = len(masks)
         total = maps[0].new_zeros(())
@@ -131,7 +131,7 @@ def _labels(count: int, like: Tensor) -> Tensor:
 
 
 class Tuning(L.LightningModule):
-    """Features and heads; the heads are left behind afterwards."""
+    """Features and heads; the heads are discarded after training."""
 
     def __init__(
         self, args: argparse.Namespace, seed: int, features: Features, images: Tensor, negatives: Sequence[Negative]
@@ -146,28 +146,28 @@ class Tuning(L.LightningModule):
     def train_dataloader(self) -> DataLoader[Any]:
         """The loader of the steps up to the next checkpoint, for this process."""
         args, trainer = self.args, self.trainer
-        start = min(trainer.global_step, args.steps - 1)  # a training that is through does not need it
+        start = min(trainer.global_step, args.steps - 1)  # a finished training does not need it
         steps = range(start, min(start + EPOCH, args.steps))
         draws = Draws(len(self.views), self.seed, steps, args.batch, trainer.global_rank, trainer.world_size)
         return DataLoader(self.views, args.batch // trainer.world_size, sampler=draws, num_workers=args.workers)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         lacking = [name for name in ("loops", "optimizer_states", "lr_schedulers") if not checkpoint.get(name)]
-        if lacking:  # Lightning would begin these again without a word
+        if lacking:  # Lightning would silently restart these
             raise ValueError(f"it lacks {', '.join(lacking)}")
 
     def on_train_start(self) -> None:
-        self.began = True  # all that a checkpoint has is restored
+        self.began = True  # everything in the checkpoint is restored
 
     def on_train_batch_start(self, *_: Any) -> None:
-        """Dropout follows from the step, so that an interruption changes nothing."""
+        """Seed dropout by the step, so that an interruption changes nothing."""
         seed = (self.seed * 1_000_003 + self.global_step) * self.trainer.world_size + self.trainer.global_rank
         torch.default_generator.manual_seed(seed)
         if self.device.type != "cpu":
-            torch.get_device_module(self.device).manual_seed(seed)  # that of this process, no other's
+            torch.get_device_module(self.device).manual_seed(seed)  # only this process's device
 
     def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> Tensor:
-        self.features.eval()  # statistics of batch norms that could not be folded are kept, too
+        self.features.eval()  # also keeps the statistics of batch norms that could not be folded
         views, masks = batch
         images = views.transpose(0, 1).flatten(0, 1)  # all normal ones, then all negatives
         loss = self.heads.loss(
@@ -179,7 +179,7 @@ class Tuning(L.LightningModule):
     def configure_optimizers(self) -> Any:
         groups = [
             {"params": [p for p in self.features.parameters() if p.requires_grad], "lr": self.args.lr},
-            {"params": list(self.heads.parameters()), "lr": self.args.lr * 10},  # they begin at random
+            {"params": list(self.heads.parameters()), "lr": self.args.lr * 10},  # they start from random weights
         ]
         optimizer = torch.optim.Adam(groups, weight_decay=self.args.weight_decay)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.args.steps)
@@ -189,20 +189,20 @@ class Tuning(L.LightningModule):
 def tune(
     args: argparse.Namespace, seed: int, features: Features, images: Tensor, negatives: Sequence[Negative], folder: Path
 ) -> None:
-    """Train in place up to the last step, from the checkpoint in `folder` where there is one."""
+    """Train in place up to the last step, from the checkpoint in `folder` if there is one."""
     features.freeze_before(args.tune_from)
     module, trainer = Tuning(args, seed, features, images, negatives), make_trainer(args, folder)
     if args.batch % trainer.world_size:
         raise DataError(f"`batch` must be divisible by the {trainer.world_size} devices, got {args.batch}")
     if args.workers:
         for swap in negatives:
-            if isinstance(swap, SaliencySwap):  # salient regions are known before the workers start
+            if isinstance(swap, SaliencySwap):  # compute the salient regions before the workers start
                 swap.precompute([(image,) for image in images])
     checkpoint = checkpoint_in(folder)
     try:
         with own_seed(seed), without_lightnings_advice():
             trainer.fit(module, ckpt_path=checkpoint, weights_only=True)
-    except SystemExit as error:  # how Lightning ends where it was interrupted
+    except SystemExit as error:  # Lightning's reaction to an interrupt
         raise KeyboardInterrupt from error
     except FOREIGN as error:
         if checkpoint is None or module.began or isinstance(error, torch.OutOfMemoryError):
@@ -211,7 +211,7 @@ def tune(
 
 
 class StepBar(L.Callback):
-    """One bar over all steps: Lightning's own counts epochs, of which a training that ends by its steps has no number."""
+    """One bar over all steps: Lightning's own bar counts epochs, whose number is unknown if training ends by steps."""
 
     def on_train_start(self, trainer: L.Trainer, *_: Any) -> None:
         off = not trainer.is_global_zero
@@ -251,8 +251,8 @@ def _trainer(args: argparse.Namespace, folder: Path, logger: Any) -> L.Trainer:
         precision=args.precision,
         callbacks=[keep, *([StepBar()] if args.progress else [])],
         logger=logger,
-        reload_dataloaders_every_n_epochs=1,  # each epoch has its own steps
-        use_distributed_sampler=False,  # Draws does it, so that two devices see what one would see
+        reload_dataloaders_every_n_epochs=1,  # each epoch has its own draws
+        use_distributed_sampler=False,  # `Draws` does it, so that two devices get the same draws as one
         enable_progress_bar=False,
         enable_model_summary=False,
         log_every_n_steps=min(10, args.steps),
@@ -262,10 +262,10 @@ def _trainer(args: argparse.Namespace, folder: Path, logger: Any) -> L.Trainer:
 @contextlib.contextmanager
 def without_lightnings_advice() -> Iterator[None]:
     with warnings.catch_warnings():
-        # The images lie in memory and a view takes a millisecond, so few workers do.
+        # The images are in memory and a view takes a millisecond, so few workers are enough.
         warnings.filterwarnings("ignore", "The 'train_dataloader' does not have many workers")
         warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
-        warnings.filterwarnings("ignore", "The dirpath has changed")  # RUN was moved: nothing is looked for where it was
+        warnings.filterwarnings("ignore", "The dirpath has changed")  # RUN was moved: the old path is not used
         warnings.filterwarnings("ignore", "Found .* in eval mode at the start of training")  # on purpose: batch norms are kept
         warnings.filterwarnings("ignore", "The number of training batches .* is smaller than the logging interval")
         warnings.filterwarnings("ignore", ".*LeafSpec.* is deprecated", FutureWarning)  # Lightning 2.6 with torch 2.15

@@ -1,6 +1,6 @@
-"""What may be asked of the server, by whom, and how much of it: decided before Gradio's code sees a request.
+"""Which requests the server accepts, from whom, and of what size: checked before Gradio's code sees a request.
 
-Gradio fetches an address that stands in place of a path, serves pages of any origin, and offers more than the page uses.
+Gradio fetches a URL that is given instead of a path, answers pages of any origin, and has more endpoints than the page uses.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from .images import MEGABYTE
 from .uploads import STALE, Uploads
 from .visitor import MAX_TOTAL
 
-API = "/gradio_api"  # the part of Gradio that does more than serve its own files
-PREDICT, UPLOAD = f"{API}/run/predict", f"{API}/upload"  # all that the page posts to
-READ = (f"{API}/heartbeat/", f"{API}/upload_progress", f"{API}/startup-events")  # all of Gradio's interface that it reads
-MAX_VALUES = MEGABYTE  # of the values of all controls
-MAX_UPLOAD = MAX_TOTAL + MEGABYTE  # of the files that are dropped at once, with the headers between them
-MAX_KEPT = 2 * MAX_TOTAL  # of all uploads that no page has taken yet
-IDLE = 30  # seconds for which a request may pause before it counts as broken off
-# A scheme and a slash. The name of an image has no slash, so no value of a control is one.
+API = "/gradio_api"  # the part of Gradio beyond its static files
+PREDICT, UPLOAD = f"{API}/run/predict", f"{API}/upload"  # the only endpoints that the page posts to
+READ = (f"{API}/heartbeat/", f"{API}/upload_progress", f"{API}/startup-events")  # the only parts of the API that it reads
+MAX_VALUES = MEGABYTE  # for the values of all controls
+MAX_UPLOAD = MAX_TOTAL + MEGABYTE  # for the files that are dropped at once, with the headers between them
+MAX_KEPT = 2 * MAX_TOTAL  # for all uploads that no page has taken yet
+IDLE = 30  # seconds without data after which a request is aborted
+# A scheme and a slash. The name of an image has no slash, so no value of a control matches.
 ADDRESS = re.compile(r"\s*[a-z][a-z0-9+.-]*:.*/", re.IGNORECASE | re.DOTALL)
 
 
 class Refused(Exception):
-    """The status and the reason of an answer that Gradio is not asked for."""
+    """The status and the reason of a request that is refused before Gradio sees it."""
 
     def __init__(self, status: int, reason: str) -> None:
         super().__init__(reason)
@@ -40,7 +40,7 @@ class Refused(Exception):
 
 
 class _Body:
-    """What arrives of a request. A client that is gone without a word does not hold its place for ever."""
+    """The body of a request as it arrives. A client that disappears silently does not hold its place forever."""
 
     def __init__(self, receive: Receive) -> None:
         self._receive, self._ended = receive, False
@@ -60,11 +60,11 @@ class _Body:
 
 
 class Door:
-    """The ASGI application behind it gets only what the page itself asks."""
+    """Passes only requests of the page itself to the ASGI application behind it."""
 
     def __init__(self, app: ASGIApp, uploads: Uploads) -> None:
         self._app, self._uploads = app, uploads
-        self._one_upload = asyncio.Lock()  # at a time, so that what it leaves on the disk can be counted
+        self._one_upload = asyncio.Lock()  # one at a time, so that its size on disk can be counted
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -88,7 +88,7 @@ class Door:
         elif scope["path"] == PREDICT:
             _check_length(headers, MAX_VALUES, "The values of the controls have")
             body = self._checked(await Request(scope, arriving).body(), headers["host"])
-            # What was checked is passed on, not what was sent: another parser may read that in another way.
+            # Pass on the checked JSON, not the raw body: another parser may read the body differently.
             named = [*[(k, v) for k, v in scope["headers"] if k != b"content-length"], (b"content-length", b"%d" % len(body))]
             message: Iterator[Message] = iter([{"type": "http.request", "body": body, "more_body": False}])
 
@@ -114,10 +114,10 @@ class Door:
         self._uploads.sweep(unfinished=not self._one_upload.locked())
 
     def _checked(self, body: bytes, host: str) -> bytes:
-        """The same JSON, of which every file is an upload and no value an address.
+        """The same JSON, after checking that every file is an upload and no value is a URL.
 
         Raises:
-            Refused: it is not.
+            Refused: one is not allowed.
         """
         try:
             values = json.loads(body)
@@ -128,7 +128,7 @@ class Door:
 
 
 def _check_values(values: Any, uploads: Uploads, own: str) -> None:
-    """No value of JSON is an address, but that of an upload beside its path, which begins with `own`."""
+    """No JSON value may be a URL, except that of an upload beside its path, which begins with `own`."""
     waiting = [values]
     while waiting:
         value = waiting.pop()
@@ -146,7 +146,7 @@ def _check_values(values: Any, uploads: Uploads, own: str) -> None:
 
 
 def _check_origin(headers: Headers) -> None:
-    """Another page that is open in the same browser may not ask. The host was checked before; programs send no origin."""
+    """Refuse other pages that are open in the same browser. The host was checked before; programs send no origin."""
     origin = headers.get("origin")
     if origin is not None and origin.lower() != f"http://{headers.get('host', '').lower()}":
         raise Refused(403, "Only the explorer's own page may ask for this.")
@@ -162,10 +162,10 @@ def _check_path(method: str, path: str) -> None:
 
 
 def _check_length(headers: Headers, most: int, what: str) -> int:
-    """Bytes of the body, which the server holds a client to.
+    """Bytes of the body; the server enforces this length.
 
     Raises:
-        Refused: more than `most`, or the length is not said.
+        Refused: more than `most`, or no length.
     """
     length = headers.get("content-length", "")
     if not length.isdecimal() or "transfer-encoding" in headers:
@@ -176,7 +176,7 @@ def _check_length(headers: Headers, most: int, what: str) -> int:
 
 
 def _answer(path: str, refused: Refused) -> Response:
-    """As the page expects it: it shows the text of a refused upload, and of other answers the `error`."""
+    """The answer that the page expects: it shows the text for a refused upload, else the `error`."""
     if path == UPLOAD:
         return PlainTextResponse(str(refused), refused.status)
     return JSONResponse({"error": str(refused)}, refused.status)

@@ -1,4 +1,4 @@
-"""Images as visitors bring them: bytes of any kind under any name, and the scenes that the examples draw."""
+"""Images from visitors, arbitrary bytes under any name, and the scenes that the examples draw."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ from cutswap_transforms.shell.decode import Note, decoded
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "GIF", "PPM")
 MEGABYTE = 2**20
 MAX_BYTES = 32 * MEGABYTE  # of a file
-MAX_PIXELS = 2**26  # of a file: decoding takes 200 MB at most
-MAX_SEEN = 2**22  # of the image as the swap sees it
+MAX_PIXELS = 2**26  # of a file: decoding takes at most 200 MB
+MAX_SEEN = 2**22  # pixels of the image that the swap gets
 AS_IT_IS = "as it is"  # a size, beside those in pixels
 ORIENTATION = 0x0112  # of EXIF
 FULL = 65535  # white of 16 bits
 SAMPLE = 512  # side of the drawn scenes in pixels
-WIDE = ("I", "F")  # modes of 32 bits, whose range only their owner knows
+WIDE = ("I", "F")  # modes of 32 bits, whose range is unknown
 
 
 class RefusedImage(ValueError):
-    """What is wrong with an image, in a sentence for the person who dropped it."""
+    """An image cannot be used; the message is a sentence for the visitor."""
 
 
 @dataclass(frozen=True)
 class Photo:
-    """An image file: its name on the page, which no other one has; its bytes; and the name of the file."""
+    """An image file: its unique name on the page, its bytes, and the name of the file."""
 
     name: str
     content: bytes = field(repr=False)
-    file: str = ""  # where it differs from the name on the page
+    file: str = ""  # if it differs from the name on the page
     sample: str = ""  # the scene that it was drawn from
 
     @cached_property
@@ -49,13 +49,13 @@ class Photo:
         file = repr(self.file or self.name)
         if not _is_turned(self):
             return f"Image.open({file})"
-        # Pillow maps a TIFF into memory in the wrong shape, if it knows the path.
+        # If Pillow gets the path of a TIFF, it maps the file into memory in the wrong shape.
         tiff = _header(self).format == "TIFF"
         return f"ImageOps.exif_transpose(Image.open({f'BytesIO(Path({file}).read_bytes())' if tiff else file}))"
 
     @cached_property
     def _way(self) -> tuple[str, bool]:
-        """The Python expression that opens the file upright, and whether transparency must be laid on white."""
+        """The Python expression that opens the file upright, and whether transparency must be put on white."""
         header, expression = _header(self), self.upright
         if _is_sixteen(header):
             return expression + ("" if header.mode == "I;16" else '.convert("I").convert("I;16")'), False
@@ -63,7 +63,7 @@ class Photo:
         return f'{expression}.convert("{"RGBA" if clear else "RGB"}")', clear
 
     def opening(self) -> tuple[list[str], str]:
-        """Lines of Python, and behind them the expression for the image in the file, as `opened` gives it."""
+        """Lines of Python, and the expression for the image in the file, as returned by `opened`."""
         expression, clear = self._way
         if not clear:
             return [], expression
@@ -71,15 +71,15 @@ class Photo:
         return lines, 'Image.alpha_composite(white, clear).convert("RGB")'
 
     def comment(self) -> list[str]:
-        """Where the file of a sample comes from, as lines of Python."""
+        """The source of a sample's file, as a Python comment."""
         return [f"# python examples/make_samples.py . --scenes {self.sample} --count 1 --size {SAMPLE}"] if self.sample else []
 
 
 def check_photo(photo: Photo) -> None:
-    """Look at the header, which is quick.
+    """Check only the header, which is quick.
 
     Raises:
-        RefusedImage: no image, too many bytes or pixels, a mode without a known range.
+        RefusedImage: not an image, too many bytes or pixels, a mode without a known range.
     """
     if len(photo.content) > MAX_BYTES:
         raise RefusedImage(
@@ -96,14 +96,14 @@ def check_photo(photo: Photo) -> None:
 
 
 class Region(NamedTuple):
-    """A region of interest for all images, and the expression of Python that opens it."""
+    """A region of interest for all images, and the Python expression that opens it."""
 
     mask: Roi
     code: str
 
 
 def opened_region(photo: Photo) -> Region:
-    """The region of interest in the picture of a mask, as the expression opens it.
+    """The region of interest from a mask file, opened as by the expression.
 
     Raises:
         RefusedImage: as `check_photo`; damaged data; a mask that marks nothing.
@@ -112,14 +112,14 @@ def opened_region(photo: Photo) -> Region:
     try:
         with _without_warnings():
             turned = _is_turned(photo)
-            image = _header(photo)  # not loaded, so that it knows what kind of file it is of
+            image = _header(photo)  # not loaded, so that it still knows its file format
             return Region(Roi(ImageOps.exif_transpose(image) if turned else image), photo.upright)
-    except Exception as error:  # whatever damaged data makes a decoder do
+    except Exception as error:  # damaged data can make a decoder raise anything
         raise RefusedImage(f"{photo.name!r} is no region of interest: {str(error)[:200]}.") from error
 
 
 class Opened(NamedTuple):
-    """An image as the swap takes it, and what a person should know of the way there."""
+    """An image for the swap, and notes for the visitor on its conversion."""
 
     image: Image.Image
     notes: list[str]
@@ -142,7 +142,7 @@ def opened(photo: Photo, size: str) -> Opened:
     try:
         with _without_warnings():
             image, notes = _sixteen_bits(image) if _is_sixteen(image) else _eight_bits(image)
-    except Exception as error:  # whatever damaged data makes a decoder do
+    except Exception as error:  # damaged data can make a decoder raise anything
         raise RefusedImage(f"{photo.name!r} is damaged: {str(error)[:200]}.") from error
     return Opened(image if size == AS_IT_IS else v2.Resize(int(size))(image), notes)
 
@@ -153,14 +153,14 @@ def _is_turned(photo: Photo) -> bool:
 
 
 def _is_sixteen(image: Image.Image) -> bool:
-    """Gray of 16 bits: the swap moves its pixels as they are. Pillow opens a PGM file of 16 bits at 32."""
+    """16-bit gray: the swap moves its pixels unchanged. Pillow opens a 16-bit PGM file as 32 bits."""
     return image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM")
 
 
 def _sixteen_bits(image: Image.Image) -> tuple[Image.Image, list[str]]:
     clear = "transparency" in image.info
     image = ImageOps.exif_transpose(image)
-    if image.mode != "I;16":  # by way of I: from big-endian directly, Pillow makes other values
+    if image.mode != "I;16":  # via mode I: converting big-endian directly, Pillow changes the values
         image = image.convert("I").convert("I;16")
     notes = ["The transparency of the file is dropped."] if clear else []
     return image, notes + _dark(int(image.getextrema()[1]), 2**14)
@@ -173,14 +173,14 @@ def _eight_bits(image: Image.Image) -> tuple[Image.Image, list[str]]:
 
 
 def _dark(brightest: int, limit: int) -> list[str]:
-    """What is said of 16-bit pixels below the limit."""
+    """The note on 16-bit images whose pixels are all below the limit."""
     if brightest >= limit:
         return []
     return [f"The brightest of the 16-bit pixels is {brightest} of {FULL}. If white is lower, scale the values first."]
 
 
 def _header(photo: Photo) -> Image.Image:
-    """The image before it is decoded."""
+    """The opened image, not yet decoded."""
     try:
         with _without_warnings():
             return Image.open(io.BytesIO(photo.content), formats=FORMATS)
@@ -189,20 +189,20 @@ def _header(photo: Photo) -> Image.Image:
     except UnidentifiedImageError as error:
         kinds = f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
         raise RefusedImage(f"{photo.name!r} is not a {kinds} image.") from error
-    except Exception as error:  # whatever a forged header makes a decoder do
+    except Exception as error:  # a forged header can make a decoder raise anything
         raise RefusedImage(f"{photo.name!r} is damaged: {str(error)[:200]}.") from error
 
 
 @contextmanager
 def _without_warnings() -> Iterator[None]:
-    """Of Pillow: bombs are refused by the size in the header, and what is damaged is told when it cannot be shown."""
+    """Without Pillow's warnings: bombs are refused by the size in the header; damage is reported if it cannot be shown."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
 
 
 def plain_name(name: str) -> str:
-    """What a browser called the file, without folders and control characters, of 80 characters at most."""
+    """The browser's name of the file without folders and control characters, at most 80 characters."""
     last = PurePath(name.replace("\\", "/")).name
     plain = "".join(c for c in last if c.isprintable())[-80:]
     return plain if plain.strip(".") else "image"

@@ -1,4 +1,4 @@
-"""The page: controls on one side, pictures on the other. Everything that happens on it ends in `views.update`."""
+"""The page: controls on one side, pictures on the other. Every event on it calls `views.update`."""
 
 from __future__ import annotations
 
@@ -28,22 +28,22 @@ NETS = "Torchvision's nets are listed when their weights have been downloaded. R
 ROI_LABEL = "Mask for all images, black = outside"
 LEVELS_INFO = "Maps of the net, from fine (0) to coarse. A swap on each, which share the area, or one on a random level."
 CHOSEN_BY_BUTTONS = ("seed", "smallest", "largest")
-REFUSALS = 4  # that are told one by one
-# Values as the browser sends them, which `Settings` checks: what gradio refuses is not told on the page.
+REFUSALS = 4  # most refusals that are shown one by one
+# Unchecked values from the browser; `Settings` checks them, because the page does not show what gradio refuses.
 RAW = {"preprocess": False, "postprocess": False}
-# Buttons in what is shown say which controls they set, "name=value;name=value".
+# Buttons in the HTML say which controls they set, "name=value;name=value".
 SET_CONTROLS = """element.addEventListener('click', (event) => {
     const button = event.target.closest('[data-set]');
     if (button) trigger('click', {given: button.dataset.set});
 });"""
-# Quick events: without the queue a round trip takes 40 ms less, and of a moving slider only the last position counts.
+# Fast events: without the queue a round trip takes 40 ms less; of a moving slider only the last position counts.
 QUICK: dict[str, Any] = {
     "queue": False, "show_progress": "hidden", "trigger_mode": "always_last", "api_visibility": "private"
 }  # fmt: skip
 
 
 def _contents(uploads: Uploads, payload: ListFiles | FileData | None) -> list[tuple[str, bytes]]:
-    """The names and the bytes of uploads, whose files are removed at once. It stands in for `gr.File.preprocess`."""
+    """The names and the bytes of uploads, whose files are removed at once. It replaces `gr.File.preprocess`."""
     files = [] if payload is None else payload.root if isinstance(payload, ListFiles) else [payload]
     return [_taken(file, uploads.find(file.path)) for file in files]
 
@@ -53,12 +53,12 @@ def _taken(file: FileData, path: Path | None) -> tuple[str, bytes]:
     if path is None:
         raise gr.Error("The file is not one that was uploaded here.", print_exception=False)
     content = path.read_bytes()
-    path.unlink()  # of its folder, which is named after the content, another file may still be needed
+    path.unlink()  # not its folder, which is named after the content: another file in it may still be needed
     return file.orig_name or path.name, content
 
 
 def build_page(visitors: Visitors, uploads: Uploads, worker: Executor) -> gr.Blocks:
-    """The page. What takes time runs in `worker`, so that the server goes on answering."""
+    """The page. Slow work runs in `worker`, so that the server stays responsive."""
     with gr.Blocks(title="cutswap_transforms explorer", analytics_enabled=False) as page:
         gr.HTML(INTRO, elem_classes="intro")
         with gr.Row(elem_id="board"):
@@ -138,12 +138,12 @@ def _region_controls(uploads: Uploads) -> tuple[gr.File, gr.Button]:
 
 def _drop(uploads: Uploads, **options: Any) -> gr.File:
     made = gr.File(**options)
-    made.preprocess = partial(_contents, uploads)  # of the object: gradio writes a file beside the module of a subclass
+    made.preprocess = partial(_contents, uploads)  # on the object: for a subclass, gradio writes a file beside its module
     return made
 
 
 def _setting_controls() -> tuple[dict[str, gr.components.Component], dict[str, gr.blocks.Block]]:
-    """A control per field of `Settings`, in their order, and what is seen at one value of another control alone."""
+    """One control per field of `Settings`, in order, and blocks that are visible only at one value of another control."""
     made: dict[str, gr.components.Component] = {}
 
     def add(kind: Any, name: str, label: str, *given: Any, **options: Any) -> None:
@@ -199,7 +199,7 @@ def _add(visitor: Any, given: list[tuple[str, bytes]]) -> tuple[str | None, list
 
 
 def _confine(visitor: Visitor, given: list[tuple[str, bytes]]) -> tuple[list[str], str]:
-    """What is said of a mask, and of which kind it is."""
+    """The message on a dropped mask, and its kind."""
     try:
         for name, content in given:
             visitor.confine(name, content)

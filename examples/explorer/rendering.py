@@ -1,4 +1,4 @@
-"""Pictures for the page: panels side by side in one file, so that one request brings all of them, and the HTML around."""
+"""Pictures for the page: panels side by side in one file, so that one request loads all of them, and their HTML."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from typing import Any, NamedTuple
 
 from PIL import Image
 
-EDGE = 2  # pixels by which a panel's border is continued, so that nothing of its neighbor shines through
+EDGE = 2  # pixels by which a panel's border is extended, so that its neighbor does not bleed into it
 
 
 class Figure(NamedTuple):
-    """The caption of a picture, the text for those who do not see it, and what a click does."""
+    """The caption of a picture, its alternative text, and what a click does."""
 
     caption: str
     alt: str
-    seed: int | None = None  # chooses it
+    seed: int | None = None  # that a click selects
     chosen: bool = False
-    link: str = ""  # opens it
+    link: str = ""  # that a click opens
 
 
 def strip(panels: Sequence[Image.Image]) -> bytes:
-    """JPEG of panels of one size, side by side, each with its border continued by `EDGE` pixels on either side."""
+    """JPEG of panels of one size, side by side, each with its border extended by `EDGE` pixels on both sides."""
     width, height = panels[0].size
     step = width + 2 * EDGE
     sheet = Image.new("RGB", (step * len(panels), height))
@@ -45,7 +45,7 @@ def _encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
 
 
 def thumbnail(image: Image.Image, side: int) -> Image.Image:
-    """A whole fraction of the image, whose longer side is `side` pixels or less than twice that: the quickest way."""
+    """The image reduced by an integer factor, which is fastest; its longer side is from `side` to less than 2 `side`."""
     return image.reduce(max(1, max(image.size) // side))
 
 

@@ -1,4 +1,4 @@
-"""The server: the page, and the files that it shows, on this computer alone and out of memory."""
+"""The server: the page and its files, served from memory and only to this computer."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ STYLE = Path(__file__).with_name("style.css")
 
 
 def serve(port: int) -> None:
-    """Serve the page at a port of the loopback interface (0: any that is free) until the process is told to end.
+    """Serve the page at a port of the loopback interface (0: any free port) until the process is terminated.
 
     Raises:
-        OSError: the port cannot be had.
+        OSError: the port is not available.
     """
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that the folder is removed then, too
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that the folder is removed then as well
     with (
         socket.create_server((HOST, port)) as listening,
         temporary_folder(),
@@ -50,10 +50,10 @@ class _Server(uvicorn.Server):
 
 @contextmanager
 def temporary_folder() -> Iterator[str]:
-    """The only folder that is written to: uploads pass through it. It is removed at the end."""
+    """The only folder that is written to, for uploads in transit. It is removed at the end."""
     with tempfile.TemporaryDirectory(prefix="cutswap-explorer-") as folder:
         tempfile.tempdir = folder
-        # Read when gradio is imported, and matplotlib by it: no telemetry, no look at a hub, no other folder.
+        # Read when gradio, and with it matplotlib, is imported: no telemetry, no access to a hub, no other folder.
         os.environ.update(GRADIO_ANALYTICS_ENABLED="False", HF_HUB_OFFLINE="1", GRADIO_TEMP_DIR=folder, MPLCONFIGDIR=folder)
         try:
             yield folder
@@ -62,13 +62,13 @@ def temporary_folder() -> Iterator[str]:
 
 
 def application(worker: Executor, painters: Executor) -> FastAPI:
-    """The page at /, and under /files what it shows.
+    """The page at /, and its files under /files.
 
     Args:
-        worker: of one thread, for the updates: one after the other, so that none overtakes another.
+        worker: with one thread, for the updates: they run in order, so that none overtakes another.
         painters: for the pictures.
     """
-    import gradio as gr  # these write into the temporary folder, torch when it is imported already
+    import gradio as gr  # these write into the temporary folder, torch already on import
     from gradio.utils import get_upload_folder
 
     from .door import Door
@@ -80,7 +80,7 @@ def application(worker: Executor, painters: Executor) -> FastAPI:
     visitors, uploads = Visitors(painters), Uploads(get_upload_folder())
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     app.add_middleware(Door, uploads=uploads)
-    app.add_middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"])  # no other name leads here
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"])  # no other host name is accepted
 
     @app.get("/files/{token}/{name}")
     async def file(token: str, name: str) -> Response:
@@ -92,7 +92,7 @@ def application(worker: Executor, painters: Executor) -> FastAPI:
         return Response(content, media_type=kind, headers={"Cache-Control": "no-store"})
 
     page = build_page(visitors, uploads, worker)
-    page.has_launched = True  # `launch` says so, a mount does not; without it gradio takes any path for an upload
+    page.has_launched = True  # `launch` sets it, mounting does not; without it gradio accepts any path as an upload
     return gr.mount_gradio_app(
         app,
         page,

@@ -1,4 +1,4 @@
-"""What the controls say: the swap that they make, and the Python lines that make the same."""
+"""The values of the controls, the swap that they define, and Python lines for the same swap."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ CHOSEN = "chosen"
 LEVELS = ("all", "random", CHOSEN)
 REGIONS = ("salient", "top")
 WIDTH = 80  # characters
-KEPT = 4  # nets with their regions that stay in memory
+KEPT = 4  # nets that stay in memory, with their regions
 
 
 @dataclass(frozen=True)
@@ -59,10 +59,10 @@ class Settings:
 
     @classmethod
     def of(cls, values: Any) -> Settings:
-        """From what a browser sent, which may be anything. Numbers beyond a slider's range are its end, as the box then shows.
+        """From a browser's values, which may be anything. Numbers beyond a slider's range are clipped, as the page then shows.
 
         Raises:
-            ValueError: a value of a kind that the control cannot have.
+            ValueError: a value that the control cannot have.
         """
         read = {}
         for field, value in zip(fields(cls), values, strict=True):
@@ -100,11 +100,11 @@ class Settings:
 
     @property
     def guidance(self) -> tuple[Any, ...]:
-        """What decides the regions of an image: equal guidance, equal regions."""
+        """The settings that determine the regions of an image: equal guidance, equal regions."""
         return (self.net, self._clustering(), self.grid, self.region)
 
     def swap(self, interest: Region | None = None) -> SaliencySwap:
-        """The transform; its net and the regions it found stay in memory for the next one.
+        """The transform; its net and regions stay in memory for the next one.
 
         Raises:
             ValueError: as `SaliencySwap`.
@@ -113,7 +113,7 @@ class Settings:
         return SaliencySwap(base.saliency, base.clustering, grid=self.grid, region=self.region, roi=roi, **self._draw())
 
     def code(self, photo: Photo, interest: Region | None = None) -> str:
-        """Python that makes the same negative and its mask from the files of the image and of a region of interest."""
+        """Python code for the same negative and mask, from the files of the image and of a region of interest."""
         before, image = photo.opening()
         opening = "".join((*before, image, interest.code if interest else ""))
         lines = ["import torch", f"from PIL import Image{', ImageOps' if 'ImageOps.' in opening else ''}"]
@@ -140,7 +140,7 @@ class Settings:
         return "\n".join(lines)
 
     def _clustering(self) -> KMeans | str:
-        """The default one with its options, or the name of another, which has none here."""
+        """The default clustering with its options, or the name of another, without options."""
         if self.clustering != "kmeans":
             return self.clustering
         return KMeans(**{name: getattr(self, name) for name in ("n_clusters", "saliency_weight", "color", "n_iter")})
@@ -167,7 +167,7 @@ def _changed(function: Any, values: dict[str, Any]) -> list[str]:
 
 
 def _listed(words: list[str]) -> str:
-    """In one line, or in a line each where that is too long."""
+    """On one line, or one per line if that is too long."""
     line = ", ".join(words)
     return line if len(line) <= WIDTH else "".join(f"\n    {word}," for word in words) + "\n"
 
@@ -178,7 +178,7 @@ def _text(value: Any) -> str:
 
 @lru_cache(maxsize=1)
 def nets_at_hand() -> tuple[str, ...]:
-    """The embedded net, and the torchvision models whose weights a download left on this machine; nothing is downloaded."""
+    """The embedded net, and the torchvision models whose weights are already on this machine; nothing is downloaded."""
     folder = Path(torch.hub.get_dir(), "checkpoints")
     found = []
     for name in torchvision.models.list_models(module=torchvision.models):

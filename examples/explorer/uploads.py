@@ -1,4 +1,4 @@
-"""The folder that uploads pass through on their way into memory: what is an upload, how much they take, how long they stay."""
+"""The folder for uploads until they are in memory: what counts as an upload, their total size, how long they stay."""
 
 from __future__ import annotations
 
@@ -10,36 +10,36 @@ from pathlib import Path
 from typing import Any
 
 STALE = 30  # seconds after which an upload that no page has taken is removed
-LEAST = 4096  # bytes that every file counts, so that empty ones have a bound, too
+LEAST = 4096  # least bytes that a file counts, so that the number of empty files is limited, too
 
 
 class Uploads:
-    """Gradio writes an upload as `tmp*`, and when it is complete moves it into a folder named after its content (SHA-256)."""
+    """Gradio writes an upload as `tmp*`; when complete, it moves it to a folder named after its content (SHA-256)."""
 
     def __init__(self, folder: str) -> None:
         self._folder = Path(folder).resolve()
 
     def find(self, path: Any) -> Path | None:
-        """The complete upload at an absolute path, links resolved; None if there is no such upload."""
+        """The complete upload at an absolute path, links resolved; None if there is none."""
         if not isinstance(path, str) or not os.path.isabs(path) or "\0" in path:
             return None
         found = Path(os.path.realpath(path))
         return found if found.parent.parent == self._folder and os.path.isfile(found) else None
 
     def size(self) -> int:
-        """Bytes that complete uploads take."""
+        """Bytes of all complete uploads."""
         total = 0
         for path in self._folder.glob("*/*"):
-            with suppress(OSError):  # a page has taken it
+            with suppress(OSError):  # a page has just taken it
                 total += max(LEAST, path.stat().st_size)
         return total
 
     def sweep(self, unfinished: bool) -> None:
-        """Remove what no page has taken for `STALE` seconds, and, if `unfinished`, what uploads that broke off left."""
+        """Remove uploads that no page has taken for `STALE` seconds and, if `unfinished`, the rest of aborted ones."""
         for path in list(self._folder.iterdir()):
             with suppress(OSError):
                 if unfinished and path.name.startswith("tmp") and path.is_file():
                     path.unlink()
-                # The time of the folder is the time at which its last file was complete; that of a file may be much earlier.
+                # A folder's time is when its last file was completed; a file's own time may be much earlier.
                 elif len(path.name) == 64 and time.time() - path.stat().st_mtime > STALE:
                     shutil.rmtree(path, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""An update: from an image and the settings to pictures, words and code."""
+"""An update: from an image and the settings to pictures, text and code."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from .visitor import Visitor
 from .words import Advice, advise, percent
 
 SIDE, SEED_SIDE = 288, 128  # longer sides of the panels in pixels
-SEEDS = 8  # negatives by consecutive seeds
+SEEDS = 8  # negatives with consecutive seeds
 PANELS = (
     Figure("pair: A and B change places", "The image, a little darker, with the boxes of two patches, A and B"),
     Figure("negative", "The image with the two patches swapped"),
@@ -33,11 +33,11 @@ PANELS = (
     Figure("difference, brightened", "The difference between the negative and the image"),
 )
 BEFORE = "What is shown below is from before."
-_generator = threading.Lock()  # all threads share one generator of random numbers
+_generator = threading.Lock()  # all threads share one random generator
 
 
 class View(NamedTuple):
-    """HTML of the page's parts, and Python; None leaves a part as it is."""
+    """HTML of the page's parts, and Python code; None leaves a part unchanged."""
 
     message: str
     drawn: str | None = None
@@ -47,7 +47,7 @@ class View(NamedTuple):
 
 
 class Shown(NamedTuple):
-    """The deterministic half on the page: the same until the image or the guidance changes."""
+    """The deterministic part of the page: it changes only with the image or the guidance."""
 
     key: Any
     found: Found
@@ -56,7 +56,7 @@ class Shown(NamedTuple):
 
 
 class Drawn(NamedTuple):
-    """The pictures of the swap, and what is said and offered below them."""
+    """The pictures of the swap, and the text and links below them."""
 
     address: str
     html: str
@@ -64,9 +64,9 @@ class Drawn(NamedTuple):
 
 
 def update(visitor: Visitor, choice: str, values: Any) -> View:
-    """The view of an image at the values of the controls; where there is none, a message alone, in plain words.
+    """The view of an image at the values of the controls; if there is none, only a message.
 
-    The pictures are made meanwhile, so that they are there when the browser has read the HTML and asks for them.
+    The pictures are made meanwhile, so that they are ready when the browser requests them.
     """
     try:
         photo, settings = visitor.photo(choice), Settings.of(values)
@@ -79,7 +79,7 @@ def update(visitor: Visitor, choice: str, values: Any) -> View:
         drawn = _drawn(visitor, photo, image, swap, settings, shown.found)
     except (ValueError, TypeError, ImportError, OSError) as error:
         return View(paragraphs([f"{error} {BEFORE}"], "error"))
-    except Exception as error:  # a fault of ours, or of a file of weights: the page lives on
+    except Exception as error:  # a bug, or a damaged weights file: the page must survive
         logging.exception("An update failed")
         return View(paragraphs([f"This cannot be shown. {type(error).__name__}: {str(error)[:300]}. {BEFORE}"], "error"))
     visitor.shown = shown
@@ -108,7 +108,7 @@ def _shown(visitor: Visitor, key: Any, found: Found) -> Shown:
 
 
 def _drawn(visitor: Visitor, photo: Photo, image: Image.Image, swap: SaliencySwap, settings: Settings, found: Found) -> Drawn:
-    first = settings.seed // SEEDS * SEEDS  # so that the strip stays when one of it is chosen
+    first = settings.seed // SEEDS * SEEDS  # so that selecting one does not change the strip
     several = {seed: _params(image, swap, seed) for seed in range(first, first + SEEDS)}
     params = several[settings.seed]
 
@@ -144,7 +144,7 @@ def _drawn(visitor: Visitor, photo: Photo, image: Image.Image, swap: SaliencySwa
 
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
-    with _generator, own_seed(seed):  # as torch.manual_seed for images on the CPU
+    with _generator, own_seed(seed):  # like torch.manual_seed for images on the CPU
         yield
 
 
@@ -192,7 +192,7 @@ def _offer(advice: Advice) -> str:
 
 
 def _turn_over(first: int) -> str:
-    """Buttons for the seeds before and after."""
+    """Buttons for the previous and the next seeds."""
     steps = {"previous": first - SEEDS, "next": first + SEEDS}
     buttons = [
         f'<button type="button" class="offer" data-set="seed={seed}">{name} {SEEDS}</button>'

@@ -1,4 +1,4 @@
-"""What is kept for a visitor, in memory alone: the images, what is shown of them, the files that the page may fetch."""
+"""The state of a visitor, only in memory: the images, their views, the files that the page may fetch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from make_samples import SCENES
 from .images import MEGABYTE, Opened, Photo, RefusedImage, Region, check_photo, opened, opened_region, plain_name, sample
 
 MAX_IMAGES, MAX_TOTAL = 64, 256 * MEGABYTE
-KEPT_FILES, KEPT_OPENED = 6, 4  # addresses under which files can be fetched; decoded images
+KEPT_FILES, KEPT_OPENED = 6, 4  # addresses with files to fetch; decoded images
 MAX_VISITORS = 16
 SAMPLE = "sample: "
 SAMPLES = tuple(SAMPLE + scene for scene in SCENES)
@@ -29,7 +29,7 @@ class Visitor:
         self._painters = painters
         self.photos: dict[str, Photo] = {}
         self.region: Region | None = None  # of interest, in all images
-        self.shown: Any = None  # what the last update found, see `views`
+        self.shown: Any = None  # the result of the last update, see `views`
         self._addresses: tuple[str, ...] = ()  # of the files that the page shows
         self._opened: OrderedDict[tuple[str, str], Opened] = OrderedDict()
         self._files: OrderedDict[str, dict[str, File]] = OrderedDict()
@@ -38,10 +38,10 @@ class Visitor:
         return [*self.photos, *SAMPLES]
 
     def add(self, name: str, content: bytes) -> str:
-        """Keep an image. Returns the name that it got.
+        """Keep an image. Returns its name on the page.
 
         Raises:
-            RefusedImage: no image, or too many.
+            RefusedImage: not an image, or too many.
         """
         file = plain_name(name)
         photo = Photo(self._free_name(file), content, file)
@@ -55,7 +55,7 @@ class Visitor:
         return photo.name
 
     def confine(self, name: str, content: bytes) -> None:
-        """Keep the picture of a mask as the region of interest, in place of one before.
+        """Use the picture of a mask as the region of interest, instead of an earlier one.
 
         Raises:
             RefusedImage: as `opened_region`.
@@ -63,7 +63,7 @@ class Visitor:
         self.region = opened_region(Photo(plain_name(name), content))
 
     def _free_name(self, name: str) -> str:
-        """Images of two folders may have one name; a number tells the second from the first."""
+        """A unique name: images of two folders may have the same name, so the second gets a number."""
         stem, dot, ending = name.rpartition(".")
         stem, ending = (stem, dot + ending) if stem else (name, "")
         free, count = name, 1
@@ -75,7 +75,7 @@ class Visitor:
     def photo(self, choice: str) -> Photo:
         """
         Raises:
-            RefusedImage: an image of another visitor, or of one that was away for long.
+            RefusedImage: an image of another visitor, or of one that was idle for too long.
         """
         if choice in self.photos:
             return self.photos[choice]
@@ -84,16 +84,16 @@ class Visitor:
         raise RefusedImage("This image is no longer kept. Drop it again.")
 
     def opened(self, photo: Photo, size: str) -> Opened:
-        """The image as the swap takes it; decoded once."""
+        """The image for the swap, decoded once."""
         key = (photo.name, size)
         return _kept(self._opened, key, KEPT_OPENED, lambda: opened(photo, size))
 
     def publish(self, shown: dict[str, File], downloads: dict[str, File]) -> str:
-        """The address under which the page finds the files; nobody can guess it.
+        """The address of the files for the page, which cannot be guessed.
 
         Args:
-            shown: the browser will ask for these, so they are started at once.
-            downloads: made when somebody fetches them.
+            shown: the browser will request these, so their computation starts at once.
+            downloads: made on request.
         """
         started = {name: self._painters.submit(make).result for name, make in shown.items()}
         address = f"files/{secrets.token_urlsafe(16)}"
@@ -103,7 +103,7 @@ class Visitor:
         return address
 
     def shows(self, *addresses: str) -> None:
-        """The page shows these from now on: they stay until it shows others, whatever is published meanwhile."""
+        """Note what the page shows: these files are kept until it shows others, whatever is published meanwhile."""
         self._addresses = addresses
 
     def file(self, token: str, name: str) -> File | None:
@@ -111,7 +111,7 @@ class Visitor:
 
 
 class Visitors:
-    """The open pages, by the name that a page gave itself; the one that was away longest makes room for a new one."""
+    """The open pages, by the name that a page gave itself; the least recently used one is dropped for a new one."""
 
     def __init__(self, painters: Executor) -> None:
         self._painters = painters
@@ -131,7 +131,7 @@ class Visitors:
 
 
 def _kept(kept: OrderedDict[Any, T], key: Any, limit: int, make: Callable[[], T]) -> T:
-    """The value of the key, made if there is none; of more than `limit`, the least recently used is dropped."""
+    """The value of the key, made if missing; beyond `limit` values, the least recently used is dropped."""
     if key not in kept:
         kept[key] = make()
     kept.move_to_end(key)

@@ -1,4 +1,4 @@
-"""What the regions mean for the settings, in sentences."""
+"""Advice on the settings from the regions, in sentences."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from cutswap_transforms.preview.steps import Found
 
 from .settings import Settings
 
-PATCHES = 40  # that are drawn for a share
-ROOM = 0.9  # of the draws that must fit for a size to be suggested
+PATCHES = 40  # drawn to estimate a share
+ROOM = 0.9  # share of the draws that must fit for a size to be suggested
 SCALES = ((0.002, 0.03), (0.002, 0.01), (0.001, 0.005), (0.0005, 0.002))  # to suggest from, the default first
 Range = tuple[float, float]
 
 
 class Advice(NamedTuple):
-    """Sentences on the regions, and a scale that would suit them better, if one would."""
+    """Sentences on the regions, and a scale that fits them better, if there is one."""
 
     sentences: list[str]
     scale: Range | None
 
 
 def advise(found: Found, settings: Settings, size: tuple[int, int]) -> Advice:
-    """How much of the frame the regions cover, and which size of patches suits them.
+    """How much of the frame the regions cover, and which patch size fits them.
 
     Args:
         size: (H, W) of the image.
@@ -69,13 +69,13 @@ def share_with_room(
     ratio: Range,
     levels: Sequence[int] | None,
 ) -> float:
-    """The share of patches whose drawn size fits into their region twice.
+    """The share of drawn patch sizes that fit into their region twice.
 
     Args:
         regions: bool [L, G, G].
         size: (H, W) of the image.
         scale, ratio: as in `SaliencySwap`.
-        levels: one swap on each; None: one on a level that is drawn.
+        levels: one swap on each; None: one swap on a random level.
     """
     swaps = len(levels or [0])
     numbers = np.random.default_rng(0).random((max(1, PATCHES // swaps), HEAD + swaps * NUMBERS))

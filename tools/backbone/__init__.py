@@ -1,1 +1,1 @@
-"""How the embedded net was trained: its pictures, what the teacher says to them, the student and its losses."""
+"""How the embedded net was trained: its pictures, the teacher's answers, the student and its losses."""

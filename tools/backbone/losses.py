@@ -1,4 +1,4 @@
-"""How unlike its teacher and the truth the student is."""
+"""The student's losses against its teacher and the known masks."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ def weighted(lost: list[Tensor], weights: Sequence[float]) -> Tensor:
 
 
 def flipped(x: Tensor, flip: Tensor) -> Tensor:
-    """[N, ..., W] mirrored where `flip` [N]."""
+    """[N, ..., W], mirrored where `flip` [N] is true."""
     return torch.where(flip.view(-1, *[1] * (x.ndim - 1)), x.flip(-1), x)
 
 
 def map_loss(maps: list[Tensor], teacher: Tensor, flip: Tensor, weights: Sequence[float]) -> Tensor:
-    """How unlike the teacher's maps [N, cells of all grids] the student's are, weighted mean over levels, and images."""
+    """`unlike` of the student's maps and the teacher's [N, cells of all grids], weighted mean over levels, mean over images."""
     levels = teacher.split([side * side for side in GRIDS], 1)
     return weighted([unlike(flipped(a, flip).flatten(1), b).mean() for a, b in zip(maps, levels, strict=True)], weights)
 
 
 def ground_loss(maps: list[Tensor], covered: Tensor, weights: Sequence[float], even_weight: float) -> Tensor:
-    """What a map must do on a composite, weighted mean over levels, and images.
+    """The loss of the maps of composites, weighted mean over levels, mean over images.
 
-    With an object: be like the mask, and have its weight on the object (-log of the share). Without one: be even (squared
-    coefficient of variation, times `even_weight`). Masks are float [N, S, S]."""
+    With an object, the map should be like the mask and have its mass on the object (-log of the share). Without one, it
+    should be even (squared coefficient of variation, times `even_weight`). Masks are float [N, S, S]."""
     shown = covered.mean((1, 2)) > 0.005
     lost = []
     for mine in maps:
@@ -48,7 +48,7 @@ def ground_loss(maps: list[Tensor], covered: Tensor, weights: Sequence[float], e
 
 
 def cell_loss(mine: list[Tensor], theirs: list[Tensor], flip: Tensor) -> Tensor:
-    """Mean square of what the student's cells lack of the teacher's whitened ones, mean over strides; 1 is knowing nothing."""
+    """Mean squared difference of the student's and the teacher's whitened cells, mean over strides; 1 for zero features."""
     lost = [(flipped(a, flip) - b).square().mean() / b.square().mean() for a, b in zip(mine, theirs, strict=True)]
     return torch.stack(lost).mean()
 

@@ -1,4 +1,4 @@
-"""Folders of photographs: which of them are kept out, and the views of the others that are trained on."""
+"""Folders of photographs: which ones are held out, and the views of the others for training."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
 
 
 def list_photographs(folders: list[Path]) -> list[tuple[Path, str]]:
-    """(path, name) of every photograph; the name starts with its data folder and is what the split is made from."""
+    """(path, name) of every photograph; the name starts with its data folder and decides the split."""
     found = [
         (path, f"{folder.name}/{path.relative_to(folder).as_posix()}")
         for folder in folders
         for path in sorted(folder.rglob("*"))
-        if path.suffix.lower() in SUFFIXES and path.is_file()  # a pipe would be read for ever
+        if path.suffix.lower() in SUFFIXES and path.is_file()  # reading a pipe would block forever
     ]
     if not found:
         raise SystemExit(f"`--data` holds no photograph ({', '.join(sorted(SUFFIXES))}): {[str(f) for f in folders]}")
@@ -31,7 +31,7 @@ def list_photographs(folders: list[Path]) -> list[tuple[Path, str]]:
 
 
 def is_held_out(name: str, seed: int, share: float = 0.2) -> bool:
-    """A seeded coin per photograph that depends on nothing but its name."""
+    """A seeded random choice per photograph that depends only on its name."""
     digest = hashlib.sha256(f"{seed}:{name}".encode()).digest()
     return int.from_bytes(digest[:4], "big") < share * 2**32
 
@@ -44,7 +44,7 @@ def load_rgb(path: Path) -> Tensor:
 def draw_views(rng: np.random.Generator, count: int, zoomed_out: float = 1 / 3) -> np.ndarray:
     """[count, 3]: zoom (side of the window over the short side of the photograph) and the window's position in [0, 1].
 
-    A share of the views zooms out: the photograph shrinks on an edge-padded canvas, because defects' objects are small."""
+    A share of the views zooms out: the photograph shrinks on an edge-padded canvas, because inspected objects may be small."""
     out = rng.random((count, 3)).astype("f4")
     zoom = np.where(rng.random(count) < zoomed_out, rng.uniform(1, 2.0, count), np.sqrt(rng.uniform(0.3, 1, count)))
     out[:, 0] = zoom

@@ -1,4 +1,4 @@
-"""What is trained on beside photographs: composites, whose objects are known, and pictures of 256 px for the cells."""
+"""Training data beside photographs: composites, whose objects are known, and pictures of 256 px for the cells."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Banks(NamedTuple):
 
 
 def draw_banks(folder: Path, views: Tensor, answers: Answers, count: int, seed: int) -> Banks:
-    """Grounds, a quarter of them photographs' textures, and objects: drawn ones, thin ones, those of scenes, and cut-outs."""
+    """Grounds, a quarter of them photographs' textures, and objects: drawn, thin, from scenes, and cut-outs."""
 
     def photo(rng: np.random.Generator) -> Picture:
         return views[rng.integers(len(views))].permute(1, 2, 0).numpy()
@@ -45,13 +45,13 @@ def draw_banks(folder: Path, views: Tensor, answers: Answers, count: int, seed: 
     }
     banks = {name: drawn(folder / f"{name}.pt", *kind, seed) for name, kind in kinds.items()}
     (cut,) = kept(folder / "cut-outs.pt", lambda: (cut_outs(views, answers, count, np.random.default_rng(seed)),))
-    # In a third of the draws a thin object, which is what the net finds hardest.
+    # A third of the draws are thin objects, the hardest ones for the net.
     objects = [banks["thin"], banks["thin"], banks["objects"], banks["scenes"]] + [cut] * (2 if len(cut) else 0)
     return Banks(torch.cat((banks["grounds"], banks["textures"])), objects)
 
 
 def drawn(path: Path, count: int, draw: Callable[[np.random.Generator], Picture], seed: int) -> Tensor:
-    """`count` pictures as a bank, from a generator of their own."""
+    """`count` pictures as a bank, from their own generator."""
     rng = np.random.default_rng([seed, zlib.crc32(path.stem.encode())])
     (bank,) = kept(path, lambda: (as_bank([draw(rng) for _ in tqdm(range(count), desc=path.stem, mininterval=10)]),))
     return bank
@@ -85,7 +85,7 @@ def draw_composites(banks: Banks, count: int, side: int, seed: int) -> tuple[Ten
 def draw_large(folder: Path, views: Tensor, banks: Banks, count: int, seed: int) -> Tensor:
     """uint8 [count, 3, 256, 256]: four views side by side, grounds alone and composites, a third of each.
 
-    A photograph of 112 px has nothing to show at 256 px that four of them do not show better."""
+    At 256 px, four photographs of 112 px show more than one enlarged photograph."""
     third, rng = count // 3, np.random.default_rng([seed, 2])
     four = torch.from_numpy(rng.integers(len(views), size=(third, 2, 2)))
     photos = views[four].permute(0, 3, 1, 4, 2, 5).reshape(third, 3, LARGE, LARGE)
@@ -94,7 +94,7 @@ def draw_large(folder: Path, views: Tensor, banks: Banks, count: int, seed: int)
 
 
 def kept(path: Path, make: Callable[[], Sequence[Tensor]]) -> tuple[Tensor, ...]:
-    """What `make()` returns, from the second time on read from `path`."""
+    """The result of `make()`, read from `path` if it exists there."""
     if not path.exists():
         torch.save(make(), f"{path}.new")
         Path(f"{path}.new").replace(path)

@@ -1,4 +1,4 @@
-"""The embedded net as it is trained: with batch norm or folded, and with heads that are thrown away."""
+"""The embedded net during training: with batch norm or folded, and with heads that are discarded."""
 
 from __future__ import annotations
 
@@ -60,12 +60,12 @@ class Student(nn.Module):
         return self.head(features[-1].mean((2, 3)))
 
     def projected(self, features: list[Tensor]) -> list[Tensor]:
-        """The cells of strides 8, 16 and 32, each of unit length as a detector reads them, on the teacher's axes."""
+        """The cells of strides 8, 16 and 32, each of unit length as in the detector, on the teacher's axes."""
         return [cell(unit_length(x)) for cell, x in zip(self.cells, features[1:], strict=True)]
 
 
 def fold(student: Student) -> Student:
-    """A copy whose convolutions carry bias and batch norm, as the shipped net's do."""
+    """A copy with bias and batch norm folded into the convolutions, as in the shipped net."""
     folded = copy.deepcopy(student).eval()
     for stage in folded.stages:
         stage.convs = nn.ModuleList(fuse_conv_bn_eval(c, n) for c, n in zip(stage.convs, stage.norms, strict=True))
@@ -75,9 +75,9 @@ def fold(student: Student) -> Student:
 
 @torch.no_grad()
 def unfold(student: Student, path: Path, images: Tensor) -> None:
-    """The student becomes the net of a shipped file, with batch norms that change nothing for these images [N, 3, s, s].
+    """Load a shipped file into the student, with batch norms that change nothing for these images [N, 3, s, s].
 
-    With batch norm a step may be five times as long as without; the auxiliary heads stay as they are."""
+    Batch norm allows steps five times as large; the auxiliary heads are not changed."""
     with np.load(path, allow_pickle=False) as file:
         arrays = {name: torch.from_numpy(file[name].astype("f4")) for name in file.files}
     student.head.load_state_dict({"weight": arrays["head.weight"], "bias": arrays["head.bias"]})
@@ -101,7 +101,7 @@ def unfold(student: Student, path: Path, images: Tensor) -> None:
 
 
 def tensors_of(folded: Student) -> dict[str, Tensor]:
-    """What is shipped, by name: `stage{i}.conv{j}.weight/bias` and `head.*`."""
+    """The shipped tensors, by name: `stage{i}.conv{j}.weight/bias` and `head.*`."""
     tensors = {"head.weight": folded.head.weight, "head.bias": folded.head.bias}
     for i, stage in enumerate(folded.stages, 1):
         for j, conv in enumerate(stage.convs):
@@ -115,6 +115,6 @@ def state_of(folded: Student) -> dict[str, np.ndarray]:
 
 
 def layer_cam(logits: Tensor, features: list[Tensor]) -> list[Tensor]:
-    """LayerCAM of each net's own arg-max class, as in use: [N, h, w] per stage, with the graph of the gradient."""
+    """LayerCAM of the net's own arg-max class, as in the shipped net: [N, h, w] per stage, with the graph of the gradient."""
     gradients = torch.autograd.grad(logits.amax(1).sum(), features, create_graph=True)
     return [(g.relu() * a).sum(1) for a, g in zip(features, gradients, strict=True)]

@@ -1,4 +1,4 @@
-"""What the teacher says to pictures: logits, features of its cells and LayerCAM maps, kept on disk.
+"""The teacher's answers to pictures: logits, features of its cells and LayerCAM maps, kept on disk.
 
 The teacher is any net that `detector.networks.Features` takes: its levels are found as LayerCAM finds them.
 """
@@ -20,12 +20,12 @@ from cutswap_transforms import LayerCAMExtractor
 
 from .student import GRIDS
 
-RIDGE = 0.1  # of the mean variance: what the detector's densities add to theirs
+RIDGE = 0.1  # of the mean variance, as in the detector's densities
 Answer = Callable[[Tensor], dict[str, Tensor]]
 
 
 class Answers:
-    """Memory-mapped float16 arrays [pictures, ...], one per name; the pictures that are missing are asked for."""
+    """Memory-mapped float16 arrays [pictures, ...], one per name; missing answers are computed."""
 
     def __init__(self, folder: Path, pictures: Tensor) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -54,7 +54,7 @@ class Answers:
 
 
 def as_input(pictures: Tensor, side: int) -> Tensor:
-    """uint8 [N, 3, s, s] -> float32 in [0, 1] of the side that the teacher looks at."""
+    """uint8 [N, 3, s, s] -> float32 in [0, 1], resized to the teacher's input."""
     return tvF.resize(pictures.float() / 255, [side, side], antialias=True).clamp(0, 1)
 
 
@@ -73,7 +73,7 @@ def extractor_of(teacher: Features) -> LayerCAMExtractor:
 
 
 def maps_of(teacher: Features) -> Answer:
-    """Of its own best class, on the student's grids, the greatest value 1, one behind the other."""
+    """Maps of the teacher's best class on the student's grids, scaled to a maximum of 1, concatenated."""
     extractor = extractor_of(teacher)
 
     def answer(pictures: Tensor) -> dict[str, Tensor]:
@@ -85,7 +85,7 @@ def maps_of(teacher: Features) -> Answer:
 
 
 def cells_of(teacher: Features, axes: list[tuple[Tensor, Tensor]], bf16: bool) -> Answer:
-    """Its cells on principal axes, as the densities of a detector see them, at the pictures' own size; `cells8` and so on."""
+    """The teacher's cells on principal axes, as in the detector's densities, at the pictures' own size; `cells8` and so on."""
 
     def answer(pictures: Tensor) -> dict[str, Tensor]:
         maps = unit_maps(teacher, pictures, bf16)
@@ -103,7 +103,7 @@ def unit_maps(teacher: Features, pictures: Tensor, bf16: bool) -> list[Tensor]:
 
 
 def principal_axes(teacher: Features, pictures: Tensor, dims: tuple[int, ...], bf16: bool) -> list[tuple[Tensor, Tensor]]:
-    """(mean [C], axes [C, d]) for each stride: scaled so that each direction has the weight that a Gaussian gives it."""
+    """(mean [C], axes [C, d]) for each stride: scaled so that each direction has its weight in a Gaussian density."""
     parts = [unit_maps(teacher, part, bf16) for part in pictures.split(16)]
     found = []
     for maps, kept in zip(map(torch.cat, zip(*parts, strict=True)), dims, strict=True):
