@@ -178,13 +178,14 @@ def shadow(matte: Tensor) -> Tensor:
 
 
 def sizes(fill: Tensor, u: Tensor) -> Tensor:
-    """Sides of the objects' boxes over the image's, so that objects cover 2 % to 60 % of it, small ones as often as large.
+    """Sides of the objects' boxes over the image's, so that objects cover 2 % to 60 % of it, half of the solid ones a fifth or more.
 
+    Where small and large ones are drawn alike often, the net forgets to see a large object as a whole.
     A thin object would have to be larger than the image to cover much of it, so its box is at most about as large."""
     fill = fill.clamp(min=0.01)
     top = (fill * (0.95 + fill).clamp(max=1.5) ** 2).clamp(max=0.6)
     low = torch.minimum(torch.full_like(top, 0.02), top / 4)
-    return (low * (top / low) ** u / fill).sqrt().clamp(0.15, 1.5)
+    return (low * (top / low) ** u.sqrt() / fill).sqrt().clamp(0.15, 1.5)
 
 
 def placed(scale: Tensor, u: Tensor) -> Tensor:
