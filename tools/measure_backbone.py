@@ -26,6 +26,7 @@ from backbone.photographs import is_held_out, list_photographs, load_rgb
 from backbone.student import MEAN, SIDE, STD
 from backbone.teacher import as_input, extractor_of
 from detector.networks import Features
+from detector.tables import markdown
 from scipy.stats import spearmanr
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
@@ -118,9 +119,8 @@ def milliseconds(extractor, images: Tensor, repeats: int = 50) -> float:
 
 
 def table(title: str, rows: dict[str, list[str]], heads: list[str]) -> None:
-    print(f"\n### {title}\n\n| net | {' | '.join(heads)} |\n|---|{'---|' * len(heads)}")
-    for name, cells in rows.items():
-        print(f"| {name} | {' | '.join(cells)} |")
+    print(f"\n### {title}\n")
+    print(markdown(["net", *heads], [[name, *cells] for name, cells in rows.items()]), end="")
 
 
 def times(tiny: LayerCAMExtractor, photo: Tensor) -> str:
