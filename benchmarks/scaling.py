@@ -26,6 +26,7 @@ import torch
 from _harness import Case, Figure, Timing, cycle, measure, one_thread, slope
 from _images import as_kind, batch, pictures
 from _report import Result, finish, line_plot, parser
+from torch import Tensor
 
 from cutswap_transforms import RegionCache, SaliencySwap
 
@@ -59,40 +60,37 @@ def _status(name: str) -> int:
 # ---- image and batch ----------------------------------------------------------------------------------------------
 
 
-def by_side(result: Result, args: argparse.Namespace) -> dict[str, tuple[Sequence[float], Sequence[float]]]:
-    sides = (64, 128) if args.quick else (64, 128, 256, 512, 1024)
+CACHES = {"filled cache": "memory", "cache=None": None}
+Curves = dict[str, tuple[Sequence[float], Sequence[float]]]
+
+
+def by_side(result: Result, args: argparse.Namespace) -> Curves:
     base = pictures(1 if args.quick else 4)
-    cases, memory = [], {}
-    for side in sides:
-        images = [as_kind("uint8", p.resize((side, side))) for p in base]
-        for label, cache in (("filled cache", "memory"), ("cache=None", None)):
-            call = cycle(SaliencySwap(cache=cache), images)
-            cases.append(Case(f"{label}, {side} px", call, variants=len(images)))
-            call()
-            memory[label, side] = peak_memory(call)
-    timings = measure(cases, rounds=_rounds(args), min_time=0.0 if args.quick else 0.05)
-    labels = ("filled cache", "cache=None")
-    found = {label: [timings[f"{label}, {side} px"] for side in sides] for label in labels}
-    memories = {label: [memory[label, side] for side in sides] for label in labels}
-    return _tell(result, "side", sides, found, memories, timings)
+    sides = (64, 128) if args.quick else (64, 128, 256, 512, 1024)
+    inputs = {side: [as_kind("uint8", p.resize((side, side))) for p in base] for side in sides}
+    return _grown(result, args, "side", "{} px", inputs)
 
 
-def by_batch(result: Result, args: argparse.Namespace) -> dict[str, tuple[Sequence[float], Sequence[float]]]:
-    sizes = (1, 2) if args.quick else (1, 2, 4, 8, 16, 32, 64)
+def by_batch(result: Result, args: argparse.Namespace) -> Curves:
     images = batch(pictures(2 if args.quick else 14))
+    sizes = (1, 2) if args.quick else (1, 2, 4, 8, 16, 32, 64)
+    inputs = {n: [images[torch.arange(n) % len(images)]] for n in sizes}
+    return _grown(result, args, "batch", "batch of {}", inputs)
+
+
+def _grown(result: Result, args: argparse.Namespace, what: str, name: str, inputs: dict[int, list[Tensor]]) -> Curves:
+    """Time and memory of a swap for inputs of several sizes, with a filled cache and without one."""
     cases, memory = [], {}
-    for n in sizes:
-        rows = images[torch.arange(n) % len(images)]
-        for label, cache in (("filled cache", "memory"), ("cache=None", None)):
-            call = cycle(SaliencySwap(cache=cache), [rows])
-            cases.append(Case(f"{label}, batch of {n}", call))
+    for size, images in inputs.items():
+        for label, cache in CACHES.items():
+            call = cycle(SaliencySwap(cache=cache), images)
+            cases.append(Case(f"{label}, {name.format(size)}", call, variants=len(images)))
             call()
-            memory[label, n] = peak_memory(call)
+            memory[label, size] = peak_memory(call)
     timings = measure(cases, rounds=_rounds(args), min_time=0.0 if args.quick else 0.05)
-    labels = ("filled cache", "cache=None")
-    found = {label: [timings[f"{label}, batch of {n}"] for n in sizes] for label in labels}
-    memories = {label: [memory[label, n] for n in sizes] for label in labels}
-    return _tell(result, "batch", sizes, found, memories, timings)
+    by_label = {label: [timings[f"{label}, {name.format(size)}"] for size in inputs] for label in CACHES}
+    memories = {label: [memory[label, size] for size in inputs] for label in CACHES}
+    return _tell(result, what, tuple(inputs), by_label, memories, timings)
 
 
 def _tell(

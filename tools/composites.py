@@ -178,7 +178,7 @@ def shadow(matte: Tensor) -> Tensor:
 
 
 def sizes(fill: Tensor, u: Tensor) -> Tensor:
-    """Sides of the objects' boxes over the image's, so that objects cover 2 % to 60 % of it, half of the solid ones a fifth or more.
+    """Sides of the objects' boxes over the image's: objects cover 2 % to 60 % of it, half of the solid ones over a fifth.
 
     Where small and large ones are drawn alike often, the net forgets to see a large object as a whole.
     A thin object would have to be larger than the image to cover much of it, so its box is at most about as large."""
