@@ -100,3 +100,11 @@ def cam(resnet: nn.Module) -> LayerCAMExtractor:
 @pytest.fixture(params=["tiny", "resnet18"])
 def either(request: pytest.FixtureRequest, cam: LayerCAMExtractor) -> LayerCAMExtractor:
     return LayerCAMExtractor() if request.param == "tiny" else cam
+
+
+@pytest.fixture(autouse=True)
+def no_shared_memory() -> None:
+    """A transform of an earlier test that is still alive would share what it has cached with transforms of equal settings."""
+    from cutswap_transforms.cache import memory
+
+    memory._by_settings.clear()

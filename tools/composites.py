@@ -178,12 +178,12 @@ def shadow(matte: Tensor) -> Tensor:
 
 
 def sizes(fill: Tensor, u: Tensor) -> Tensor:
-    """Sides of the objects' boxes over the image's: objects cover 2 % to 60 % of it, half of the solid ones over a fifth.
+    """Sides of the objects' boxes over the image's: objects cover 2 % to 75 % of it, half of the solid ones over a fourth.
 
     Where small and large ones are drawn alike often, the net forgets to see a large object as a whole.
     A thin object would have to be larger than the image to cover much of it, so its box is at most about as large."""
     fill = fill.clamp(min=0.01)
-    top = (fill * (0.95 + fill).clamp(max=1.5) ** 2).clamp(max=0.6)
+    top = (fill * (0.95 + fill).clamp(max=1.5) ** 2).clamp(max=0.75)
     low = torch.minimum(torch.full_like(top, 0.02), top / 4)
     return (low * (top / low) ** u.sqrt() / fill).sqrt().clamp(0.15, 1.5)
 
