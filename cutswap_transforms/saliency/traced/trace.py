@@ -171,11 +171,13 @@ class TracedCAM:
         x = example(2, self._size)
         right = self._by_autograd(x[1:])
         try:
-            return self._in_layout(torch.channels_last, x, lambda *_: right)
+            graph = self._traced_in(torch.channels_last, x, lambda *_: right)
         except Exception:  # an operator fails in this layout, or the net cannot be traced at all
             # Compared at each batch size: bf16 scores have ties, which another batch size breaks differently.
             maps = self._maps(self._module)
-            return self._or_autograd(self._module, lambda: self._in_layout(torch.contiguous_format, x, maps))
+            return self._or_autograd(self._module, lambda: self._traced_in(torch.contiguous_format, x, maps))
+        self._channels_last = True
+        return graph
 
     def _or_autograd(self, module: nn.Module, traced: Callable[[], Maps]) -> Maps:
         if self._untraceable:
@@ -187,8 +189,8 @@ class TracedCAM:
             self._untraceable = True
             return _Serial(self._maps(module))
 
-    def _in_layout(self, layout: torch.memory_format, x: Tensor, expected: Maps) -> Maps:
-        self._channels_last = layout == torch.channels_last
+    def _traced_in(self, layout: torch.memory_format, x: Tensor, expected: Maps) -> Maps:
+        """The graph in this layout, into which the module is brought, if its maps are the expected ones."""
         self._module.to(memory_format=layout)
         x = x.contiguous(memory_format=layout)
         graph = trace(self._maps(self._module), x, self._classes(x))
