@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from cutswap_transforms import KMeans, SaliencySwap, functional
+from cutswap_transforms.draw import first_pairs
 from cutswap_transforms.regions.cells import find_regions
 
 MPS = torch.device("mps")
@@ -79,7 +80,11 @@ def test_a_pair_of_the_device_is_that_of_the_host_but_for_rounding() -> None:
     swap, size = SaliencySwap(), (50, 37)
     regions = torch.ones(64, 2, 24, 24, dtype=torch.bool)
     u = torch.rand(64, 1 + 2 * 50, generator=torch.Generator().manual_seed(9))
-    host = functional.draw_pairs(regions, u, [0, 1], size, swap.scale, swap.ratio)
+    drawn = [
+        first_pairs(cells, v, [0, 1], size, swap.scale, swap.ratio)
+        for cells, v in zip(regions.numpy(), u.tolist(), strict=True)
+    ]
+    host = torch.tensor(drawn)
     with StandIn():
         pairs = functional.draw_pairs(on_device(regions), on_device(u), [0, 1], size, swap.scale, swap.ratio)
     assert (pairs.as_subclass(Tensor) == host).all((1, 2)).double().mean() > 0.95

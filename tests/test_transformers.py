@@ -81,6 +81,15 @@ def timm_vit(name: str, extra: int, taken: tuple[int, ...] = (1, 2, 3), **argume
     return Kind(make, timm_tokens, lambda net: net.blocks, timm_head, levels, taken, extra)
 
 
+SWIN_KIND = Kind(
+    swin,
+    lambda net, x: net.features[0](x),
+    lambda net: net.features[1:],
+    swin_head,
+    tuple(f"features.{i}" for i in (1, 3, 5, 7)),
+    (0, 2, 4, 6),
+    last=True,
+)
 KINDS = {
     "vit": Kind(
         vit,
@@ -91,24 +100,8 @@ KINDS = {
         (1, 2, 4),
         extra=1,
     ),
-    "swin": Kind(
-        swin,
-        lambda net, x: net.features[0](x),
-        lambda net: net.features[1:],
-        swin_head,
-        tuple(f"features.{i}" for i in (1, 3, 5, 7)),
-        (0, 2, 4, 6),
-        last=True,
-    ),
-    "swin_v2": Kind(
-        lambda: swin(block=SwinTransformerBlockV2, downsample_layer=PatchMergingV2),
-        lambda net, x: net.features[0](x),
-        lambda net: net.features[1:],
-        swin_head,
-        tuple(f"features.{i}" for i in (1, 3, 5, 7)),
-        (0, 2, 4, 6),
-        last=True,
-    ),
+    "swin": SWIN_KIND,
+    "swin_v2": SWIN_KIND._replace(make=lambda: swin(block=SwinTransformerBlockV2, downsample_layer=PatchMergingV2)),
     "maxvit": Kind(
         lambda: models.MaxVit((SIZE, SIZE), 12, 2, [12, 20, 24, 28], [1, 1, 1, 1], 4, 0.0, num_classes=7),
         lambda net, x: net.stem(x),

@@ -17,6 +17,7 @@ is `tiny.npz`: float16, no pickle.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import math
 import time
@@ -66,9 +67,9 @@ def prepare(args: argparse.Namespace) -> tuple[Lesson, int]:
     photographs.ask(maps_of(of_maps), first=len(photos))
     photographs.ask(logits_of(teacher, bf16))
 
-    banks = draw_banks(args.out, views, photographs, args.grounds, args.seed)
-    drawn, covered = kept(args.out / "composites.pt", lambda: draw_composites(banks, args.composites, SIDE, args.seed))
-    (pictures,) = kept(args.out / "large.pt", lambda: (draw_large(args.out, views, banks, args.large, args.seed),))
+    banks = functools.cache(lambda: draw_banks(args.out, views, photographs, args.grounds, args.seed))  # not read to go on
+    drawn, covered = kept(args.out / "composites.pt", lambda: draw_composites(banks(), args.composites, SIDE, args.seed))
+    (pictures,) = kept(args.out / "large.pt", lambda: (draw_large(args.out, views, banks(), args.large, args.seed),))
     composites, large = Answers(folder / "composites", drawn), Answers(folder / "large", pictures)
     spread = pictures[:: max(1, len(pictures) // 128)]
     axes = kept(folder / "axes.pt", lambda: principal_axes(teacher, spread, args.dims, bf16))

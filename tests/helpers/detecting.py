@@ -7,7 +7,6 @@ import shlex
 from pathlib import Path
 
 import detect
-from data import read_normal
 from detector.model import FILE, Detector
 
 SMALL = "--size 64 --no-progress"
@@ -32,7 +31,3 @@ def fit_arguments(options: str) -> argparse.Namespace:
     args = detect.make_parser().parse_args(["fit", "nowhere", "--out", "nowhere", *shlex.split(options)])
     settle(args)
     return args
-
-
-def count(folder: Path) -> int:
-    return len(read_normal(folder).train)

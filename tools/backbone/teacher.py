@@ -31,14 +31,15 @@ class Answers:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.pictures, self.arrays = folder, pictures, dict[str, np.memmap]()
 
-    def ask(self, answer: Answer, first: int | None = None, batch: int = 16, share: tuple[int, int] = (0, 1)) -> None:
-        """Fill the arrays of this answer for the `first` pictures; `share` = (k, of n) takes every n-th batch."""
+    def ask(self, answer: Answer, first: int | None = None, batch: int = 16) -> None:
+        """Fill the arrays of this answer for the `first` pictures."""
         count = len(self.pictures) if first is None else first
         shapes = {name: tuple(x.shape[1:]) for name, x in answer(self.pictures[:1]).items()}
         done = self._array(f"done-{'-'.join(shapes)}", "u1", (count,))
         self.arrays |= {name: self._array(name, "<f2", (count, *shape)) for name, shape in shapes.items()}
-        starts = range(0, count, batch)[share[0] :: share[1]]
-        for start in tqdm(starts, desc=f"teacher: {', '.join(shapes)}", mininterval=10, disable=bool(done.all())):
+        for start in tqdm(
+            range(0, count, batch), desc=f"teacher: {', '.join(shapes)}", mininterval=10, disable=bool(done.all())
+        ):
             where = slice(start, min(count, start + batch))
             if not done[where].all():
                 for name, x in answer(self.pictures[where]).items():
