@@ -171,6 +171,18 @@ def test_the_embedded_net_sees_the_object(swap):
     assert hits > 30, f"{hits} of 60; the object and its margin cover 29 % of the image"
 
 
+def test_draw_checks_a_sample_and_draws_what_the_swap_would(swap):
+    sample = {"image": scene(40, 33), "mask": tv_tensors.Mask(torch.zeros(40, 33)), "label": 1}
+    torch.manual_seed(3)
+    params = swap.draw(sample)
+    torch.manual_seed(3)
+    assert torch.equal(swap(sample)["image"], swap.transform(sample["image"], params))
+    with pytest.raises(ValueError, match="masks of the image's size"):
+        swap.draw({**sample, "mask": tv_tensors.Mask(torch.zeros(40, 32))})
+    with pytest.raises(TypeError, match="`sample` must hold an image"):
+        swap.draw({"label": 1})
+
+
 # ---- randomness ---------------------------------------------------------------------------------------------------
 
 
