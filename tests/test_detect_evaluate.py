@@ -17,7 +17,7 @@ import pytest
 import torch
 from detector import compare_command as compare
 from detector import evaluate_command as evaluate
-from detector import grid_tables
+from detector import fitting, grid_tables
 from detector.options import explanation
 from helpers.detecting import SMALL, TRAINED, fit, run
 from PIL import Image
@@ -184,6 +184,27 @@ def test_a_grid_cell_is_what_fit_and_evaluate_say(toy: Path, tmp_path: Path) -> 
     for name, value in cell["fused"].items():
         assert result[name] == pytest.approx(value, abs=1e-3), name
     assert not (tmp_path / "grid/saliency-swap/flange-seed3/checkpoint.ckpt").exists()
+
+
+def test_conditions_share_what_no_negatives_change(toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+    monkeypatch.setattr(compare, "_last", {})
+    monkeypatch.setattr(compare, "prepared", lambda *args: calls.append(args[0].seed) or fitting.prepared(*args))
+    conditions = "cutpaste saliency-swap 'saliency-swap --size 96'"
+    run(
+        "compare",
+        toy,
+        "--out",
+        tmp_path,
+        options=f"{SMALL} --categories flange --seeds 0 1 --against cutpaste --conditions {conditions}",
+    )
+    assert calls == [0, 0, 1, 1]  # the last condition has another size
+    second = json.loads((tmp_path / "results.json").read_text())[1]
+    assert (second["condition"], second["seed"]) == ("saliency-swap", 0)
+    fit(toy / "flange", tmp_path / "run", SMALL)
+    assert run("evaluate", tmp_path / "run", toy / "flange") == 0
+    alone = json.loads((tmp_path / "run/evaluation.json").read_text())
+    assert {name: alone[name] for name in second["fused"]} == pytest.approx(second["fused"], abs=1e-6)
 
 
 @pytest.mark.parametrize(

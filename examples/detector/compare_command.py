@@ -8,6 +8,8 @@ conditions or seeds can be added.
 from __future__ import annotations
 
 import argparse
+import functools
+import json
 import logging
 import multiprocessing
 import os
@@ -24,7 +26,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from augment import OtsuObject
+from augment import Negative, OtsuObject
 from data import Category, DataError, add_arguments, categories_from, decode, decode_masks
 from data_files import check_outside
 from torch import Tensor
@@ -35,15 +37,17 @@ from cutswap_transforms.seeds import own_seed
 
 from .evaluate_command import image_auroc, metrics
 from .fit_command import SMALLEST, read
-from .fitting import fit
+from .fitting import prepared, weighed
 from .folders import CHECKPOINT, read_json, resume, write
 from .grid_tables import READINGS, Cell, Key, is_cell, write_report
-from .model import PART, Detector
+from .model import PART
 from .options import add_fit, explanation, negatives_of, settle
 from .pictures import save_sheet
 from .tables import percent
 from .tuning import own_randomness
 
+# The settings that a base depends on if nothing is tuned.
+BASE = ("features", "size", "white", "skip_unreadable", "seed", "densities", "data")
 CONDITIONS = ("none", "random-swap", "object-swap", "cutpaste", "scar", "saliency-swap")
 Task = tuple[argparse.Namespace, Category, Path]
 
@@ -114,8 +118,8 @@ def tasks_of(
             args.out / folder_name(condition) / f"{c.name}-seed{seed}",
         )
         for seed in args.seeds
-        for condition, own in settings.items()
         for c in categories
+        for condition, own in settings.items()  # last, so that neighbors can have a base in common
     }
 
 
@@ -167,6 +171,45 @@ def outcomes(tasks: dict[Key, Task], jobs: int) -> Iterator[tuple[Key, Cell | Ba
             yield key, future.exception() or future.result()
 
 
+class Common:
+    """What the conditions of one category and seed have in common unless they tune the net: the base and its test maps."""
+
+    def __init__(self, args: argparse.Namespace, category: Category, negatives: Sequence[Negative], folder: Path) -> None:
+        self.base = prepared(args, read(args, category)[0], negatives, folder)
+        images, self.samples = decode(category.test, args.size, args.skip_unreadable, args.white, SMALLEST)
+        self.masks = decode_masks(self.samples, args.size)
+        with torch.inference_mode():
+            self.maps = torch.cat([self.base.final.maps(part) for part in images.split(PART)])  # [N, K, S / 4, S / 4]
+
+    def metrics(self, weights: Tensor) -> Cell:
+        heat, final = torch.einsum("nkhw,k->nhw", self.maps, weights), self.base.final
+        return metrics(final.reduced(heat), at_full_size(heat, final.size), self.samples, self.masks)
+
+    @functools.cached_property
+    def plain(self) -> Cell:
+        """The metrics with equal weights, and the image AUROC of each map alone."""
+        final, bad = self.base.final, np.array([sample.defect is not None for sample in self.samples])
+        names = [f"{kind} {final.features.strides[level]}" for kind, level in final.named_maps]
+        single = {n: image_auroc(bad, final.reduced(self.maps[:, k])) for k, n in enumerate(names)}
+        return {"mean": self.metrics(final.weights), "single": single}
+
+
+_last: dict[str, Common] = {}  # at most one, by the settings that it depends on
+
+
+def common(
+    args: argparse.Namespace, category: Category, negatives: Sequence[Negative], folder: Path, settings: dict[str, Any]
+) -> Common:
+    """That of the task before, if it serves."""
+    if args.steps:
+        return Common(args, category, negatives, folder)
+    key = json.dumps([settings[name] for name in BASE])
+    if key not in _last:
+        _last.clear()  # before the next one is made: each holds all images
+        _last[key] = Common(args, category, negatives, folder)
+    return _last[key]
+
+
 def run_task(task: Task) -> Cell:
     """One fit and its scores, in a folder; a finished one is read, an interrupted one is resumed."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
@@ -176,15 +219,16 @@ def run_task(task: Task) -> Cell:
     if os.path.lexists(note):
         return finished(note, settings)
     began = time.perf_counter()
-    images, _ = read(args, category)
     negatives = negatives_of(args)  # before the seed is set: a user's net may draw its weights
-    detector = fit(args, images, negatives, folder, settings)
-    seconds = round(time.perf_counter() - began, 1)
-    cell: Cell = {"category": category.name, "seed": args.seed, "seconds": seconds, "settings": settings}
-    cell |= measured(detector, args, category)
+    shared = common(args, category, negatives, folder, settings)
+    detector = weighed(shared.base, args, negatives, settings)
+    weights = [round(w, 3) for w in detector.weights.tolist()]
+    cell: Cell = {"category": category.name, "seed": args.seed, "settings": settings, "weights": weights}
+    cell |= {"alignment": detector.about["alignment"], **shared.plain, "fused": shared.metrics(detector.weights)}
     if negatives and isinstance(negatives[0], SaliencySwap):
         with own_randomness(0, args.seed):
-            cell |= describe_swaps(negatives[0], images, OtsuObject())
+            cell |= describe_swaps(negatives[0], shared.base.images, OtsuObject())
+    cell["seconds"] = round(time.perf_counter() - began, 1)
     write(note, cell)
     (folder / CHECKPOINT).unlink(missing_ok=True)  # a grid of them would fill the disk
     return cell
@@ -200,23 +244,6 @@ def finished(note: Path, settings: dict[str, Any]) -> Cell:
         raise DataError(
             f"`out` must be new or hold whole results, got {str(note)!r}, which is damaged ({error}): remove it to fit again"
         ) from error
-
-
-@torch.inference_mode()
-def measured(detector: Detector, args: argparse.Namespace, category: Category) -> Cell:
-    """The metrics with equal and with learned weights, and the image AUROC of each map alone."""
-    images, samples = decode(category.test, args.size, args.skip_unreadable, args.white, SMALLEST)
-    masks = decode_masks(samples, args.size)
-    maps = torch.cat([detector.maps(part) for part in images.split(PART)])  # [N, K, S / 4, S / 4]
-    equal = torch.full_like(detector.weights, 1 / len(detector.weights))
-    found: Cell = {"weights": [round(w, 3) for w in detector.weights.tolist()], "alignment": detector.about["alignment"]}
-    for name, weights in (("mean", equal), ("fused", detector.weights)):
-        heat = torch.einsum("nkhw,k->nhw", maps, weights)
-        found[name] = metrics(detector.reduced(heat), at_full_size(heat, args.size), samples, masks)
-    bad = np.array([sample.defect is not None for sample in samples])
-    names = [f"{kind} {detector.features.strides[level]}" for kind, level in detector.named_maps]
-    found["single"] = {n: image_auroc(bad, detector.reduced(maps[:, k])) for k, n in enumerate(names)}
-    return found
 
 
 def at_full_size(heat: Tensor, size: int) -> Tensor:

@@ -47,10 +47,34 @@ def split(count: int, seed: int) -> Split:
     return Split(order[kept + weigh :], order[kept : kept + weigh], order[:kept])
 
 
+@dataclass(frozen=True)
+class Base:
+    """A detector before its weights: unless negatives have tuned the net, it is the same for all of them.
+
+    Attributes:
+        images: uint8 [N, 3, S, S], normal.
+        parts: of these images.
+        first: has not seen the images of `parts.weigh`; for learning weights on them.
+        final: has seen them; its maps have equal weights.
+        alignment: the share of the features' variance that the place in the image explains.
+    """
+
+    images: Tensor
+    parts: Split
+    first: Detector
+    final: Detector
+    alignment: float
+
+
 def fit(
     args: argparse.Namespace, images: Tensor, negatives: Sequence[Negative], folder: Path, about: dict[str, Any]
 ) -> Detector:
     """uint8 [N, 3, S, S] -> the calibrated detector. `folder` is for checkpoints, so that training can be resumed."""
+    return weighed(prepared(args, images, negatives, folder), args, negatives, about)
+
+
+def prepared(args: argparse.Namespace, images: Tensor, negatives: Sequence[Negative], folder: Path) -> Base:
+    """Tune the net on negatives if the arguments say so, and estimate the densities."""
     parts = split(len(images), args.seed)
     features = Features(args.features, args.size)
     if args.steps:
@@ -58,18 +82,12 @@ def fit(
     features.cpu().requires_grad_(False).eval()  # densities need float64, which not every device has; takes seconds
     if not all(torch.isfinite(x).all() for x in features(images[:1].float() / 255)):
         raise DataError(f"`lr` must be low enough that features stay finite, got {args.lr:g}")
-    detector = estimated(features, args.densities, images, parts, args.seed, negatives if args.fusion == "negatives" else ())
-    detector.about |= about
-    detector = rounded(detector)
-    calibrate(detector, images[parts.kept])
-    return detector
+    return estimated(features, args.densities, images, parts, args.seed)
 
 
 @torch.inference_mode()
-def estimated(
-    features: Features, kinds: Sequence[str], images: Tensor, parts: Split, seed: int, negatives: Sequence[Negative]
-) -> Detector:
-    """Fit densities, learn scales and weights on other images, then add those images to the densities."""
+def estimated(features: Features, kinds: Sequence[str], images: Tensor, parts: Split, seed: int) -> Base:
+    """Fit densities, normalize their maps on other images, then add those images to the densities."""
     count = len(parts.fit) + len(parts.weigh)
     levels = levels_of(kinds, len(features.layers))
     densities = [KINDS[kind](count, seed) for kind, _ in pairs_of(kinds, len(features.layers))]
@@ -79,14 +97,24 @@ def estimated(
     normal = torch.cat([first.maps(part) for part in images[parts.weigh].split(PART)])
     spread, centre = torch.std_mean(normal, (0, 2, 3))
     first.centre, first.spread = centre, spread.clamp(min=1e-6)
-    weights = torch.full((len(levels),), 1 / len(levels))
     alignment = sum(a.share for a in alignments) / len(alignments)
-    if negatives and len(levels) > 1:
-        weights = drawn_towards_mean(learnt_weights(*negative_cells(first, images[parts.weigh], negatives, seed)), alignment)
     _update(densities, levels, alignments, features, images[parts.weigh])
-    detector = Detector(features, _finished(densities), kinds, {"alignment": round(alignment, 3)})
-    detector.centre, detector.spread, detector.weights = first.centre, first.spread, weights
-    return detector.eval()
+    final = Detector(features, _finished(densities), kinds, {})
+    final.centre, final.spread, final.weights = first.centre, first.spread, torch.full((len(levels),), 1 / len(levels))
+    return Base(images, parts, first, rounded(final), alignment)
+
+
+@torch.inference_mode()
+def weighed(base: Base, args: argparse.Namespace, negatives: Sequence[Negative], about: dict[str, Any]) -> Detector:
+    """A calibrated detector with the net and the densities of the base; its weights are learned if the arguments say so."""
+    final, weights = base.final, base.final.weights
+    if args.fusion == "negatives" and negatives and len(weights) > 1:
+        cells = negative_cells(base.first, base.images[base.parts.weigh], negatives, args.seed)
+        weights = drawn_towards_mean(learnt_weights(*cells), base.alignment)
+    detector = Detector(final.features, list(final.densities), final.kinds, {"alignment": round(base.alignment, 3)} | about)
+    detector.centre, detector.spread, detector.weights = final.centre, final.spread, weights
+    calibrate(detector.eval(), base.images[base.parts.kept])
+    return detector
 
 
 def _update(
