@@ -23,51 +23,17 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2 import functional as tvf
 
-from .. import SaliencySwap
 from ..cache.precompute import progress
 from ..draw import PatchPair
 from ..seeds import own_seed
 from ..swap import empty_mask, swaps_made
-from .arguments import (
-    STATUS,
-    HelpWithDefaults,
-    add_guidance,
-    add_images,
-    add_scale,
-    add_size,
-    add_white,
-    image_files,
-    make_swap,
-    one_line,
-    tell_unchanged,
-    whole,
-)
-from .files import ImageFiles, UserError, find_images
+from ..transform import SaliencySwap
+from .files import ImageFiles, find_images
+from .messages import UserError, one_line, tell_unchanged
+from .resolve import image_files, make_swap
 from .resume import FOLDERS, PairLines, open_out, write_whole
 
 SETTINGS = ("size", "white", "seed", "model", "weights", "clustering", "levels", "scale")
-
-
-def add(commands: Any) -> None:
-    parser = commands.add_parser(
-        "export",
-        help="write negatives with their masks as files",
-        description="Writes OUT/normal, OUT/swap and OUT/mask, which anomalib's Folder reads as normal_dir, "
-        "abnormal_dir and mask_dir, and OUT/pairs.jsonl: one line per negative with its image, levels and boxes. The images "
-        "are taken in turn. Can be stopped and started again; the result does not depend on the number of workers.",
-        epilog=STATUS,
-        formatter_class=HelpWithDefaults,
-    )
-    add_images(parser)
-    parser.add_argument("out", type=Path, help="the folder to write, new or of the same settings")
-    parser.add_argument("--count", type=whole(1, 10**7), required=True, help="number of negatives")
-    add_size(parser, 2)
-    add_white(parser)
-    parser.add_argument("--seed", type=whole(0, 2**32 - 1), default=0, help="of the random swaps")
-    parser.add_argument("--num-workers", type=whole(0, 1024), default=os.cpu_count() or 1, help="processes")
-    add_scale(parser)
-    add_guidance(parser)
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> None:

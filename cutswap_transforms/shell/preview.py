@@ -10,53 +10,18 @@ import statistics
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from PIL import Image
 
-from .. import SaliencySwap
 from ..preview.sheet import contact_sheet, spread
 from ..seeds import own_seed
-from .arguments import (
-    STATUS,
-    HelpWithDefaults,
-    add_guidance,
-    add_images,
-    add_scale,
-    add_size,
-    add_white,
-    image_files,
-    make_swap,
-    one_line,
-    size_text,
-    tell_unchanged,
-    whole,
-)
-from .files import UserError, find_images
+from ..transform import SaliencySwap
+from .files import find_images
+from .messages import UserError, one_line, size_text, tell_unchanged
+from .resolve import image_files, make_swap
 
 LARGEST_COLUMN = 2**24  # pixels of one column of the sheet, which has about nine
-
-
-def add(commands: Any) -> None:
-    parser = commands.add_parser(
-        "preview",
-        help="draw a contact sheet: original, saliency maps, clusters, patch pair, negative, mask",
-        description="Draws one row per image: original, a saliency map per level, clusters, the patch pair, the "
-        "negative and its mask. Prints the sheet's path and how many images per second were augmented.",
-        epilog=STATUS,
-        formatter_class=HelpWithDefaults,
-    )
-    add_images(parser)
-    parser.add_argument("--out", "--output", type=Path, default=Path("contact_sheet.png"), help="the picture to write")
-    add_size(parser, 32, (256,))
-    add_white(parser)
-    parser.add_argument("--limit", type=whole(1, 1000), default=8, help="rows at most, spread evenly over the images found")
-    parser.add_argument("--seed", type=whole(-(2**63), 2**64 - 1), default=0, help="of the random swaps")
-    parser.add_argument("--cell", type=whole(64, 2048), default=192, help="longer side of the pictures on the sheet")
-    add_scale(parser)
-    add_guidance(parser)
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> None:

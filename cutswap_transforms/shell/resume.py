@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from .files import UserError
+from .messages import UserError
 
 if sys.platform != "win32":
     import fcntl
