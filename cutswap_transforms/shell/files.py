@@ -139,7 +139,7 @@ class ImageFiles(Dataset[Any]):
         self.outcomes[index] = 2 if image is None else 1
         return torch.zeros(0, 3, 2, 2) if image is None else image
 
-    def tell(self) -> None:
+    def print_notes(self) -> None:
         """Print every note once, with the number of its images and the first one."""
         for note, which in zip(Note, self.notes.T, strict=True):
             if which.any():

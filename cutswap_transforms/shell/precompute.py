@@ -26,7 +26,7 @@ def run(args: argparse.Namespace) -> None:
     try:
         count = _fill(swap, images, args)
     finally:
-        images.tell()
+        images.print_notes()
     skipped = int((images.outcomes == 2).sum())
     if skipped and not (images.outcomes == 1).any():
         raise UserError(f"none of the {skipped} images tried could be read")
