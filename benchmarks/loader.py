@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from _entries import entries, entry_bytes
 from _harness import Case, Figure, Timing, measure, quartiles, speed_ratio
 from _images import write_files
 from _report import Result, bar_plot, run_alone
@@ -31,11 +32,10 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
 from cutswap_transforms import SaliencySwap
-from cutswap_transforms.cache.entry import pack
 
 BATCH = 8
 SWAPS = ("none", "cached", "uncached")
-KEY_BYTES, MARGIN = 24, 4096
+MARGIN = 4096
 
 
 class Files(Dataset[Tensor]):
@@ -69,12 +69,10 @@ def private_memory() -> int:
 
 def fill_memory_cache(_: int) -> None:
     """Fill the memory cache of a worker up to its limit with entries of the size of those of "tiny"."""
-    swap = SaliencySwap()
-    (entry,) = pack(swap._finder(torch.zeros(3, 64, 64, dtype=torch.uint8)))
-    number, cache, before = 0, swap._finder.store, -1
+    cache, size, number, before = SaliencySwap()._finder.store, entry_bytes(), 0, -1
     while cache.size > before:
         before = cache.size
-        cache.put((number.to_bytes(KEY_BYTES, "big"), bytes(len(entry))) for number in range(number, number + 1000))
+        cache.put(entries(range(number, number + 1000), size))
         number += 1000
     if cache.size < cache.limit - MARGIN:
         raise RuntimeError(f"the memory cache holds {cache.size} of {cache.limit} bytes")

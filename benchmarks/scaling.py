@@ -4,8 +4,8 @@
 
 Prints the slope of log(time) over log(size): 2 for the side means proportional to the number of pixels, 1 for the
 batch means that batches save nothing, 0 means no growth. Memory is the rise of resident memory during the call.
-`--entries N` measures instead one cache of N entries of the size of ResNet-18's at 224: size on disk, time to open,
-look-up, and the private memory of a process that has looked up 20 000 of them.
+`--entries N` measures instead one cache of N entries: size on disk, time to open, look-up in the file, and the private memory
+of a process that has looked up 20 000 of them, which it keeps.
 """
 
 from __future__ import annotations
@@ -13,16 +13,17 @@ from __future__ import annotations
 import argparse
 import ctypes
 import gc
-import hashlib
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
+from _entries import entries, entry_bytes, key
 from _harness import Case, Figure, Timing, cycle, measure, one_thread, slope
 from _images import as_kind, batch, pictures
 from _report import Result, finish, line_plot, parser
@@ -30,8 +31,6 @@ from torch import Tensor
 
 from cutswap_transforms import RegionCache, SaliencySwap
 
-GRIDS = (56 * 56, 28 * 28, 14 * 14, 7 * 7)  # cells of ResNet-18's four levels at 224
-ENTRY_BYTES = 1 + 4 * len(GRIDS) + sum(-(-cells // 8) for cells in GRIDS)
 LOOK_UPS = 20_000
 
 
@@ -100,7 +99,7 @@ def _tell(
     found: dict[str, list[Timing]],
     memory: dict[str, list[float]],
     timings: dict[str, Timing],
-) -> dict[str, tuple[Sequence[float], Sequence[float]]]:
+) -> Curves:
     rows = [[what, *(f"{label}: {unit}" for label in found for unit in ("us", "IQR", "MB"))]]
     for i, size in enumerate(sizes):
         cells: list[str] = []
@@ -120,65 +119,67 @@ def _tell(
 # ---- the cache on disk --------------------------------------------------------------------------------------------
 
 
-def keys(count: int) -> Iterator[bytes]:
-    """Keys of 24 bytes like the transform's: a prefix for the settings, then pseudorandom bytes."""
-    return (b"settings" + hashlib.md5(b"%d" % i, usedforsecurity=False).digest() for i in range(count))
+class Filled(NamedTuple):
+    """A cache with many entries, opened anew, and what that took."""
+
+    cache: RegionCache
+    wanted: list[bytes]  # keys to look up
+    written: float  # seconds
+    opened: list[float]  # seconds of each opening with the first look-up
+    size: int  # bytes on disk
+
+    def case(self, name: str) -> Case:
+        # `_read`, because `_get` looks up the same key in memory the second time.
+        return Case(name, cycle(self.cache._read, self.wanted), variants=len(self.wanted))
+
+    def close(self) -> None:
+        lost = self.cache.missing(self.wanted)
+        self.cache.close()
+        if lost:
+            raise RuntimeError(f"{len(lost)} of the entries were not found")
 
 
-def filled(folder: Path, count: int) -> float:
-    """Write `count` entries; returns the seconds it took."""
-    cache, begin = RegionCache(folder), time.perf_counter()
-    entry = bytes(ENTRY_BYTES)
-    pending: list[tuple[bytes, bytes]] = []
-    for key in keys(count):
-        pending.append((key, entry))
-        if len(pending) == 4096:
-            cache._put(pending)
-            pending = []
-    cache._put(pending)
+def filled(folder: Path, count: int, look_ups: int = LOOK_UPS) -> Filled:
+    size, cache, begin = entry_bytes(), RegionCache(folder), time.perf_counter()
+    for first in range(0, count, 4096):
+        cache._put(entries(range(first, min(first + 4096, count)), size))
     cache.close()
-    return time.perf_counter() - begin
+    written = time.perf_counter() - begin
+    opening = [opened(folder) for _ in range(10)]
+    on_disk = sum(file.stat().st_size for file in folder.iterdir())
+    return Filled(RegionCache(folder), some_keys(count, look_ups), written, opening, on_disk)
 
 
 def opened(folder: Path) -> float:
     """Seconds to open the cache and make the first look-up."""
     begin = time.perf_counter()
     cache = RegionCache(folder)
-    cache._get(next(keys(1)))
+    cache._get(key(0))
     cache.close()
     return time.perf_counter() - begin
 
 
-def some_keys(count: int) -> list[bytes]:
-    """At most LOOK_UPS keys, spread over all, in random order."""
-    step = max(1, count // LOOK_UPS)
-    return sorted((k for i, k in enumerate(keys(count)) if i % step == 0), key=lambda k: k[::-1])[:LOOK_UPS]
+def some_keys(count: int, look_ups: int = LOOK_UPS) -> list[bytes]:
+    """At most `look_ups` keys, spread over all, in random order."""
+    return sorted(map(key, range(0, count, max(1, count // look_ups))), key=lambda k: k[::-1])[:look_ups]
 
 
-def by_entries(result: Result, args: argparse.Namespace) -> dict[str, tuple[Sequence[float], Sequence[float]]]:
+def by_entries(result: Result, args: argparse.Namespace) -> Curves:
     counts = (100, 400) if args.quick else (100, 1_000, 10_000, 100_000)
     with tempfile.TemporaryDirectory() as root:
-        caches, cases, sizes, opening = [], [], [], []
-        for count in counts:
-            folder = Path(root) / str(count)
-            filled(folder, count)
-            opening.append(statistics.median(opened(folder) for _ in range(5)))
-            sizes.append(sum(f.stat().st_size for f in folder.iterdir()))
-            caches.append(RegionCache(folder))
-            wanted = some_keys(count)[:1000]
-            cases.append(Case(f"look-up in {count} entries", cycle(caches[-1].get, wanted), variants=len(wanted)))
+        caches = [filled(Path(root) / str(count), count, 1000) for count in counts]
+        cases = [found.case(f"look-up in {count} entries") for count, found in zip(counts, caches, strict=True)]
         timings = measure(cases, rounds=_rounds(args), min_time=0.0 if args.quick else 0.02)
-        for cache in caches:
-            if cache.misses:
-                raise RuntimeError(f"{cache.misses} of the entries were not found")
-            cache.close()
+        for found in caches:
+            found.close()
+    opening = [statistics.median(found.opened[1:]) for found in caches]
     rows = [["entries", "look-up, us", "IQR", "open, ms", "MB on disk"]]
-    for count, t, seconds, size in zip(counts, timings.values(), opening, sizes, strict=True):
+    for count, t, seconds, found in zip(counts, timings.values(), opening, caches, strict=True):
         spread = f"{t.spread:.0%}{' !' * t.unstable}"
-        rows.append([f"{count:,}", f"{t.median * 1e6:.1f}", spread, f"{seconds * 1e3:.1f}", f"{size / 1e6:.2f}"])
-    look_up, growth = slope(counts, [t.median for t in timings.values()]), slope(counts, sizes)
+        rows.append([f"{count:,}", f"{t.median * 1e6:.1f}", spread, f"{seconds * 1e3:.1f}", f"{found.size / 1e6:.2f}"])
+    look_up, growth = slope(counts, [t.median for t in timings.values()]), slope(counts, [found.size for found in caches])
     rows.append(["slope", f"{look_up:.2f}", "", f"{slope(counts, opening):.2f}", f"{growth:.2f}"])
-    result.tables[f"RegionCache, entries of {ENTRY_BYTES} bytes, the file in the page cache"] = rows
+    result.tables[f"RegionCache, entries of {entry_bytes()} bytes, the file in the page cache"] = rows
     result.figures["slope_entries_lookup"] = Figure(look_up, look_up, look_up)
     result.keep(timings)
     return {"look-up": (counts, [t.median * 1e6 for t in timings.values()])}
@@ -196,39 +197,32 @@ cache = RegionCache(sys.argv[2])
 before = private_memory()
 for key in wanted:
     cache._get(key)
-print(private_memory() - before, cache.misses)
+assert not cache.misses
+print(private_memory() - before)
 """
 
 
 def large_cache(count: int, args: argparse.Namespace) -> Result:
     """The measurement of `--entries`: one cache with very many entries."""
-    result = Result("entries", {"entries": count, "entry_bytes": ENTRY_BYTES})
+    result = Result("entries", {"entries": count, "entry_bytes": entry_bytes()})
     with tempfile.TemporaryDirectory() as root:
         folder = Path(root) / "cache"
-        seconds = filled(folder, count)
-        size = sum(f.stat().st_size for f in folder.iterdir())
-        first, again = opened(folder), statistics.median(opened(folder) for _ in range(9))
-        cache, wanted = RegionCache(folder), some_keys(count)
-        timing = measure([Case("look-up", cycle(cache.get, wanted), variants=len(wanted))], rounds=_rounds(args), min_time=0.0)[
-            "look-up"
-        ]
-        misses = cache.misses
-        cache.close()
+        found = filled(folder, count)
+        timings = measure([found.case("look-up")], rounds=_rounds(args), min_time=0.0)
+        found.close()
         probe = [sys.executable, "-c", MEMORY_PROBE, str(Path(__file__).parent), str(folder), str(count)]
         done = subprocess.run(probe, capture_output=True, text=True, check=True)
-        grown, missed = (int(v) for v in done.stdout.split())
-    if misses or missed:
-        raise RuntimeError(f"{misses + missed} of the entries were not found")
-    result.tables[f"RegionCache of {count:,} entries of {ENTRY_BYTES} bytes, the file in the page cache"] = [
+    first, again = found.opened[0], statistics.median(found.opened[1:])
+    result.tables[f"RegionCache of {count:,} entries of {entry_bytes()} bytes, the file in the page cache"] = [
         ["", "value"],
-        ["written, s", f"{seconds:.1f}"],
-        ["MB on disk", f"{size / 1e6:,.0f}"],
+        ["written, s", f"{found.written:.1f}"],
+        ["MB on disk", f"{found.size / 1e6:,.0f}"],
         ["opened and read once, ms, the first time", f"{first * 1e3:.1f}"],
         ["opened and read once, ms", f"{again * 1e3:.1f}"],
-        [f"look-up of {len(wanted):,} spread keys, us", f"{timing.median * 1e6:.1f}"],
-        ["private memory after them, MB", f"{grown / 2**20:.1f}"],
+        [f"look-up of {len(found.wanted):,} spread keys, us", f"{timings['look-up'].median * 1e6:.1f}"],
+        ["private memory after them, MB", f"{int(done.stdout) / 2**20:.1f}"],
     ]
-    result.keep({"look-up": timing})
+    result.keep(timings)
     return result
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import sys
 from collections.abc import Sequence
 
 from . import __version__
-from .shell import export, precompute, preview
-from .shell.arguments import STATUS
-from .shell.files import UserError
+from .shell.arguments import add_export, add_precompute, add_preview
+from .shell.messages import STATUS, UserError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -18,12 +18,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="python -m cutswap_transforms", description="Saliency-guided patch swaps.", epilog=STATUS
     )
     parser.add_argument("--version", action="version", version=f"cutswap_transforms {__version__}")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in (preview, precompute, export):
-        command.add(commands)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
+    for add in (add_preview, add_precompute, add_export):
+        add(commands)
     args = parser.parse_args(argv)
     try:
-        args.run(args)
+        importlib.import_module(f".shell.{args.command}", __package__).run(args)  # imports torch, which takes seconds
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.status

@@ -32,7 +32,7 @@ class Sample:
 
     def __post_init__(self) -> None:
         if self.defect is not None:
-            _check_part("a defect's name stands above its images", self.defect)
+            _check_part("a defect's name is that of its folder", self.defect)
 
 
 @dataclass(frozen=True)

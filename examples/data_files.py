@@ -94,7 +94,7 @@ def check_outside(out: Path, paths: Iterable[Path]) -> None:
     folders = {name for path in paths for name in (os.path.realpath(path.parent), os.path.dirname(os.path.realpath(path)))}
     for folder in sorted(map(Path, folders)):
         if folder in (real, *real.parents):
-            raise DataError(f"`out` must lie outside of the images, got {str(out)!r} in {str(folder)!r}")
+            raise DataError(f"`out` must be outside the images, got {str(out)!r} in {str(folder)!r}")
 
 
 def regular(path: Path) -> Path:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.metadata
 import json
 import math
 import os
+import sqlite3
 import subprocess
 import sys
 import weakref
@@ -23,6 +25,7 @@ import numpy as np
 import pytest
 import regions
 import run
+import scaling
 import targets
 import torch
 from _changes import CHANGES
@@ -32,7 +35,7 @@ from helpers.images import as_kind, pixels, scene
 from PIL import Image
 from targets import Target
 
-from cutswap_transforms import SaliencySwap
+from cutswap_transforms import RegionCache, SaliencySwap
 from cutswap_transforms.cache import memory
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
@@ -217,6 +220,25 @@ def test_the_memory_cache_of_a_worker_is_filled_to_its_limit(monkeypatch):
     loader.fill_memory_cache(0)
     assert cache.limit - loader.MARGIN <= cache.size <= cache.limit
     assert len({id(entry) for entry in cache.entries.values()}) == len(cache.entries), "entries that share their memory"
+
+
+def test_entries_to_measure_are_as_large_as_real_ones_and_looked_up_in_the_file(tmp_path):
+    def sizes(cache: RegionCache) -> set[tuple[int, int]]:
+        with contextlib.closing(sqlite3.connect(cache.path)) as file:
+            return {(len(key), len(entry)) for key, entry in file.execute("SELECT key, entry FROM regions")}
+
+    swap, found = SaliencySwap(cache=tmp_path / "real"), scaling.filled(tmp_path / "filled", 5000, 30)
+    swap(scene(40, 50))
+    assert sizes(swap.cache) == sizes(found.cache) and len(sizes(found.cache)) == 1
+    assert len(found.cache) == 5000 and len(set(found.wanted)) == 30
+    timed = found.case("look-up")
+    for _ in range(2 * timed.variants):
+        assert timed.call()
+    assert found.cache._memory.size == 0  # or the second look-up of a key would not need the file
+    found.close()
+    found.wanted.append(b"another")
+    with pytest.raises(RuntimeError, match="1 of the entries were not found"):
+        found.close()
 
 
 def test_report_holds_all_tables_and_the_verdicts(tmp_path, monkeypatch, capsys):

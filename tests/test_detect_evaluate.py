@@ -98,7 +98,7 @@ def test_test_images_are_as_large_as_those_of_fit_and_a_run_lies_outside_of_them
     with pytest.raises(SystemExit, match=r"000\.png \(its sides must be 32 px or more, got 48 x 31\); repair or remove them"):
         run("evaluate", copied, folder)
     copied.rename(folder / "test/good/run")
-    with pytest.raises(SystemExit, match="`out` must lie outside of the images, got"):
+    with pytest.raises(SystemExit, match="`out` must be outside the images, got"):
         run("evaluate", folder / "test/good/run", folder)
 
 
@@ -170,7 +170,7 @@ def test_a_grid_compares_in_pairs_goes_on_and_keeps_what_did_not_fail(
         os.mkfifo(note)
         with pytest.raises(SystemExit, match=r"which is damaged \(it must be a regular file, got a pipe or a device\)"):
             grid("cutpaste")
-    with pytest.raises(SystemExit, match=r"error: `out` must lie outside of the images, got"):
+    with pytest.raises(SystemExit, match=r"error: `out` must be outside the images, got"):
         run("compare", toy, "--out", toy / "flange/train/good", options=f"{SMALL} --against none --conditions none")
 
 

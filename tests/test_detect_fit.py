@@ -346,7 +346,7 @@ def test_images_of_every_kind_are_fitted(tmp_path: Path) -> None:
 def test_a_run_never_lies_among_its_images_nor_where_it_cannot_be_written(toy: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(toy / "flange/train/good", tmp_path / "parts"))
     for out in (folder, folder / "run"):
-        with pytest.raises(SystemExit, match=r"error: `out` must lie outside of the images, got"):
+        with pytest.raises(SystemExit, match=r"error: `out` must be outside the images, got"):
             run("fit", folder, "--out", out, options=SMALL)
     (tmp_path / "file").write_text("mine")
     for out in (tmp_path / "file", tmp_path / "file/run"):

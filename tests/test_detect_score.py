@@ -182,7 +182,7 @@ def test_pipes_are_named_and_never_waited_for_nor_links_written_through(
     assert "pipe.png (it must be a regular file, got a pipe or a device)" in capsys.readouterr().err
     assert [path.name for path in mine.iterdir()] == ["letter.txt"] and (mine / "letter.txt").read_text() == "mine"
     (folder / "pipe.png").unlink()
-    with pytest.raises(SystemExit, match=r"`out` must lie outside of the images, got .*, which holds '.*summary\.png'"):
+    with pytest.raises(SystemExit, match=r"`out` must be outside the images, got .*, which holds '.*summary\.png'"):
         run("score", fitted, out / "summary.png", "--out", out)
     assert (out / "summary.png").is_file()
 
@@ -208,7 +208,7 @@ def test_where_it_refuses_to_read_or_write(fitted: Path, toy: Path, tmp_path: Pa
         return str(raised.value)
 
     for inside in (folder, folder / "scores", tmp_path / "images/../images/out"):
-        assert "error: `out` must lie outside of the images, got" in sentence(folder, inside)
+        assert "error: `out` must be outside the images, got" in sentence(folder, inside)
     assert "`images` must be images or folders of them, got" in sentence(tmp_path / "lost", tmp_path / "out")
     (tmp_path / "empty").mkdir()
     assert "folders of them, got none in" in sentence(tmp_path / "empty", tmp_path / "out")

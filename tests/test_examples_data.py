@@ -100,7 +100,7 @@ def test_a_category_has_a_name_that_is_safe_as_a_folders(tmp_path: Path, name: s
         data.read_categories(visa(tmp_path, rows))
     with pytest.raises(data.DataError, match="a category's name becomes that of a folder: it must be one part of a path"):
         data.Category(name, [], [])
-    with pytest.raises(data.DataError, match="a defect's name stands above its images: it must be one part of a path"):
+    with pytest.raises(data.DataError, match="a defect's name is that of its folder: it must be one part of a path"):
         data.Sample(Path("a.png"), name)
 
 

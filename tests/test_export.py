@@ -84,7 +84,7 @@ def test_seed_decides_and_the_number_of_workers_does_not(parts):
 
 def test_a_run_that_was_stopped_goes_on(parts, capsys, monkeypatch):
     assert run(parts, "whole") == 0
-    save, saved = export._save, []
+    save, saved = export.save_image, []
 
     def interrupted(image, path):
         saved.append(path)
@@ -92,7 +92,7 @@ def test_a_run_that_was_stopped_goes_on(parts, capsys, monkeypatch):
             raise KeyboardInterrupt
         save(image, path)
 
-    monkeypatch.setattr(export, "_save", interrupted)
+    monkeypatch.setattr(export, "save_image", interrupted)
     assert run(parts, "out") == 130
     assert "stopped: 2 negatives are in" in capsys.readouterr().err
     with open(parts.parent / "out" / "pairs.jsonl", "a") as file:
@@ -126,14 +126,14 @@ def test_a_folder_of_other_settings_or_with_the_images_is_refused(parts, capsys)
     assert "error: `OUT` must be new or of the same settings and images, got" in capsys.readouterr().err
     for out in ("parts/out", ".", "parts"):
         assert run(parts, out) == 2
-        assert "error: `OUT` must lie apart from the images, got" in capsys.readouterr().err
+        assert "error: `OUT` must be outside the folders of the images, got" in capsys.readouterr().err
     (parts.parent / "file").write_text("")
     assert run(parts, "file") == 2
     assert "error: `OUT` must be a folder that can be written, got" in capsys.readouterr().err
 
 
 def test_what_ends_the_writing_is_told(parts, capsys, monkeypatch):
-    monkeypatch.setattr(export, "_save", lambda image, path: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    monkeypatch.setattr(export, "save_image", lambda image, path: (_ for _ in ()).throw(OSError(28, "No space left on device")))
     assert run(parts, "out") == 1
     assert "error: [Errno 28] No space left on device; 0 negatives are in" in capsys.readouterr().err
 
@@ -230,7 +230,7 @@ def test_one_export_at_a_time_writes_a_folder(parts, capsys, workers):
         "def wait(image, path):\n"
         "    pathlib.Path(sys.argv[1]).touch()\n"
         "    signal.pause()\n"
-        "export._save = wait\n"
+        "export.save_image = wait\n"
         "main(sys.argv[2:])"
     )
     out, marker = parts.parent / "out", parts.parent / "waits"
@@ -257,7 +257,7 @@ def test_one_export_at_a_time_writes_a_folder(parts, capsys, workers):
 
 
 def test_two_exports_of_one_process_do_not_write_one_folder(parts, capsys, monkeypatch):
-    save, inner = export._save, []
+    save, inner = export.save_image, []
 
     def nested(image, path):
         if not inner:
@@ -265,7 +265,7 @@ def test_two_exports_of_one_process_do_not_write_one_folder(parts, capsys, monke
             inner.append(run(parts, "out"))
         save(image, path)
 
-    monkeypatch.setattr(export, "_save", nested)
+    monkeypatch.setattr(export, "save_image", nested)
     assert run(parts, "out") == 0 and inner == [None, 2] and len(lines(parts.parent / "out")) == 7
 
 
@@ -380,7 +380,7 @@ def test_an_input_is_not_written_over_through_a_link(parts, capsys):
         ("up", "linked/out"),
     ):
         assert run(parts.parent / images, os.path.relpath(parts.parent / target, (parts.parent / images).parent)) == 2
-        assert "error: `OUT` must lie apart from the images, got" in capsys.readouterr().err
+        assert "error: `OUT` must be outside the folders of the images, got" in capsys.readouterr().err
     assert contents(parts.parent) == before
     assert run(parts / "good" / "p0.png", "beside") == 0, "a folder beside one image is no image"
 

@@ -13,9 +13,10 @@ import pytest
 from helpers.sheets import picture
 from PIL import Image
 from torchvision.datasets import ImageFolder
+from torchvision.datasets.folder import IMG_EXTENSIONS
 from torchvision.transforms import v2
 
-from cutswap_transforms.shell import files
+from cutswap_transforms.shell import files, layouts
 
 
 def test_the_images_found_are_those_of_torchvisions_image_folder(tmp_path: Path) -> None:
@@ -32,6 +33,7 @@ def test_the_images_found_are_those_of_torchvisions_image_folder(tmp_path: Path)
     expected = sorted(Path(path) for path, _ in ImageFolder(str(root)).samples)
     assert len(expected) == 13
     assert files.find_images([root]) == [path for path in expected if ".e" not in path.parts]
+    assert layouts.SUFFIXES == IMG_EXTENSIONS
 
 
 def test_what_notebooks_and_archives_leave_behind_is_named_and_passed_over(

@@ -125,12 +125,10 @@ del sys.modules["triton.test"], asked[:]
 
 from pathlib import Path
 import cutswap_transforms
-assert not added(), added()
-# The two sub-packages appear by themselves once imported; their contents are reached from the top.
-modules = {name for name, value in vars(cutswap_transforms).items() if type(value) is type(sys)} - {"functional"}
-shown = {name for name in dir(cutswap_transforms) if not name.startswith("_")} - modules
+shown = {name for name in dir(cutswap_transforms) if not name.startswith("_")}
 assert shown == set(cutswap_transforms.__all__), shown
-from cutswap_transforms import SaliencySwap
+from cutswap_transforms import *
+assert "cutswap_transforms.transform" in sys.modules and not added(), added()
 
 torch.manual_seed(0)
 image = torch.randint(0, 256, (3, 96, 128), dtype=torch.uint8)
@@ -159,6 +157,33 @@ def test_public_names_exist_and_are_documented():
     assert sorted(names) == ["KMeans", "LayerCAMExtractor", "RegionCache", "SaliencySwap", "SwapViews", "functional"]
     for name in names:
         assert (getattr(cutswap_transforms, name).__doc__ or "").strip(), f"{name} has no docstring"
+
+
+# Runs in a fresh interpreter, in which no other test has imported a name.
+ON_FIRST_USE = """
+import pickle, sys
+import cutswap_transforms
+assert "torch" not in sys.modules
+assert set(dir(cutswap_transforms)) == {*cutswap_transforms.__all__, "__version__"}
+assert cutswap_transforms.adapters.__all__ and cutswap_transforms.functional.PatchPair
+assert "SaliencySwap" not in vars(cutswap_transforms)
+assert pickle.loads(b"ccutswap_transforms\\nSaliencySwap\\n.") is cutswap_transforms.SaliencySwap
+from cutswap_transforms import *
+from cutswap_transforms.regions.kmeans import KMeans as own
+assert KMeans is own is cutswap_transforms.KMeans is vars(cutswap_transforms)["KMeans"]
+try:
+    cutswap_transforms.PatchSwap
+except AttributeError as error:
+    print(error)
+"""
+
+
+def test_public_names_are_imported_on_first_use(tmp_path: Path):
+    told = run(sys.executable, "-W", "error", "-c", ON_FIRST_USE, cwd=tmp_path).stdout
+    assert told == (
+        "module 'cutswap_transforms' has no attribute 'PatchSwap'; it has "
+        "KMeans, LayerCAMExtractor, RegionCache, SaliencySwap, SwapViews, functional\n"
+    )
 
 
 def test_version_is_a_literal_that_changelog_and_citation_name_and_the_installed_one():

@@ -142,9 +142,36 @@ def test_the_sheet_does_not_become_one_of_the_images(
             continue  # a folder beside the one image is no folder of images
         assert run(Path(given), *more) == 2
         told = capsys.readouterr().err
-        assert "error: `--out` must lie apart from the images, got " in told and "among them; name another folder" in told
+        assert "error: `--out` must be outside the folders of the images, got " in told and "; name another folder" in told
     assert sorted(folder.rglob("*")) == before
     assert run(Path(given), "--out", "../sheet.png") == 0
+
+
+@pytest.mark.usefixtures("unmeasured")
+def test_a_sheet_in_a_linked_folder_of_images_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    elsewhere = folder.parent / "elsewhere"
+    elsewhere.mkdir()
+    (folder / "a.png").rename(elsewhere / "a.png")
+    (folder / "linked").symlink_to(elsewhere)
+    assert run(folder, "--out", str(elsewhere / "new" / "sheet.png")) == 2  # the next search would find it
+    assert "error: `--out` must be outside the folders of the images, got " in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("unmeasured")
+def test_a_sheet_is_written_through_a_link_and_whole_or_not_at_all(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out, target = folder.parent / "sheet.png", folder.parent / "elsewhere.png"
+    out.symlink_to(target)
+    assert run(folder, "--out", str(out)) == 0
+    assert out.is_symlink() and target.is_file()
+    before, there = target.read_bytes(), sorted(folder.parent.iterdir())
+
+    def interrupted(self: Image.Image, path: Path, kind: str) -> None:
+        Path(path).write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Image.Image, "save", interrupted)
+    assert run(folder, "--out", str(out), "--seed", "1") == 130
+    assert target.read_bytes() == before and sorted(folder.parent.iterdir()) == there
 
 
 @pytest.mark.usefixtures("unmeasured")

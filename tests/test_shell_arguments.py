@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 import os
 import pickle
+import subprocess
 import sys
 import zipfile
 from pathlib import Path
@@ -18,8 +20,43 @@ from helpers.commands import roi_file, run
 from helpers.sheets import picture
 from PIL import Image
 
+from cutswap_transforms import SaliencySwap
 from cutswap_transforms import __main__ as cli
-from cutswap_transforms.shell import arguments
+from cutswap_transforms.shell import arguments, resolve
+
+RAN_WITH_TORCH = """
+import sys
+from cutswap_transforms.__main__ import main
+try:
+    print(main(sys.argv[1:]))
+finally:
+    print("torch" in sys.modules)
+"""
+
+
+@pytest.mark.parametrize(
+    ("line", "needed"),
+    [
+        ("--version", False),
+        ("--help", False),
+        ("preview --help", False),
+        ("precompute --help", False),
+        ("export --help", False),
+        ("preview --limit 0 nowhere", False),
+        ("preview nowhere", True),  # the check can fail
+    ],
+)
+def test_version_help_and_mistyped_options_do_not_wait_for_torch(tmp_path: Path, line: str, needed: bool) -> None:
+    command = [sys.executable, "-c", RAN_WITH_TORCH, *line.split()]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.stdout.splitlines()[-1] == str(needed), done.stdout + done.stderr
+    assert done.returncode == (0 if needed or "-h" in line or "-v" in line else 2)
+
+
+def test_the_default_scale_is_the_librarys() -> None:
+    parser = argparse.ArgumentParser()
+    arguments.add_scale(parser)
+    assert parser.parse_args([]).scale == inspect.signature(SaliencySwap).parameters["scale"].default
 
 
 @pytest.mark.parametrize("option", ["--size", "--limit", "--cell", "--seed"])
@@ -107,7 +144,7 @@ def test_a_net_of_ones_own_is_named_by_its_factory(factories: Path, capsys: pyte
 def test_images_of_a_net_of_ones_own_lie_in_0_to_1(factories: Path) -> None:
     parser = argparse.ArgumentParser()
     arguments.add_guidance(parser)
-    saliency = arguments.make_swap(parser.parse_args(["--net", "own_nets:Net"])).saliency
+    saliency = resolve.make_swap(parser.parse_args(["--net", "own_nets:Net"])).saliency
     assert saliency.mean_std is None and saliency.model == "Net"
 
 
@@ -146,7 +183,7 @@ def test_nets_that_cannot_be_made_are_told_in_a_sentence(
 def test_whatever_comes_of_weights_is_a_sentence(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], fault: Any
 ) -> None:
-    monkeypatch.setattr(arguments, "LayerCAMExtractor", Mock(side_effect=fault("first line\nsecond line")))
+    monkeypatch.setattr(resolve, "LayerCAMExtractor", Mock(side_effect=fault("first line\nsecond line")))
     assert run(folder, "--weights", "mine.npz") == 2
     told = capsys.readouterr().err
     assert told.startswith(f"error: `--weights` must be weights of tiny, got 'mine.npz' ({fault.__name__}: ")

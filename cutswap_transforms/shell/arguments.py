@@ -1,26 +1,16 @@
-"""Shared by the commands: their arguments, the swap that these describe, and one-line messages."""
+"""The arguments of each command, without importing torch, which takes seconds that help and version do not need."""
 
 from __future__ import annotations
 
 import argparse
-import importlib
 import math
-import sys
-import textwrap
-from collections.abc import Sequence
-from functools import partial
+import os
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import nn
+from .layouts import suffixes
+from .messages import STATUS
 
-from .. import LayerCAMExtractor, SaliencySwap
-from ..regions.roi import Roi
-from .decode import decoded, read_mask
-from .files import ImageFiles, UserError, suffixes
-
-STATUS = "exit status: 0 done; 1 work was lost on the way; 2 the request could not be met; 130 stopped by Ctrl-C"
 LARGEST_SIZE = 8192  # its square is the largest image allowed
 
 
@@ -31,6 +21,66 @@ class HelpWithDefaults(argparse.ArgumentDefaultsHelpFormatter):
         text = action.help if action.default is None else super()._get_help_string(action)
         several = isinstance(action.default, tuple)
         return text.replace("%(default)s", " ".join(map(str, action.default))) if text and several else text
+
+
+def add_preview(commands: Any) -> None:
+    parser = commands.add_parser(
+        "preview",
+        help="draw a contact sheet: original, saliency maps, clusters, patch pair, negative, mask",
+        description="Draws one row per image: original, a saliency map per level, clusters, the patch pair, the "
+        "negative and its mask. Prints the sheet's path and how many images per second were augmented.",
+        epilog=STATUS,
+        formatter_class=HelpWithDefaults,
+    )
+    add_images(parser)
+    parser.add_argument("--out", "--output", type=Path, default=Path("contact_sheet.png"), help="the picture to write")
+    add_size(parser, 32, (256,))
+    add_white(parser)
+    parser.add_argument("--limit", type=whole(1, 1000), default=8, help="rows at most, spread evenly over the images found")
+    parser.add_argument("--seed", type=whole(-(2**63), 2**64 - 1), default=0, help="of the random swaps")
+    parser.add_argument("--cell", type=whole(64, 2048), default=192, help="longer side of the pictures on the sheet")
+    add_scale(parser)
+    add_guidance(parser)
+
+
+def add_precompute(commands: Any) -> None:
+    parser = commands.add_parser(
+        "precompute",
+        help="fill a cache with the salient regions of a folder's images",
+        description="Fills DIR with the regions that Compose([Resize(S), SaliencySwap(cache=DIR)]) looks up for the RGB "
+        "images of a folder, as torchvision's ImageFolder reads them. Can be stopped and started again; under torchrun "
+        "each process takes its share.",
+        epilog=STATUS,
+        formatter_class=HelpWithDefaults,
+    )
+    add_images(parser)
+    add_size(parser, 2)
+    parser.add_argument("--cache", type=Path, required=True, help="the folder to fill")
+    parser.add_argument("--batch-size", type=whole(1, 65_536), default=64, help="images per pass of the net")
+    parser.add_argument("--num-workers", type=whole(0, 1024), default=0, help="processes that read and decode")
+    parser.add_argument("--device", default="cpu", help="where the net runs, such as cuda")
+    add_guidance(parser)
+
+
+def add_export(commands: Any) -> None:
+    parser = commands.add_parser(
+        "export",
+        help="write negatives with their masks as files",
+        description="Writes OUT/normal, OUT/swap and OUT/mask, which anomalib's Folder reads as normal_dir, "
+        "abnormal_dir and mask_dir, and OUT/pairs.jsonl: one line per negative with its image, levels and boxes. The images "
+        "are taken in turn. Can be stopped and started again; the result does not depend on the number of workers.",
+        epilog=STATUS,
+        formatter_class=HelpWithDefaults,
+    )
+    add_images(parser)
+    parser.add_argument("out", type=Path, help="the folder to write, new or of the same settings")
+    parser.add_argument("--count", type=whole(1, 10**7), required=True, help="number of negatives")
+    add_size(parser, 2)
+    add_white(parser)
+    parser.add_argument("--seed", type=whole(0, 2**32 - 1), default=0, help="of the random swaps")
+    parser.add_argument("--num-workers", type=whole(0, 1024), default=os.cpu_count() or 1, help="processes")
+    add_scale(parser)
+    add_guidance(parser)
 
 
 def add_guidance(parser: argparse.ArgumentParser) -> None:
@@ -86,83 +136,11 @@ def add_white(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def image_files(args: argparse.Namespace, files: Sequence[Path]) -> ImageFiles:
-    """The images as `add_size` and `add_white` describe them."""
-    return ImageFiles(files, args.size, partial(decoded, white=args.white))
-
-
 class _OneOrTwo(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: Any = None) -> None:
         if len(values) > 2:
             parser.error(f"argument --size: must be S or H W, got {len(values)} numbers; put the images before it")
         setattr(namespace, self.dest, tuple(values))
-
-
-def size_text(size: tuple[int, ...]) -> str:
-    """Sizes are printed as width x height, as in image viewers, unlike the order of the options."""
-    return f"shorter side {size[0]} px" if len(size) == 1 else f"{size[1]} x {size[0]} px (width x height)"
-
-
-def make_swap(args: argparse.Namespace, **arguments: Any) -> SaliencySwap:
-    try:
-        return SaliencySwap(_saliency(args), args.clustering, levels=args.levels, roi=read_roi(args.roi), **arguments)
-    except (ImportError, OSError, TypeError, ValueError) as error:  # the messages of the library are good enough
-        raise UserError(one_line(error)) from None
-
-
-def _saliency(args: argparse.Namespace) -> Any:
-    if args.net is not None:
-        if (args.model, args.weights) != ("tiny", "DEFAULT"):
-            raise UserError(f"`--net` must stand without `--model` and `--weights`, got {args.net!r} beside them")
-        made = _made(args.net)
-        if hasattr(made, "native_maps"):
-            return made
-        if not isinstance(made, nn.Module):
-            raise UserError(
-                f"`--net` must name a function that returns an nn.Module, {args.net} returned {type(made).__name__}"
-            )
-        return LayerCAMExtractor(made, mean_std=None)
-    try:
-        return LayerCAMExtractor(args.model, weights=None if args.weights.lower() == "none" else args.weights)
-    except Exception as error:  # a file of weights may contain anything
-        reason = one_line(error)
-        if isinstance(error, (ImportError, OSError, TypeError, ValueError)) and reason.startswith("`"):
-            raise UserError(reason) from None
-        name = type(error).__name__
-        raise UserError(f"`--weights` must be weights of {args.model}, got {args.weights!r} ({name}: {reason})") from None
-
-
-def _made(spec: str) -> Any:
-    """The result of the function that `--net` names."""
-    wanted = f"`--net` must be MODULE:FACTORY, a function without arguments that returns an nn.Module, got {spec!r}"
-    module, _, name = spec.partition(":")
-    if not module or not name:
-        raise UserError(wanted)
-    try:
-        return getattr(importlib.import_module(module), name)()
-    except (Exception, SystemExit) as error:  # user code may raise anything
-        raise UserError(f"{wanted} ({type(error).__name__}: {one_line(error)})") from None
-
-
-def read_roi(path: Path | None) -> Roi | None:
-    """The mask of `--roi`.
-
-    Raises:
-        UserError: a file that cannot be read, or a mask that is false everywhere.
-    """
-    try:
-        return None if path is None else Roi(read_mask(path))
-    except Exception as error:  # Pillow's decoders raise any type for a broken file
-        reason = one_line(error)
-        reason = reason if isinstance(error, ValueError) else f"{type(error).__name__}: {reason}"
-        raise UserError(f"`--roi` must be the picture of a mask, got {path} ({reason})") from None
-
-
-def check_device(device: str) -> None:
-    try:
-        torch.zeros(1, device=device).tolist()  # reading it back fails on "meta"
-    except Exception as error:  # the type of error depends on the device
-        raise UserError(f"`--device` must be cpu or what torch can use here, got {device!r} ({one_line(error)})") from None
 
 
 def whole(low: int, high: int) -> Any:
@@ -193,20 +171,3 @@ def _levels(text: str) -> str | tuple[int, ...]:
         return tuple(map(int, text.split(",")))
     except ValueError:
         return text
-
-
-def tell_unchanged(names: Sequence[str]) -> None:
-    """Report negatives that equal their image: they still have a mask, which matters for training."""
-    if names:
-        listed = ", ".join(names[:3]) + " ..." * (len(names) > 3)
-        print(
-            f"unchanged: {len(names)} negatives equal their image, whose patches have the same pixels: {listed}",
-            file=sys.stderr,
-        )
-
-
-def one_line(error: BaseException) -> str:
-    """The message of an error; from a loader worker, which adds its traceback, the last line."""
-    text = str(error).strip()
-    text = text.splitlines()[-1] if "Traceback (most recent call last)" in text else text
-    return textwrap.shorten(text, 600, placeholder=" ...") or type(error).__name__

@@ -23,58 +23,25 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2 import functional as tvf
 
-from .. import SaliencySwap
 from ..cache.precompute import progress
 from ..draw import PatchPair
 from ..seeds import own_seed
 from ..swap import empty_mask, swaps_made
-from .arguments import (
-    STATUS,
-    HelpWithDefaults,
-    add_guidance,
-    add_images,
-    add_scale,
-    add_size,
-    add_white,
-    image_files,
-    make_swap,
-    one_line,
-    tell_unchanged,
-    whole,
-)
-from .files import ImageFiles, UserError, find_images
-from .resume import FOLDERS, PairLines, open_out, write_whole
+from ..transform import SaliencySwap
+from .files import ImageFiles, find_images
+from .messages import UserError, one_line, tell_unchanged
+from .outputs import check_outside, save_image
+from .resolve import image_files, make_swap
+from .resume import FOLDERS, PairLines, open_out
 
 SETTINGS = ("size", "white", "seed", "model", "weights", "clustering", "levels", "scale")
-
-
-def add(commands: Any) -> None:
-    parser = commands.add_parser(
-        "export",
-        help="write negatives with their masks as files",
-        description="Writes OUT/normal, OUT/swap and OUT/mask, which anomalib's Folder reads as normal_dir, "
-        "abnormal_dir and mask_dir, and OUT/pairs.jsonl: one line per negative with its image, levels and boxes. The images "
-        "are taken in turn. Can be stopped and started again; the result does not depend on the number of workers.",
-        epilog=STATUS,
-        formatter_class=HelpWithDefaults,
-    )
-    add_images(parser)
-    parser.add_argument("out", type=Path, help="the folder to write, new or of the same settings")
-    parser.add_argument("--count", type=whole(1, 10**7), required=True, help="number of negatives")
-    add_size(parser, 2)
-    add_white(parser)
-    parser.add_argument("--seed", type=whole(0, 2**32 - 1), default=0, help="of the random swaps")
-    parser.add_argument("--num-workers", type=whole(0, 1024), default=os.cpu_count() or 1, help="processes")
-    add_scale(parser)
-    add_guidance(parser)
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> None:
     """Write the missing negatives; print the number of negatives."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")  # progress if tqdm is not installed
     images = image_files(args, find_images(args.images))
-    _check_apart(args.images, images.files, args.out)
+    _check_outside(args, images.files)
     swap = make_swap(args, scale=tuple(args.scale))
     with open_out(args.out, _settings(args, images.files, swap)) as stream:
         _export(Negatives(images, swap, args.out, args.seed), PairLines(stream), args)
@@ -93,7 +60,7 @@ def _export(work: Negatives, lines: PairLines, args: argparse.Namespace) -> None
     except ValueError as error:  # no room for patches inside `--roi`
         raise UserError(one_line(error)) from None
     finally:
-        work.images.tell()
+        work.images.print_notes()
     if not lines.done:
         raise UserError(f"none of the {len(work.images)} images tried could be read")
     print(f"{args.out}: {len(lines.done)} negatives, {len(lines.done) - before} of them new")
@@ -104,18 +71,12 @@ def _kept(out: Path, lines: PairLines) -> str:
     return f"{len(lines.done)} negatives are in {out}, the same command goes on from there"
 
 
-def _check_apart(paths: list[Path], found: list[Path], out: Path) -> None:
-    """Refuse an output folder inside the searched folders or the reverse, with links resolved."""
+def _check_outside(args: argparse.Namespace, found: list[Path]) -> None:
+    folders = (args.out, *(args.out / name for name in FOLDERS))
     try:
-        targets = {Path(os.path.realpath(path)) for path in (out, *(out / name for name in FOLDERS))}
+        check_outside("OUT", args.out, folders, args.images, found)
     except ValueError as error:  # a NUL byte
-        raise UserError(f"`OUT` must be a folder that can be written, got {str(out)!r} ({error})") from None
-    above = {folder for target in targets for folder in (target, *target.parents)}
-    searched = {path.parent for path in found} - {path.parent for path in paths if not path.is_dir()}
-    beside = [path for path in (*paths, *searched) if Path(os.path.realpath(path)) in above]
-    inside = [path for path in (*paths, *found) if targets & set(Path(os.path.realpath(path)).parents)]
-    if beside or inside:
-        raise UserError(f"`OUT` must lie apart from the images, got {out} beside {(beside + inside)[0]}; name another folder")
+        raise UserError(f"`OUT` must be a folder that can be written, got {str(args.out)!r} ({error})") from None
 
 
 def _settings(args: argparse.Namespace, files: list[Path], swap: SaliencySwap) -> dict[str, Any]:
@@ -182,7 +143,7 @@ class Negatives(Dataset[str]):
         negative, mask = self.swap.transform(image, params), self.swap.transform(empty_mask(image), params)
         made = {"normal": image, "swap": negative, "mask": tvf.to_pil_image(mask * 255)}
         for folder, name in self.pictures(number).items():
-            _save(made[folder], self.out / folder / name)
+            save_image(made[folder], self.out / folder / name)
         pairs = [PatchPair(*row)._asdict() for row in params["pairs"][0][swaps_made(params["pairs"][0])].tolist()]
         changed = negative.tobytes() != image.tobytes()
         return json.dumps({"number": number, **self.line(number), "pairs": pairs, "changed": changed})
@@ -190,7 +151,3 @@ class Negatives(Dataset[str]):
 
 def _seed_of(seed: int, number: int) -> int:
     return int.from_bytes(hashlib.blake2b(f"{seed} {number}".encode(), digest_size=8).digest(), "little") >> 1
-
-
-def _save(image: Image.Image, path: Path) -> None:
-    write_whole(path, lambda draft: image.save(draft, "PNG"))

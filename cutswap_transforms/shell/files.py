@@ -12,26 +12,15 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
-from torchvision.datasets.folder import IMG_EXTENSIONS, has_file_allowed_extension
+from torchvision.datasets.folder import has_file_allowed_extension
 from torchvision.transforms import v2
 
 from .decode import Decoded, Note, decoded, opened
-from .layouts import FOREIGN, normal_below, normal_beside
+from .layouts import FOREIGN, SUFFIXES, normal_below, normal_beside, suffixes
+from .messages import UserError
 
 Size = tuple[int] | tuple[int, int]  # the shorter side, or (H, W)
 LARGEST = 2**26  # pixels of a resized image: a long and narrow one would grow without bound
-
-
-class UserError(Exception):
-    """Ends the command with a sentence, not a traceback; `status` is the exit status."""
-
-    def __init__(self, sentence: str, status: int = 2) -> None:
-        super().__init__(sentence)
-        self.status = status
-
-
-def suffixes() -> str:
-    return ", ".join(f"*{suffix}" for suffix in IMG_EXTENSIONS)
 
 
 def find_images(paths: Sequence[Path]) -> list[Path]:
@@ -77,13 +66,13 @@ def _images_below(root: str) -> Iterator[str]:
         for name in names:
             path = os.path.join(folder, name)
             if name.startswith(".") or name in FOREIGN:
-                if os.path.isdir(path) or has_file_allowed_extension(path, IMG_EXTENSIONS):
+                if os.path.isdir(path) or has_file_allowed_extension(path, SUFFIXES):
                     _note_skipped(path, "hidden, or not of the data set")
                 continue
             if os.path.isdir(path):
                 waiting.append((path, above | {real}))
             # A broken link is kept, so that it is reported when it is read; reading a pipe would never end.
-            elif has_file_allowed_extension(path, IMG_EXTENSIONS) and (os.path.isfile(path) or not os.path.exists(path)):
+            elif has_file_allowed_extension(path, SUFFIXES) and (os.path.isfile(path) or not os.path.exists(path)):
                 yield path
 
 
@@ -150,7 +139,7 @@ class ImageFiles(Dataset[Any]):
         self.outcomes[index] = 2 if image is None else 1
         return torch.zeros(0, 3, 2, 2) if image is None else image
 
-    def tell(self) -> None:
+    def print_notes(self) -> None:
         """Print every note once, with the number of its images and the first one."""
         for note, which in zip(Note, self.notes.T, strict=True):
             if which.any():

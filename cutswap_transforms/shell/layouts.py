@@ -1,4 +1,4 @@
-"""Layouts of data sets: the folder of normal images, and the folders beside it with defects and masks."""
+"""Layouts of data sets: suffixes of images, the folder of normal ones, and the folders beside it with defects and masks."""
 
 from __future__ import annotations
 
@@ -20,6 +20,12 @@ _LAYOUTS = (
 )
 _NORMAL = ("good", "ok", "Normal", "normal")
 FOREIGN = ("__MACOSX", "@eaDir")  # made by archive programs and network storage
+# Those of torchvision's `ImageFolder`, copied: help prints them, and importing torchvision takes seconds.
+SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+
+
+def suffixes() -> str:
+    return ", ".join(f"*{suffix}" for suffix in SUFFIXES)
 
 
 def normal_below(folder: str) -> str | None:

@@ -6,33 +6,14 @@ import argparse
 import logging
 import time
 import warnings
-from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
-from .. import RegionCache, SaliencySwap
-from .arguments import STATUS, HelpWithDefaults, add_guidance, add_images, add_size, check_device, make_swap, one_line, whole
+from ..cache.store import RegionCache
+from ..transform import SaliencySwap
 from .decode import as_image_folder
-from .files import ImageFiles, UserError, find_images
-
-
-def add(commands: Any) -> None:
-    parser = commands.add_parser(
-        "precompute",
-        help="fill a cache with the salient regions of a folder's images",
-        description="Fills DIR with the regions that Compose([Resize(S), SaliencySwap(cache=DIR)]) looks up for the RGB "
-        "images of a folder, as torchvision's ImageFolder reads them. Can be stopped and started again; under torchrun "
-        "each process takes its share.",
-        epilog=STATUS,
-        formatter_class=HelpWithDefaults,
-    )
-    add_images(parser)
-    add_size(parser, 2)
-    parser.add_argument("--cache", type=Path, required=True, help="the folder to fill")
-    parser.add_argument("--batch-size", type=whole(1, 65_536), default=64, help="images per pass of the net")
-    parser.add_argument("--num-workers", type=whole(0, 1024), default=0, help="processes that read and decode")
-    parser.add_argument("--device", default="cpu", help="where the net runs, such as cuda")
-    add_guidance(parser)
-    parser.set_defaults(run=run)
+from .files import ImageFiles, find_images
+from .messages import UserError, one_line
+from .resolve import check_device, make_swap
 
 
 def run(args: argparse.Namespace) -> None:
@@ -45,7 +26,7 @@ def run(args: argparse.Namespace) -> None:
     try:
         count = _fill(swap, images, args)
     finally:
-        images.tell()
+        images.print_notes()
     skipped = int((images.outcomes == 2).sum())
     if skipped and not (images.outcomes == 1).any():
         raise UserError(f"none of the {skipped} images tried could be read")

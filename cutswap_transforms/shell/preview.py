@@ -3,60 +3,25 @@
 from __future__ import annotations
 
 import argparse
-import io
 import itertools
 import os
 import statistics
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from PIL import Image
 
-from .. import SaliencySwap
 from ..preview.sheet import contact_sheet, spread
 from ..seeds import own_seed
-from .arguments import (
-    STATUS,
-    HelpWithDefaults,
-    add_guidance,
-    add_images,
-    add_scale,
-    add_size,
-    add_white,
-    image_files,
-    make_swap,
-    one_line,
-    size_text,
-    tell_unchanged,
-    whole,
-)
-from .files import UserError, find_images
+from ..transform import SaliencySwap
+from .files import find_images
+from .messages import UserError, one_line, size_text, tell_unchanged
+from .outputs import check_outside, save_image
+from .resolve import image_files, make_swap
 
 LARGEST_COLUMN = 2**24  # pixels of one column of the sheet, which has about nine
-
-
-def add(commands: Any) -> None:
-    parser = commands.add_parser(
-        "preview",
-        help="draw a contact sheet: original, saliency maps, clusters, patch pair, negative, mask",
-        description="Draws one row per image: original, a saliency map per level, clusters, the patch pair, the "
-        "negative and its mask. Prints the sheet's path and how many images per second were augmented.",
-        epilog=STATUS,
-        formatter_class=HelpWithDefaults,
-    )
-    add_images(parser)
-    parser.add_argument("--out", "--output", type=Path, default=Path("contact_sheet.png"), help="the picture to write")
-    add_size(parser, 32, (256,))
-    add_white(parser)
-    parser.add_argument("--limit", type=whole(1, 1000), default=8, help="rows at most, spread evenly over the images found")
-    parser.add_argument("--seed", type=whole(-(2**63), 2**64 - 1), default=0, help="of the random swaps")
-    parser.add_argument("--cell", type=whole(64, 2048), default=192, help="longer side of the pictures on the sheet")
-    add_scale(parser)
-    add_guidance(parser)
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -64,11 +29,11 @@ def run(args: argparse.Namespace) -> None:
     files = find_images(args.images)
     _check_sheet(args, files if args.roi is None else [*files, args.roi])
     swap = make_swap(args, scale=tuple(args.scale))
-    _check_apart(args, files)
+    check_outside("--out", args.out, [args.out.parent], args.images, files, depth=1)
     shown = spread(files, args.limit)
     images = image_files(args, shown)
     loaded = [(path, image) for i, path in enumerate(shown) if isinstance(image := images[i], Image.Image)]
-    images.tell()
+    images.print_notes()
     if not loaded:
         raise UserError(f"none of the {len(shown)} images tried could be read")
     pictures = [image for _, image in loaded]
@@ -82,7 +47,7 @@ def run(args: argparse.Namespace) -> None:
             sheet = contact_sheet(pictures, swap, names=[path.name for path, _ in loaded], caption=caption, cell=args.cell)
     except ValueError as error:  # no room for patches inside `--roi`
         raise UserError(one_line(error)) from None
-    _save(sheet, args.out)
+    _write(sheet, args.out)
     print(args.out)
     if len(shown) < len(files):
         print(f"{len(shown)} of {len(files)} images, spread evenly over them; more with --limit")
@@ -99,7 +64,7 @@ def _check_sheet(args: argparse.Namespace, found: Sequence[Path]) -> None:
     """Check the output arguments before the work starts."""
     _format(args.out)
     if "\0" in str(args.out) or (os.path.exists(args.out) and not os.path.isfile(args.out)):  # a pipe waits for its reader
-        raise UserError(f"`--out` must be a path that can be written, with an image suffix, got {args.out}")
+        raise _unwritable(args.out)
     if os.path.exists(args.out) and any(os.path.exists(path) and os.path.samefile(path, args.out) for path in found):
         raise UserError(f"`--out` must not be one of the images, which it would overwrite, got {args.out}; name another file")
     rows = min(args.limit, len(found))
@@ -108,15 +73,6 @@ def _check_sheet(args: argparse.Namespace, found: Sequence[Path]) -> None:
             f"`--limit` and `--cell` must make a sheet of at most {LARGEST_COLUMN} pixels in a column, got {rows} rows of "
             f"{args.cell} x {args.cell}; lower one of them"
         )
-
-
-def _check_apart(args: argparse.Namespace, found: Sequence[Path]) -> None:
-    """Refuse a sheet among the images: it would be read as an image the next time."""
-    folder = Path(os.path.realpath(args.out.parent))
-    searched = {Path(os.path.realpath(path)) for path in args.images if path.is_dir()}
-    holding = {Path(os.path.realpath(path)) for path in {path.parent for path in found}}
-    if folder in holding or searched & {folder, *folder.parents}:
-        raise UserError(f"`--out` must lie apart from the images, got {args.out} among them; name another folder")
 
 
 def _unchanged(loaded: Sequence[tuple[Path, Image.Image]], swap: SaliencySwap, seed: int) -> list[str]:
@@ -129,20 +85,20 @@ def _format(out: Path) -> str:
     """Pillow's name for the format of the suffix."""
     name = Image.registered_extensions().get(out.suffix.lower(), "")
     if name not in Image.SAVE:
-        raise UserError(f"`--out` must be a path that can be written, with an image suffix, got {out}")
+        raise _unwritable(out)
     return name
 
 
-def _save(sheet: Image.Image, out: Path) -> None:
-    content = io.BytesIO()  # an existing file is kept until the sheet is encoded
+def _write(sheet: Image.Image, out: Path) -> None:
     try:
-        sheet.save(content, _format(out))
         out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_bytes(content.getvalue())
+        save_image(sheet, Path(os.path.realpath(out)), _format(out))  # a link is kept, and its file replaced
     except Exception as error:  # Pillow's writers raise many types
-        raise UserError(
-            f"`--out` must be a path that can be written, with an image suffix, got {out} ({one_line(error)})"
-        ) from None
+        raise _unwritable(out, f" ({one_line(error)})") from None
+
+
+def _unwritable(out: Path, reason: str = "") -> UserError:
+    return UserError(f"`--out` must be a path that can be written, with an image suffix, got {out}{reason}")
 
 
 def images_per_second(images: Sequence[Image.Image], swap: SaliencySwap, seconds: float = 1.0) -> float:

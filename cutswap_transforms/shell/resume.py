@@ -15,7 +15,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from .files import UserError
+from .messages import UserError
+from .outputs import write_whole
 
 if sys.platform != "win32":
     import fcntl
@@ -108,13 +109,6 @@ def _remove_drafts(out: Path) -> None:
     for folder in (out, *(out / name for name in FOLDERS)):
         for draft in folder.glob(".*.draft"):
             draft.unlink(missing_ok=True)
-
-
-def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
-    """Write the whole file or nothing. A killed process leaves a draft, with its own name, that the next run removes."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}.draft")
-    write(draft)
-    os.replace(draft, path)
 
 
 class PairLines:

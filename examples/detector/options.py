@@ -17,8 +17,8 @@ from augment import AUGMENTATIONS, SWAPS, Negative, make_negatives
 from data import DataError
 
 from cutswap_transforms import KMeans
-from cutswap_transforms.shell.arguments import read_roi
-from cutswap_transforms.shell.files import UserError
+from cutswap_transforms.shell.messages import UserError
+from cutswap_transforms.shell.resolve import read_roi
 
 from .densities import KINDS
 from .tuning import LOGGERS, LOSSES

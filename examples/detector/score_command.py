@@ -95,7 +95,7 @@ def named_files(named: Sequence[Path], out: Path) -> list[tuple[str, Path]]:
     for path in named:
         if path.is_dir():
             if is_within(out, path):
-                raise DataError(f"`out` must lie outside of the images, got {str(out)!r} in {str(path)!r}")
+                raise DataError(f"`out` must be outside the images, got {str(out)!r} in {str(path)!r}")
             inside = images_below(path, "`images` must be folders that hold their images themselves")
             if not inside:
                 raise DataError(f"`images` must be images ({' '.join(SUFFIXES)}) or folders of them, got none in {str(path)!r}")
@@ -109,7 +109,7 @@ def named_files(named: Sequence[Path], out: Path) -> list[tuple[str, Path]]:
             raise DataError(f"`images` must be images or folders of them, got {str(path)!r}, which is none")
     ours = [str(path) for _, path in found if is_within(path, out)]
     if ours:
-        raise DataError(f"`out` must lie outside of the images, got {str(out)!r}, which holds {ours[0]!r}")
+        raise DataError(f"`out` must be outside the images, got {str(out)!r}, which holds {ours[0]!r}")
     names = [name for name, _ in found]
     if len(set(names)) < len(names):
         again = next(name for name in names if names.count(name) > 1)

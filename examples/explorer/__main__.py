@@ -14,7 +14,7 @@ def main() -> None:
     try:
         serve(port)
     except (OSError, OverflowError) as error:
-        parser.error(f"`--port` {port} cannot be had ({error}); name another")
+        parser.error(f"`--port` {port} could not be opened ({error}); name another")
     except KeyboardInterrupt:
         print("The explorer has ended.")
 

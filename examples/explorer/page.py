@@ -57,8 +57,48 @@ def _taken(file: FileData, path: Path | None) -> tuple[str, bytes]:
     return file.orig_name or path.name, content
 
 
+class Events:
+    """What the page does on its events, for the visitor it belongs to. Slow work runs in `worker`, so that the server stays
+    responsive."""
+
+    def __init__(self, visitors: Visitors, worker: Executor) -> None:
+        self._visitors, self._worker = visitors, worker
+
+    async def show(self, request: gr.Request, choice: str, *values: Any) -> list[Any]:
+        view = await self._run(update, self._visitors[request.session_hash], choice, values)
+        return [gr.skip() if part is None else part for part in view]
+
+    async def take(self, request: gr.Request, given: list[tuple[str, bytes]], choice: str) -> list[Any]:
+        """Keep dropped images, show the first."""
+        visitor = self._visitors[request.session_hash]
+        first, refused = await self._run(_add, visitor, given)
+        count = len(given) - len(refused)
+        added = [f"{count} image{'s' * (count != 1)} added."] if count else []
+        if len(refused) > REFUSALS:
+            refused[REFUSALS - 1 :] = [f"{len(refused) - REFUSALS + 1} more files were left out."]
+        said = paragraphs(added, "note") + paragraphs(refused, "error")
+        return [None, said, gr.Dropdown(visitor.choices(), value=first or choice)]
+
+    async def confine(self, request: gr.Request, given: list[tuple[str, bytes]]) -> list[Any]:
+        """Confine the patches to a dropped mask."""
+        said, kind = await self._run(_confine, self._visitors[request.session_hash], given)
+        return [None, paragraphs(said, kind), gr.skip() if kind == "error" else gr.Button(visible=True)]
+
+    def release(self, request: gr.Request) -> list[Any]:
+        """Remove the mask."""
+        self._visitors[request.session_hash].region = None
+        return ["", gr.Button(visible=False)]
+
+    def leave(self, request: gr.Request) -> None:
+        self._visitors.leave(request.session_hash)
+
+    async def _run(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self._worker, function, *arguments)
+
+
 def build_page(visitors: Visitors, uploads: Uploads, worker: Executor) -> gr.Blocks:
-    """The page. Slow work runs in `worker`, so that the server stays responsive."""
+    """The page; `worker` as in `Events`."""
+    events = Events(visitors, worker)
     with gr.Blocks(title="cutswap_transforms explorer", analytics_enabled=False) as page:
         gr.HTML(INTRO, elem_classes="intro")
         with gr.Row(elem_id="board"):
@@ -67,58 +107,30 @@ def build_page(visitors: Visitors, uploads: Uploads, worker: Executor) -> gr.Blo
                 mask, remove = _region_controls(uploads)
                 settings, options = _setting_controls()
             with gr.Column(scale=6, min_width=300, elem_id="results"):
-                message = gr.HTML(elem_id="message")
-                drawn = gr.HTML(elem_id="drawn")
-                words = gr.HTML(elem_id="words", js_on_load=SET_CONTROLS)
-                code = gr.Textbox(label="Python that makes this negative", lines=9, buttons=["copy"], elem_id="code")
-                found = gr.HTML(elem_id="found")
+                message, drawn, words, found, code = _results()
         inputs, outputs = [image, *settings.values()], [message, drawn, words, found, code]
-
-        async def show(request: gr.Request, choice: str, *values: Any) -> list[Any]:
-            view = await _run(worker, update, visitors[request.session_hash], choice, values)
-            return [gr.skip() if part is None else part for part in view]
-
-        async def take(request: gr.Request, given: list[tuple[str, bytes]], choice: str) -> list[Any]:
-            visitor = visitors[request.session_hash]
-            first, refused = await _run(worker, _add, visitor, given)
-            count = len(given) - len(refused)
-            added = [f"{count} image{'s' * (count != 1)} added."] if count else []
-            if len(refused) > REFUSALS:
-                refused[REFUSALS - 1 :] = [f"{len(refused) - REFUSALS + 1} more files were left out."]
-            return [
-                None,
-                paragraphs(added, "note") + paragraphs(refused, "error"),
-                gr.Dropdown(visitor.choices(), value=first or choice),
-            ]
-
-        async def confine(request: gr.Request, given: list[tuple[str, bytes]]) -> list[Any]:
-            said, kind = await _run(worker, _confine, visitors[request.session_hash], given)
-            return [None, paragraphs(said, kind), gr.skip() if kind == "error" else gr.Button(visible=True)]
-
-        def everywhere(request: gr.Request) -> list[Any]:
-            visitors[request.session_hash].region = None
-            return ["", gr.Button(visible=False)]
-
-        def choose(event: gr.EventData) -> list[Any]:
-            given = dict(part.partition("=")[::2] for part in str(event.given).split(";"))
-            return [type(getattr(Settings, n))(given[n]) if n in given else gr.skip() for n in CHOSEN_BY_BUTTONS]
-
-        def leave(request: gr.Request) -> None:
-            visitors.leave(request.session_hash)
-
-        changed = [control.input for control in (image, *settings.values())]
-        show_again = {"fn": show, "inputs": inputs, "outputs": outputs, **RAW, **QUICK}
+        show_again = {"fn": events.show, "inputs": inputs, "outputs": outputs, **RAW, **QUICK}
         show_again |= {"show_progress": "minimal", "show_progress_on": drawn}
-        gr.on([page.load, *changed], **show_again)
-        drop.upload(take, [drop, image], [drop, notice, image], **QUICK).then(**show_again)
-        mask.upload(confine, mask, [mask, notice, remove], **QUICK).then(**show_again)
-        remove.click(everywhere, None, [notice, remove], **QUICK).then(**show_again)
-        words.click(choose, None, [settings[name] for name in CHOSEN_BY_BUTTONS], **QUICK).then(**show_again)
+        gr.on([page.load, *(control.input for control in inputs)], **show_again)
+        drop.upload(events.take, [drop, image], [drop, notice, image], **QUICK).then(**show_again)
+        mask.upload(events.confine, mask, [mask, notice, remove], **QUICK).then(**show_again)
+        remove.click(events.release, None, [notice, remove], **QUICK).then(**show_again)
+        words.click(_chosen, None, [settings[name] for name in CHOSEN_BY_BUTTONS], **QUICK).then(**show_again)
         for name, value in (("clustering", "kmeans"), ("levels", CHOSEN)):
-            settings[name].change(lambda v, value=value: gr.update(visible=v == value), settings[name], options[value], **QUICK)
+            settings[name].change(partial(_visible_at, value), settings[name], options[value], **QUICK)
         image.input(lambda: "", None, notice, **QUICK)
-        page.unload(leave)
+        page.unload(events.leave)
     return page
+
+
+def _chosen(event: gr.EventData) -> list[Any]:
+    """The values that a button in the HTML gives to controls."""
+    given = dict(part.partition("=")[::2] for part in str(event.given).split(";"))
+    return [type(getattr(Settings, n))(given[n]) if n in given else gr.skip() for n in CHOSEN_BY_BUTTONS]
+
+
+def _visible_at(value: str, now: str) -> Any:
+    return gr.update(visible=now == value)
 
 
 def _image_controls(uploads: Uploads) -> tuple[gr.File, gr.HTML, gr.Dropdown]:
@@ -140,6 +152,15 @@ def _drop(uploads: Uploads, **options: Any) -> gr.File:
     made = gr.File(**options)
     made.preprocess = partial(_contents, uploads)  # on the object: for a subclass, gradio writes a file beside its module
     return made
+
+
+def _results() -> tuple[gr.HTML, gr.HTML, gr.HTML, gr.HTML, gr.Textbox]:
+    message = gr.HTML(elem_id="message")
+    drawn = gr.HTML(elem_id="drawn")
+    words = gr.HTML(elem_id="words", js_on_load=SET_CONTROLS)
+    code = gr.Textbox(label="Python that makes this negative", lines=9, buttons=["copy"], elem_id="code")
+    found = gr.HTML(elem_id="found")
+    return message, drawn, words, found, code
 
 
 def _setting_controls() -> tuple[dict[str, gr.components.Component], dict[str, gr.blocks.Block]]:
@@ -206,7 +227,3 @@ def _confine(visitor: Visitor, given: list[tuple[str, bytes]]) -> tuple[list[str
     except RefusedImage as error:
         return [str(error)], "error"
     return [f"Patches keep to {visitor.region.mask.share:.0%} of the image."] if visitor.region else [], "note"
-
-
-async def _run(worker: Executor, function: Callable[..., Any], *arguments: Any) -> Any:
-    return await asyncio.get_running_loop().run_in_executor(worker, function, *arguments)
