@@ -25,8 +25,7 @@ from ..saliency.layer_cam import LayerCAMExtractor
 from ..saliency.source import SaliencyLike, SaliencySource, native_maps, own_fingerprint, resolve_saliency
 from .cells import find_regions
 from .choose import checked_region
-from .clustering import BATCHED, Clustering, ClusteringLike, resolve_clustering
-from .kmeans import KMeans
+from .clustering import Clustering, ClusteringLike, is_built_in, resolve_clustering
 
 _VERSION = "regions-5"  # part of every key: raise it when the same settings give other regions
 
@@ -186,7 +185,7 @@ class Lookup:
 
 
 def _fingerprint(source: SaliencySource | Clustering) -> object:
-    return source.fingerprint if isinstance(source, KMeans) and type(source) in BATCHED else own_fingerprint(source)
+    return source.fingerprint if is_built_in(source) else own_fingerprint(source)
 
 
 def _resolved_cache(cache: CacheLike) -> MemoryCache | RegionCache | None:
