@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ..arguments import GRIDS, MeanStd, checked_int
-from ..cache.entry import Regions, content_key, pack, unpack
+from ..cache.entry import Regions, keys_and_cells, pack, unpack
 from ..cache.memory import Memory, MemoryCache, shared_memory
 from ..cache.store import RegionCache
 from ..images import ImageLike, eight_bits, pil_array, pil_order
@@ -128,8 +128,7 @@ class RegionFinder:
     def _looked_up(self, arrays: Sequence[npt.NDArray[np.uint8]], inside: Tensor | None) -> Regions:
         """For images uint8 [H, W, 3] of one size; missing regions are computed in one batch and stored."""
         cache = cast(MemoryCache | RegionCache, self.cache)
-        cells = [None] * len(arrays) if inside is None else inside.expand(len(arrays), -1).numpy()
-        keys = [content_key(self.settings, a, c) for a, c in zip(arrays, cells, strict=True)]
+        keys = [key for key, _ in keys_and_cells(self.settings, arrays, inside)]
         entries = [cache._get(key) for key in keys]
         regions = [None if entry is None else unpack(entry, self.grid, self.num_levels) for entry in entries]
 
