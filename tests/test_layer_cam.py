@@ -14,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision import models, tv_tensors
 from torchvision.transforms import Compose, v2
 
+import cutswap_transforms.images as conversion
 from cutswap_transforms import LayerCAMExtractor
 from cutswap_transforms.saliency.layer_cam import IMAGENET
 
@@ -127,6 +128,13 @@ def test_kinds_of_image_agree(either: LayerCAMExtractor) -> None:
     for mode in ("L", "P", "RGBA", "I;16"):
         maps = either(pil(mode, 30, 41))
         assert maps.shape == (4, 30, 41) and maps.isfinite().all(), mode
+
+
+def test_one_pass_over_the_values_checks_and_clamps_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    passes, clamped = [], conversion._clamped
+    monkeypatch.setattr(conversion, "_clamped", lambda *given: passes.append(1) or clamped(*given))
+    LayerCAMExtractor()(torch.rand(3, 17, 11))
+    assert len(passes) == 1
 
 
 def test_samples_and_batches_are_told_apart_and_both_generations_of_compose_take_it() -> None:

@@ -170,7 +170,7 @@ class LayerCAMExtractor(v2.Transform):
         if not isinstance(images, Tensor):
             raise TypeError(f"`images` must be a tensor [N, 3, H, W], got {type(images).__name__}")
         check_not_vmapped([images])
-        if images.ndim != 4 or 0 in images.shape[1:]:
+        if images.ndim != 4 or 0 in images.shape[2:]:
             raise ValueError(f"`images` must have shape [N, 3, H, W], got {list(images.shape)}")
         if target is not None:
             self._check_classes(target, len(images))
@@ -195,11 +195,13 @@ class LayerCAMExtractor(v2.Transform):
         check_sample(flat_inputs, REFUSED)
 
     def transform(self, inpt: ImageLike, params: dict[str, Any]) -> Tensor:
-        x = net_input(inpt)
-        size = list(x.shape[-2:])
+        # A tensor stays as it is: `native_maps` makes it the net's input, with one pass over its values.
+        images = inpt.as_subclass(Tensor) if isinstance(inpt, Tensor) else net_input(inpt)
+        images = images if images.ndim == 4 else images[None]
+        size = list(images.shape[-2:])
         with torch.no_grad():
             # Also normalized before upsampling, whose rounding would make a flat map uneven.
-            levels = [normalize_maps(m)[:, None] for m in self.native_maps(x)]
+            levels = [normalize_maps(m)[:, None] for m in self.native_maps(images)]
             maps = [F.interpolate(m, size=size, mode="bilinear", align_corners=False) for m in levels]
             result = _stretched(torch.cat(maps, 1))  # [N, L, H, W]
         return result if isinstance(inpt, Tensor) and inpt.ndim == 4 else result[0]
