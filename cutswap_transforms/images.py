@@ -278,7 +278,7 @@ def _clamped(x: Tensor, denormalized: bool) -> Tensor:
                 if denormalized
                 else ("place the transform before Normalize (SaliencySwap takes normalized=(mean, std)); divide 0..255 by 255")
             )
-            raise ValueError(f"`image` of floating point must lie in [0, 1], got values from {low:.4g} to {high:.4g}; {way}")
+            raise ValueError(f"`image` of floating point must be in [0, 1], got values from {low:.4g} to {high:.4g}; {way}")
         if low >= 0 and high <= 1:
             return x
     return x.clamp(0, 1)

@@ -341,7 +341,7 @@ class SaliencySwap(v2.Transform):
             return list(range(count))
         for level in self.levels:
             if not -count <= level < count:
-                raise ValueError(f"`levels` must lie in [{-count}, {count - 1}] for {count} saliency maps, got {level}")
+                raise ValueError(f"`levels` must be in [{-count}, {count - 1}] for {count} saliency maps, got {level}")
         chosen = [level % count for level in self.levels]
         if len(set(chosen)) < len(chosen):
             raise ValueError(f"`levels` must be distinct, got {self.levels}, of which two are one of {count} saliency maps")

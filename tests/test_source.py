@@ -50,7 +50,7 @@ def test_a_saliency_source_of_wrong_shape_is_named(saliency, got):
 
 
 def test_levels_of_a_callable_are_checked_when_they_are_known():
-    with pytest.raises(ValueError, match=r"`levels` must lie in \[-2, 1\] for 2 saliency maps, got 3"):
+    with pytest.raises(ValueError, match=r"`levels` must be in \[-2, 1\] for 2 saliency maps, got 3"):
         SaliencySwap(hot_quarter, levels=3)(scene())
     with pytest.raises(ValueError, match=r"`levels` must be distinct, got \(0, -2\), of which two are one of 2"):
         SaliencySwap(hot_quarter, levels=(0, -2))(scene())

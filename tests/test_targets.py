@@ -131,8 +131,8 @@ def test_a_class_for_each_image_equals_the_targets_of_constructors(name: str) ->
         (torch.zeros(3, dtype=torch.int32), TypeError, "got torch.int32"),
         (torch.zeros(2, dtype=torch.int64), ValueError, r"`target` must have shape \[3\], a class for each image, got \[2\]"),
         (torch.zeros(3, 1, dtype=torch.int64), ValueError, r"`target` must have shape \[3\], .* got \[3, 1\]"),
-        (torch.tensor([0, -1, 2]), ValueError, r"`target` must lie in \[0, \d+\] for \d+ classes, got \[0, -1, 2\]"),
-        (torch.tensor([0, 1, 5000]), ValueError, r"`target` must lie in .* got \[0, 1, 5000\]"),
+        (torch.tensor([0, -1, 2]), ValueError, r"`target` must be in \[0, \d+\] for \d+ classes, got \[0, -1, 2\]"),
+        (torch.tensor([0, 1, 5000]), ValueError, r"`target` must be in .* got \[0, 1, 5000\]"),
     ],
 )
 def test_classes_that_do_not_fit_are_told(name: str, target: Any, error: type[Exception], message: str) -> None:

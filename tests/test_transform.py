@@ -392,7 +392,7 @@ def test_normalised_images_are_declared_and_undone():
     assert torch.equal(*params)
     with pytest.raises(
         ValueError,
-        match=r"`image` of floating point must lie in \[0, 1\], got values from .* takes normalized=\(mean, std\)",
+        match=r"`image` of floating point must be in \[0, 1\], got values from .* takes normalized=\(mean, std\)",
     ):
         plain(normal)
 

@@ -189,7 +189,7 @@ class LayerCAMExtractor(v2.Transform):
             raise ValueError("`target` must stay None where the constructor got a callable, which has no classes")
         if target.device.type == "cpu" and n and not 0 <= int(target.min()) <= int(target.max()) < self._net.num_classes:
             classes = self._net.num_classes
-            raise ValueError(f"`target` must lie in [0, {classes - 1}] for {classes} classes, got {target.tolist()}")
+            raise ValueError(f"`target` must be in [0, {classes - 1}] for {classes} classes, got {target.tolist()}")
 
     def check_inputs(self, flat_inputs: list[Any]) -> None:
         check_sample(flat_inputs, REFUSED)
@@ -224,7 +224,7 @@ class LayerCAMExtractor(v2.Transform):
             return heat_maps(photo, maps)
         level = checked_int("level", level, kind="an int or None")
         if not -len(maps) <= level < len(maps):
-            raise ValueError(f"`level` must lie in [{-len(maps)}, {len(maps) - 1}] for {len(maps)} levels, got {level}")
+            raise ValueError(f"`level` must be in [{-len(maps)}, {len(maps) - 1}] for {len(maps)} levels, got {level}")
         return heat_map(photo, maps[level])
 
     def _prepared(self, x: Tensor) -> Tensor:

@@ -259,11 +259,11 @@ REFUSED = {
         ValueError,
         r"a label for each of the 3 .* shape \[2\]",
     ),
-    "range, kornia": (lambda: KorniaSwap()(BATCH * 255), ValueError, r"must lie in \[0, 1\], got values from"),
+    "range, kornia": (lambda: KorniaSwap()(BATCH * 255), ValueError, r"must be in \[0, 1\], got values from"),
     "range, albumentations": (
         lambda: AlbumentationsSwap()(image=ARRAY.astype(np.float32)),
         ValueError,
-        r"must lie in \[0, 1\], got values from",
+        r"must be in \[0, 1\], got values from",
     ),
     "truth, Hugging Face": (
         lambda: hugging_face(made=[PICTURE]),
