@@ -166,7 +166,7 @@ BOTH = pytest.mark.parametrize("transform", [SaliencySwap(), LayerCAMExtractor()
 def test_narrow_images_of_many_channels_are_images(transform):
     strip = torch.rand(31, 40, 3, generator=torch.Generator().manual_seed(0))
     with pytest.warns(
-        UserWarning, match=r"shape \[31, 40, 3\] is taken for 31 channels of 40 x 3 pixels; if it is \[H, W, C\], use"
+        UserWarning, match=r"shape \[31, 40, 3\] is read as 31 channels of 40 x 3 pixels; if it is \[H, W, C\], use"
     ):
         warned = seeded(transform, strip)
     closest = strip.movedim(0, -1).contiguous().movedim(-1, 0)  # channels lie closest in memory: no question, no warning
@@ -346,7 +346,7 @@ SAMPLES = [
     (
         tv_tensors.Image(torch.rand(2, 40, 33)),
         ValueError,
-        r"got 2 in .*; of gray and alpha, the gray is image\[..., :1, :, :\]",
+        r"got 2 in .*; for gray and alpha, use image\[..., :1, :, :\]",
     ),
     (PIL.Image.new("F", (8, 8)), TypeError, MODE + r"'F'; make it 'I;16' or a float tensor in \[0, 1\]"),
     (PIL.Image.new("I", (8, 8)), TypeError, MODE + "'I'; make it 'I;16'"),
@@ -375,12 +375,12 @@ SAMPLES = [
     (
         (IMAGE, BOXES),
         TypeError,
-        r"must not hold BoundingBoxes: (boxes do not follow swapped pixels|the saliency maps take the place)",
+        r"must not hold BoundingBoxes: (boxes do not follow swapped pixels|the saliency maps replace their image)",
     ),
     (
         (IMAGE, POINTS),
         TypeError,
-        "must not hold KeyPoints: (key points do not follow swapped pixels|the saliency maps take the place)",
+        "must not hold KeyPoints: (key points do not follow swapped pixels|the saliency maps replace their image)",
     ),
     (tv_tensors.Video(torch.rand(2, 3, 8, 8)), TypeError, r"must not hold Video: .* tv_tensors.Image\(video\)"),
 ]
@@ -388,14 +388,14 @@ SAMPLES = [
 
 @pytest.mark.parametrize("make", [SaliencySwap, LayerCAMExtractor])
 @pytest.mark.parametrize(("sample", "kind", "sentence"), SAMPLES, ids=range(len(SAMPLES)))
-def test_bad_samples_are_refused_with_the_way_out(make, sample, kind, sentence):
+def test_bad_samples_are_refused_with_the_remedy(make, sample, kind, sentence):
     with pytest.raises(kind, match=sentence):
         make()(sample)
 
 
 @pytest.mark.parametrize("randomness", ["error", "same", "different"])
 @pytest.mark.parametrize("make", [SaliencySwap, LayerCAMExtractor, lambda: LayerCAMExtractor().native_maps])
-def test_vmap_is_refused_with_the_way_out(make, randomness):
+def test_vmap_is_refused_with_the_remedy(make, randomness):
     for images in (IMAGE[None].float(), IMAGE[None].to(torch.uint8), IMAGE[None, None]):
         with pytest.raises(
             TypeError, match=r"`image` must be a tensor outside of torch.vmap, .* pass the batch \[N, C, H, W\]"
@@ -442,7 +442,7 @@ def test_bad_arguments_are_refused_at_construction(arguments, kind, sentence):
         (lambda: SwapViews(), TypeError, "`transforms` must be one or more callables image -> image, got none"),
         (lambda: SwapViews(3), TypeError, r"`transforms` must be one or more callables image -> image, got \[3\]"),
         (lambda: SwapViews(abs)("x"), TypeError, "`image` must be a PIL image or a tensor, got str"),
-        (lambda: SwapViews.collate([]), ValueError, "`batch` must hold samples with one number of views, got none"),
+        (lambda: SwapViews.collate([]), ValueError, "`batch` must hold samples with the same number of views, got none"),
         (
             lambda: SwapViews.collate([(pil("L"), pil("L"))]),
             TypeError,
@@ -460,7 +460,7 @@ def test_bad_arguments_are_refused_at_construction(arguments, kind, sentence):
         ),
         (lambda: SwapViews.collate([IMAGE, IMAGE]), TypeError, "must hold tuples of views, .* got Tensor$"),
         (lambda: SwapViews.collate([(IMAGE, {"x": IMAGE})]), TypeError, "must hold views as image tensors, got dict$"),
-        (lambda: SwapViews.collate([()]), ValueError, r"with one number of views, got \[0\]"),
+        (lambda: SwapViews.collate([()]), ValueError, r"with the same number of views, got \[0\]"),
         (
             lambda: SwapViews.collate([SwapViews(SaliencySwap(return_mask=True))(torch.rand(3, 32, 32))]),
             TypeError,

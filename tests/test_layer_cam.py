@@ -185,7 +185,7 @@ OWN = "the user's ResNet"
 LOGITS = r"`model` must map images .* to logits .* Conv2d returned \[1, 4, 62, 62\]"
 FAILED = r"`model` must map .* Conv2d failed at s = 64, which `input_size` sets"
 NEAR_LAYERS = r"`layers` must be names of modules of 'ResNet', got 'layer5'; near names are .*'layer1'"
-NO_MAPS = r"`layers` must be modules that return square maps .* 'fc' returned \[1, 1000\]; layers=\['layer1', .* would do"
+NO_MAPS = r"`layers` must be modules that return square maps .* 'fc' returned \[1, 1000\]; layers=\['layer1', .* would work"
 
 
 @pytest.mark.parametrize(

@@ -130,8 +130,8 @@ def _held(one: object) -> list[object]:
 def _check_stored(store: Memory | RegionCache, done: int) -> None:
     if isinstance(store, RegionCache) and not store.writable:
         raise RuntimeError(
-            f"`cache` must be a folder that can be written, got {store!r}, which failed after {done} images; these are kept. "
-            "Make room or name another folder, and start again: what is kept is skipped"
+            f"`cache` must be a folder that can be written, got {store!r}, which failed after {done} images; these are stored. "
+            "Free some space or use another folder, and start again: stored images are skipped"
         )
 
 

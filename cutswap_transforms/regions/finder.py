@@ -60,7 +60,7 @@ class RegionFinder:
         self.cache = _resolved_cache(cache)
         if isinstance(self.cache, RegionCache) and self._described() is None:
             raise ValueError(
-                f"`cache` in a folder must know what makes the regions, got {self._undescribed()} without a string "
+                f"`cache` in a folder must know what computes the regions, got {self._undescribed()} without a string "
                 "attribute `fingerprint`; give it one that changes whenever its results do, or pass cache='memory'"
             )
         known = type(self.saliency) is LayerCAMExtractor
@@ -115,7 +115,7 @@ class RegionFinder:
         maps = native_maps(self.saliency, images)
         if self.num_levels not in (None, len(maps)):
             raise ValueError(
-                f"`saliency` must return one number of maps for all images, got {len(maps)} after {self.num_levels}"
+                f"`saliency` must return the same number of maps for all images, got {len(maps)} after {self.num_levels}"
             )
         self.num_levels = len(maps)
         return maps

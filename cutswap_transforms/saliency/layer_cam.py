@@ -24,7 +24,7 @@ from .modes import real_tensors, without_autocast
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
-_ALONE = "the saliency maps take the place of the image that they belong to; apply the extractor to the image alone"
+_ALONE = "the saliency maps replace their image; apply the extractor to the image alone"
 REFUSED = {
     "BoundingBoxes": _ALONE,
     "KeyPoints": _ALONE,
@@ -59,7 +59,7 @@ class LayerCAMExtractor(v2.Transform):
     LayerCAM (Jiang et al., "LayerCAM: Exploring Hierarchical Class Activation Maps for Localization", IEEE TIP 2021) of
     level l is `relu(sum_k relu(dS/dA_lk) * A_lk)` with A_l the output of a layer and S the logit of a class. Each image
     leaf of a sample becomes a float32 tensor [L, H, W] (a batch: [N, L, H, W]) at the image's own size: the map of each
-    level is upsampled bilinearly and min-max normalized to [0, 1]; a flat map becomes zeros. Everything else passes.
+    level is upsampled bilinearly and min-max normalized to [0, 1]; a flat map becomes zeros. Everything else passes through.
 
     The maps are deterministic, and the autograd engine is not used, so forked workers on GPU machines are safe. The
     net is not a submodule: `parameters()`, `state_dict()`, `train()` and `to()` do not see it; it runs on the device of
@@ -186,7 +186,7 @@ class LayerCAMExtractor(v2.Transform):
         if target.shape != (n,):
             raise ValueError(f"`target` must have shape [{n}], a class for each image, got {list(target.shape)}")
         if not self._net.num_classes:
-            raise ValueError("`target` must stay None where the constructor got a callable, which has no classes")
+            raise ValueError("`target` must be None if the constructor got a callable, which has no classes")
         if target.device.type == "cpu" and n and not 0 <= int(target.min()) <= int(target.max()) < self._net.num_classes:
             classes = self._net.num_classes
             raise ValueError(f"`target` must be in [0, {classes - 1}] for {classes} classes, got {target.tolist()}")
@@ -264,7 +264,7 @@ def _resolve_net(
         if weights is not None and not isinstance(weights, (str, os.PathLike)):
             raise TypeError(f'`weights` of "tiny" must be "DEFAULT", a path or None, got {weights!r}')
         if callable(target):
-            raise TypeError('`target` of "tiny" must be a class index or None, because it returns logits alone')
+            raise TypeError('`target` of "tiny" must be a class index or None, because it returns only logits')
         weights = weights if weights is None else os.fspath(weights)
         return tiny.TinyCAM(weights, layers=layers, target=target, dtype=dtype), size or tiny.INPUT_SIZE
     from .traced.nets import build_net  # "tiny" needs neither tracing nor the model zoo
