@@ -282,7 +282,7 @@ def test_several_views_of_one_sample_are_taken_without_a_word(sample):
     SaliencySwap(p=0.0)({"image": VIEWS, "label": [0, 1]})  # nothing is swapped, so nothing is wrong
 
 
-def test_the_way_out_of_16_bits_in_signed_integers_loses_no_value():
+def test_the_remedy_for_16_bits_in_signed_integers_loses_no_value():
     with pytest.raises(TypeError, match=r"image.view\(torch.uint16\)"):
         SaliencySwap()(SIXTEEN.to(torch.int16))
     assert torch.equal(SIXTEEN.to(torch.int16).view(torch.uint16).to(torch.int64), SIXTEEN)
@@ -291,7 +291,7 @@ def test_the_way_out_of_16_bits_in_signed_integers_loses_no_value():
 
 @BOTH
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")  # torch's own, of these kinds of tensors
-def test_quantized_and_nested_tensors_are_refused_with_a_way_out(transform):
+def test_quantized_and_nested_tensors_are_refused_with_a_remedy(transform):
     with pytest.raises(TypeError, match=r"got torch.quint8; use image.dequantize\(\)"):
         transform(torch.quantize_per_tensor(IMAGE, 1 / 255, 0, torch.quint8))
     with pytest.raises(TypeError, match="`image` must be a dense tensor, got a nested tensor; use images of one size"):

@@ -52,7 +52,7 @@ def test_copies_of_a_named_model_carry_the_weights_of_their_file(tmp_path: Path)
         assert all(torch.equal(cam(scene()), expected) for cam in (pickle.loads(sent), copied))
 
 
-def test_weights_by_name_path_or_cache_are_the_same_net_and_where_there_are_none_the_error_says_the_ways_out(
+def test_weights_by_name_path_or_cache_are_the_same_net_and_where_there_are_none_the_error_says_the_remedies(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(torch.hub, "urlopen", Mock(side_effect=OSError("network is unreachable")))

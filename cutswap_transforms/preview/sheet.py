@@ -12,7 +12,7 @@ from ..arguments import checked_int
 from ..images import ImageLike, image_leaves, image_size
 from ..regions.roi import sample_leaves
 from .panels import GAP, PAGE, clusters, font
-from .steps import drawn_steps, found_steps
+from .steps import region_steps, swap_steps
 
 if TYPE_CHECKING:
     from ..transform import SaliencySwap
@@ -98,10 +98,10 @@ def spread(items: Sequence[Item], limit: int) -> list[Item]:
 
 def _row(sample: object, swap: SaliencySwap, name: str, cell: int) -> tuple[Row, list[tuple[str, str]]]:
     """The row of an image, and the column headings."""
-    steps = found_steps(sample, swap, cell)
+    steps = region_steps(sample, swap, cell)
     leaves = sample_leaves(sample, swap.roi)
     image = image_leaves(leaves)[0]
-    drawn = drawn_steps(image, swap, swap.make_params(leaves), steps)
+    drawn = swap_steps(image, swap, swap.make_params(leaves), steps)
     made = [steps.cells[pair.level] for pair in drawn.pairs]
     panels = [
         steps.original,
