@@ -30,6 +30,7 @@ from cutswap_transforms.regions.cells import cluster_cells, make_cells, pick_reg
 from cutswap_transforms.saliency import tiny
 
 GRID = SaliencySwap().grid
+Calls = dict[str, Callable[[], object]]
 
 
 def guidance_cases(images: Sequence[Tensor], mark: str) -> list[Case]:
@@ -64,47 +65,72 @@ def guidance_cases(images: Sequence[Tensor], mark: str) -> list[Case]:
 
 def swap_cases(images: Sequence[Tensor], shown: Sequence[Any], folder: str) -> list[Case]:
     """Regions -> swapped image, with the cost of a cache hit, the total, and the lower bounds."""
-    cached, uncached = (SaliencySwap(levels="random", cache=cache) for cache in ("memory", None))
-    marking = SaliencySwap(levels="random", return_mask=True)
-    finder = cached._finder
-    entries = [pack(finder(x))[0] for x in images]
-    keys = [content_key(finder.settings, pil_array(x)) for x in shown]
-    disk = RegionCache(folder)
-    disk._put(zip(keys, entries, strict=True))
-    disk.close()
-    on_disk = SaliencySwap(levels="random", cache=RegionCache(folder))
-    size = (images[0].shape[-2], images[0].shape[-1])
-    regions = [finder(x)[0] for x in images]
-    drawn = [torch.rand(HEAD + NUMBERS).tolist() for _ in images]
-    params = [cached.make_params([x]) for x in images]
-    pairs = [p["pairs"] for p in params]
-    raw = [x.numpy() for x in images]
-
-    def over(call: Callable[..., object], *columns: Sequence[Any]) -> Callable[[], object]:
-        return cycle(lambda row: call(*row), list(zip(*columns, strict=True)))
-
-    calls = {
-        "hash, tensor": over(lambda x: content_key(finder.settings, pil_order(eight_bits(x))[0]), images),
-        "hash, PIL": over(lambda x: content_key(finder.settings, pil_array(x)), shown),
-        "look-up, memory": over(lambda k: unpack(finder.store.get(k), GRID), keys),
-        "look-up, folder": over(lambda k: unpack(on_disk.cache._get(k), GRID), keys),
-        "sampling": over(lambda r, u: first_pairs(r, u, [0], size, cached.scale, cached.ratio), regions, drawn),
-        "swap, tensor": over(functional.swap_patches, images, pairs),
-        "swap, PIL": over(cached.transform, shown, params),
-        "mask": over(lambda p: functional.patch_mask(p, size), pairs),
-        "whole, tensor, filled cache": over(cached, images),
-        "whole, PIL, filled cache": over(cached, shown),
-        "whole, PIL, filled folder": over(on_disk, shown),
-        "whole, tensor, filled cache, with mask": over(marking, images),
-        "whole, tensor, cache=None": over(uncached, images),
-        "whole, PIL, cache=None": over(uncached, shown),
-        "floor: sha256 of the bytes": over(lambda x: hashlib.sha256(x.data).digest(), raw),
-        "floor: PIL to bytes": over(lambda x: x.tobytes(), shown),
-        "floor: copy of a tensor": over(lambda x: x.clone(), images),
-        "floor: copy of a PIL image": over(lambda x: x.copy(), shown),
-        "floor: torch.rand and a dispatch": over(lambda x: torch.rand(1, 202), images),
-    }
+    swap = SaliencySwap(levels="random")
+    keys = [content_key(swap._finder.settings, pil_array(x)) for x in shown]
+    on_disk = SaliencySwap(levels="random", cache=_filled(folder, swap, keys, images))
+    calls = _hits(swap, on_disk, keys, images, shown) | _draws_and_swaps(swap, images, shown)
+    calls |= _wholes(swap, on_disk, images, shown) | _floors(images, shown)
     return [Case(name, call, variants=len(images)) for name, call in calls.items()]
+
+
+def _filled(folder: str, swap: SaliencySwap, keys: Sequence[bytes], images: Sequence[Tensor]) -> RegionCache:
+    """A folder with the regions of the images, which fills the memory cache of the swap, too."""
+    cache = RegionCache(folder)
+    cache._put(zip(keys, [pack(swap._finder(x))[0] for x in images], strict=True))
+    cache.close()
+    return RegionCache(folder)
+
+
+def _over(call: Callable[..., object], *columns: Sequence[Any]) -> Callable[[], object]:
+    return cycle(lambda row: call(*row), list(zip(*columns, strict=True)))
+
+
+def _hits(
+    swap: SaliencySwap, on_disk: SaliencySwap, keys: Sequence[bytes], images: Sequence[Tensor], shown: Sequence[Any]
+) -> Calls:
+    finder = swap._finder
+    return {
+        "hash, tensor": _over(lambda x: content_key(finder.settings, pil_order(eight_bits(x))[0]), images),
+        "hash, PIL": _over(lambda x: content_key(finder.settings, pil_array(x)), shown),
+        "look-up, memory": _over(lambda k: unpack(finder.store.get(k), GRID), keys),
+        "look-up, folder": _over(lambda k: unpack(on_disk.cache._get(k), GRID), keys),
+    }
+
+
+def _draws_and_swaps(swap: SaliencySwap, images: Sequence[Tensor], shown: Sequence[Any]) -> Calls:
+    size = (images[0].shape[-2], images[0].shape[-1])
+    regions = [swap._finder(x)[0] for x in images]
+    numbers = [torch.rand(HEAD + NUMBERS).tolist() for _ in images]
+    params = [swap.make_params([x]) for x in images]
+    pairs = [p["pairs"] for p in params]
+    return {
+        "sampling": _over(lambda r, u: first_pairs(r, u, [0], size, swap.scale, swap.ratio), regions, numbers),
+        "swap, tensor": _over(functional.swap_patches, images, pairs),
+        "swap, PIL": _over(swap.transform, shown, params),
+        "mask": _over(lambda p: functional.patch_mask(p, size), pairs),
+    }
+
+
+def _wholes(swap: SaliencySwap, on_disk: SaliencySwap, images: Sequence[Tensor], shown: Sequence[Any]) -> Calls:
+    marking, uncached = SaliencySwap(levels="random", return_mask=True), SaliencySwap(levels="random", cache=None)
+    return {
+        "whole, tensor, filled cache": _over(swap, images),
+        "whole, PIL, filled cache": _over(swap, shown),
+        "whole, PIL, filled folder": _over(on_disk, shown),
+        "whole, tensor, filled cache, with mask": _over(marking, images),
+        "whole, tensor, cache=None": _over(uncached, images),
+        "whole, PIL, cache=None": _over(uncached, shown),
+    }
+
+
+def _floors(images: Sequence[Tensor], shown: Sequence[Any]) -> Calls:
+    return {
+        "floor: sha256 of the bytes": _over(lambda x: hashlib.sha256(x.data).digest(), [x.numpy() for x in images]),
+        "floor: PIL to bytes": _over(lambda x: x.tobytes(), shown),
+        "floor: copy of a tensor": _over(lambda x: x.clone(), images),
+        "floor: copy of a PIL image": _over(lambda x: x.copy(), shown),
+        "floor: torch.rand and a dispatch": _over(lambda x: torch.rand(1, 202), images),
+    }
 
 
 def gradient(timings: dict[str, Timing], mark: str) -> dict[str, Timing]:

@@ -26,7 +26,7 @@ def checked_int(name: str, value: object, low: int | None = None, high: int | No
         raise TypeError(f"`{name}` must be {kind}, got {value!r}")
     number = int(number)
     if low is not None and high is not None and not low <= number <= high:
-        raise ValueError(f"`{name}` must lie in [{low}, {high}], got {value!r}")
+        raise ValueError(f"`{name}` must be in [{low}, {high}], got {value!r}")
     if low is not None and number < low:
         raise ValueError(f"`{name}` must be at least {low}, got {value!r}")
     return number

@@ -22,8 +22,8 @@ if not TYPE_CHECKING:  # otherwise mypy would accept any name
         if name != "all_pairs":
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {', '.join(__all__)}")
         warnings.warn(
-            "`functional.all_pairs` is deprecated and will go: draw_pairs(regions, u[:, 1:], ...) does the same, without the "
-            "first column of `u`, which was not used",
+            "`functional.all_pairs` is deprecated and will be removed: draw_pairs(regions, u[:, 1:], ...) does the same, "
+            "without the first column of `u`, which was not used",
             DeprecationWarning,
             stacklevel=2,
         )

@@ -71,8 +71,8 @@ def image_leaves(flat_inputs: Sequence[object]) -> list[ImageLike]:
     images = explicit or [x for x in flat_inputs if is_image(x)][:1]
     if not images:
         kinds = ", ".join(sorted({type(x).__name__ for x in flat_inputs})) or "nothing"
-        way = "; pass dict(sample)" if any(isinstance(x, Mapping) for x in flat_inputs) else ""
-        raise TypeError(f"`sample` must hold an image (a PIL image, a tensor or a tv_tensors.Image), got {kinds}{way}")
+        remedy = "; pass dict(sample)" if any(isinstance(x, Mapping) for x in flat_inputs) else ""
+        raise TypeError(f"`sample` must hold an image (a PIL image, a tensor or a tv_tensors.Image), got {kinds}{remedy}")
     return images
 
 
@@ -116,7 +116,7 @@ def _check_kind(leaf: object, reasons: Reasons) -> None:
     if isinstance(leaf, np.ndarray) and leaf.ndim >= 2:
         raise TypeError(
             f"`image` must be a PIL image or a tensor, got numpy.ndarray of shape {leaf.shape}; "
-            "put v2.ToImage() first, and mind that OpenCV reads BGR: array[..., ::-1].copy() is RGB"
+            "put v2.ToImage() first, and note that OpenCV reads BGR: array[..., ::-1].copy() is RGB"
         )
     name = type(leaf).__name__
     if isinstance(leaf, Mapping) and any(is_image(x) or isinstance(x, tv_tensors.TVTensor) for x in leaf.values()):
@@ -153,7 +153,7 @@ def _judge_narrow(shape: list[int], dtype: torch.dtype) -> None:
             f"image.movedim(-1, -3), or, if it has {shape[-3]} channels, a floating-point image in [0, 1]"
         )
     warnings.warn(
-        f"`image` of shape {shape} is taken for {shape[-3]} channels of {shape[-2]} x {shape[-1]} pixels; "
+        f"`image` of shape {shape} is read as {shape[-3]} channels of {shape[-2]} x {shape[-1]} pixels; "
         "if it is [H, W, C], use image.movedim(-1, -3)",
         UserWarning,
         stacklevel=2,
@@ -178,8 +178,8 @@ def pil_array(image: PIL.Image.Image) -> npt.NDArray[np.uint8]:
         TypeError: PIL modes 1, I and F, which have no fixed value range.
     """
     if image.mode in ("1", "I", "F"):
-        way = "use image.convert('L')" if image.mode == "1" else "make it 'I;16' or a float tensor in [0, 1]"
-        raise TypeError(f"`image` must be of a PIL mode with 8 or 16 bits, got mode {image.mode!r}; {way}")
+        remedy = "use image.convert('L')" if image.mode == "1" else "make it 'I;16' or a float tensor in [0, 1]"
+        raise TypeError(f"`image` must be of a PIL mode with 8 or 16 bits, got mode {image.mode!r}; {remedy}")
     if image.mode.startswith("I;16"):
         high = (np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)
         return np.repeat(high[..., None], 3, axis=2)
@@ -209,8 +209,8 @@ def net_input(leaf: ImageLike, normalized: MeanStd | None = None) -> Tensor:
         raise ValueError(f"`image` must have shape [C, H, W] or [N, C, H, W], got {list(x.shape)}")
     x = x if x.ndim == 4 else x[None]
     if x.shape[1] == 2 or x.shape[1] == 0:
-        way = "; of gray and alpha, the gray is image[..., :1, :, :]" if x.shape[1] else ""
-        raise ValueError(f"`image` must have 1 channel or at least 3, got {x.shape[1]} in shape {list(x.shape)}{way}")
+        remedy = "; for gray and alpha, use image[..., :1, :, :]" if x.shape[1] else ""
+        raise ValueError(f"`image` must have 1 channel or at least 3, got {x.shape[1]} in shape {list(x.shape)}{remedy}")
     if x.dtype == torch.uint16:
         x = (x.to(torch.int32) >> 8).to(torch.uint8)
     elif x.dtype in FLOATS:
@@ -238,8 +238,8 @@ def _unsigned_form(x: Tensor) -> str:
     if low >= 0 and high < 2**16:
         kind = "uint8" if high < 2**8 else "uint16"
         return f"values 0..{2**8 - 1 if high < 2**8 else 2**16 - 1} fit image.to(torch.{kind})"
-    way = f"scale its values from {low} to {high} to floating point in [0, 1]"
-    return f"{way}, or, if 16 bits were read as signed, use image.view(torch.uint16)" if x.dtype == torch.int16 else way
+    remedy = f"scale its values from {low} to {high} to floating point in [0, 1]"
+    return f"{remedy}, or, if 16 bits were read as signed, use image.view(torch.uint16)" if x.dtype == torch.int16 else remedy
 
 
 def eight_bits(leaf: ImageLike, normalized: MeanStd | None = None) -> Tensor:
@@ -273,12 +273,12 @@ def _clamped(x: Tensor, denormalized: bool) -> Tensor:
         if not (math.isfinite(low) and math.isfinite(high)):
             raise ValueError(f"`image` must have finite pixels, got values from {low} to {high}")
         if low < -OVERSHOOT or high > 1 + OVERSHOOT:
-            way = (
+            remedy = (
                 "the mean and std passed as `normalized` are not those it was normalized with"
                 if denormalized
                 else ("place the transform before Normalize (SaliencySwap takes normalized=(mean, std)); divide 0..255 by 255")
             )
-            raise ValueError(f"`image` of floating point must lie in [0, 1], got values from {low:.4g} to {high:.4g}; {way}")
+            raise ValueError(f"`image` of floating point must be in [0, 1], got values from {low:.4g} to {high:.4g}; {remedy}")
         if low >= 0 and high <= 1:
             return x
     return x.clamp(0, 1)

@@ -67,7 +67,7 @@ def swaps(rows: list[list[int]], height: int, width: int) -> list[list[int]]:
     for row in kept:
         _, ta, la, tb, lb, h, w = row
         if h < 1 or w < 1 or min(ta, la, tb, lb) < 0 or max(ta, tb) + h > height or max(la, lb) + w > width:
-            raise ValueError(f"`pairs` must lie inside the image, got {PatchPair(*row)} for (H, W) = {(height, width)}")
+            raise ValueError(f"`pairs` must be inside the image, got {PatchPair(*row)} for (H, W) = {(height, width)}")
         a, b = (ta, la, h, w), (tb, lb, h, w)
         if not fits(a, b, taken):
             raise ValueError(f"`pairs` must have boxes that share no pixel, got {PatchPair(*row)} among {len(kept)} pairs")

@@ -130,7 +130,7 @@ class SaliencySwap(v2.Transform):
         self.roi = checked_roi(roi)
         if return_mask and isinstance(self.roi, str):
             raise ValueError(
-                f"`return_mask` must be False where `roi` is a key, {roi!r}: it takes bare images; put a tv_tensors.Mask of "
+                f"`return_mask` must be False if `roi` is a key, {roi!r}: it takes bare images; put a tv_tensors.Mask of "
                 "zeros beside the image instead"
             )
         self._given = {"saliency": saliency, "clustering": clustering}  # names, for adapters that write the swap to a file
@@ -247,7 +247,9 @@ class SaliencySwap(v2.Transform):
         if isinstance(inpt, GivenRegion) or not (mask or is_image(inpt)):
             return inpt
         if image_size(inpt) != params.get("size", image_size(inpt)):
-            raise ValueError(f"`params` must be of an image of (H, W) = {image_size(inpt)}, got those of {params['size']}")
+            raise ValueError(
+                f"`params` must be drawn for an image of (H, W) = {image_size(inpt)}, got those for {params['size']}"
+            )
         if pairs.device.type == "cpu" and not swaps_made(pairs).any():
             return inpt  # no swap was drawn: returns the input itself
         return mark_leaf(inpt, pairs) if mask else swap_leaf(inpt, pairs)
@@ -288,7 +290,7 @@ class SaliencySwap(v2.Transform):
         if holds(dataset, lambda x: isinstance(x, SaliencySwap) and x.p > 0, SwapViews):
             warnings.warn(
                 f"`dataset` must give samples without the swap, got a {type(dataset).__name__} that holds a SaliencySwap; the "
-                "regions of swapped images are never looked up: pass a data set with the steps before the swap alone",
+                "regions of swapped images are never looked up: pass a data set with only the steps before the swap",
                 UserWarning,
                 stacklevel=2,
             )
@@ -341,10 +343,12 @@ class SaliencySwap(v2.Transform):
             return list(range(count))
         for level in self.levels:
             if not -count <= level < count:
-                raise ValueError(f"`levels` must lie in [{-count}, {count - 1}] for {count} saliency maps, got {level}")
+                raise ValueError(f"`levels` must be in [{-count}, {count - 1}] for {count} saliency maps, got {level}")
         chosen = [level % count for level in self.levels]
         if len(set(chosen)) < len(chosen):
-            raise ValueError(f"`levels` must be distinct, got {self.levels}, of which two are one of {count} saliency maps")
+            raise ValueError(
+                f"`levels` must be distinct, got {self.levels}, of which two are the same of {count} saliency maps"
+            )
         return chosen
 
     def _pairs_on_host(

@@ -72,11 +72,11 @@ class SwapViews(nn.Module):
         samples = [_views_of(sample) for sample in batch]
         counts = {len(views) for views in samples}
         if len(counts) != 1 or counts == {0}:
-            raise ValueError(f"`batch` must hold samples with one number of views, got {sorted(counts) or 'none'}")
+            raise ValueError(f"`batch` must hold samples with the same number of views, got {sorted(counts) or 'none'}")
         forms = {(tuple(view.shape), view.dtype) for views in samples for view in views}
         if len(forms) > 1:
             listed = ", ".join(sorted(f"{list(shape)} of {dtype}" for shape, dtype in forms))
-            raise ValueError(f"`batch` must hold views of one shape and dtype, got {listed}; resize and convert before")
+            raise ValueError(f"`batch` must hold views of one shape and dtype, got {listed}; resize and convert them first")
         k, n = counts.pop(), len(samples)
         images = torch.stack([views[i].as_subclass(Tensor) for i in range(k) for views in samples])
         return images, torch.arange(k, device=images.device).repeat_interleave(n)
@@ -86,14 +86,14 @@ def _views_of(sample: object) -> Sequence[Tensor]:
     """The views of a sample (v1, v2, ...) or (views, target), checked."""
     views = sample[0] if isinstance(sample, (tuple, list)) and sample and isinstance(sample[0], (tuple, list)) else sample
     if not isinstance(views, (tuple, list)):
-        ways = {dict: '; pass [sample["image"] for sample in batch]', type(None): "; leave such samples out"}
+        remedies = {dict: '; pass [sample["image"] for sample in batch]', type(None): "; leave such samples out"}
         kind = type(views)
-        raise TypeError(f"`batch` must hold tuples of views, or (views, target), got {kind.__name__}{ways.get(kind, '')}")
+        raise TypeError(f"`batch` must hold tuples of views, or (views, target), got {kind.__name__}{remedies.get(kind, '')}")
     for view in views:
         if isinstance(view, (tuple, list, tv_tensors.Mask)):
             raise TypeError(
                 "`batch` must hold views as image tensors, got a view with its mask; "
-                "SwapViews takes transforms without `return_mask`, and masks are stacked apart"
+                "SwapViews takes transforms without `return_mask`, and masks are stacked separately"
             )
         if not (isinstance(view, Tensor) and is_image(view)):
             hint = "; put v2.ToImage() before" if is_image(view) else ""

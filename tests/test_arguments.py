@@ -147,7 +147,7 @@ IMAGE = torch.rand(3, 8, 8)
         (lambda: functional.salient_regions(MAPS, IMAGE, KMeans()), ValueError, r"`images` must have shape \[N, 3, H, W\]"),
         (lambda: functional.salient_regions(MAPS, IMAGES, 4), TypeError, "`clustering` must be a name, a callable or an"),
         (lambda: drawn(levels=(0, 1)), ValueError, r"`u` must have 1 \+ S \* 50 columns for S = 2 levels, got 51"),
-        (lambda: drawn(levels=(2,)), ValueError, r"`levels` must lie in \[0, 1\], got 2"),
+        (lambda: drawn(levels=(2,)), ValueError, r"`levels` must be in \[0, 1\], got 2"),
         (lambda: drawn(levels=1), TypeError, r"`levels` must be a sequence of indices or None, got 1"),
         (lambda: drawn(scale=(0.2, 0.1)), ValueError, "`scale` must be 0 < low <= high <= 1"),
         (lambda: swap_with().transform(IMAGE, {}), TypeError, "`params` must be what `make_params` returns, got {}"),

@@ -26,7 +26,7 @@ from cutswap_transforms.cache import database
 def test_a_foreign_file_is_left_alone(tmp_path, content):
     path = tmp_path / "regions.sqlite"
     path.write_bytes(content)
-    with one_warning("Move that file away or name another folder, or pass cache=None"):
+    with one_warning("Move that file away or use another folder, or pass cache=None"):
         trains_on(tmp_path)
     assert path.read_bytes() == content
 
@@ -165,7 +165,9 @@ def test_a_folder_removed_in_mid_run_is_noticed_at_the_next_write(tmp_path):
         shutil.rmtree(tmp_path / name)
         if name == "d":
             in_child(lambda: None)  # a fork closes the file
-        with one_warning("cannot be used (it was removed while it was in use); regions are computed and kept in this process"):
+        with one_warning(
+            "cannot be used (it was removed while it was in use); regions are computed and kept in memory by this process"
+        ):
             for i in range(1, 4):
                 cache._put([entry_of(i)])
         assert [cache._get(key) for key in keys(4)] == [entry_of(i)[1] for i in range(4)] and len(cache) == 0
@@ -332,7 +334,9 @@ def test_what_is_no_regular_file_is_not_opened(tmp_path, monkeypatch, name, kind
 
     def work():
         for read_only in (False, True):
-            with one_warning(f"cannot be used ({folder / name} is not a regular file); regions are computed and kept in this"):
+            with one_warning(
+                f"cannot be used ({folder / name} is not a regular file); regions are computed and kept in memory"
+            ):
                 trains_on(RegionCache(folder, read_only=read_only))
 
     in_child(work)  # which ends after a minute

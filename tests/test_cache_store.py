@@ -96,7 +96,7 @@ def test_get_and_put_of_a_folder_are_deprecated_and_do_the_same(tmp_path):
     cache = RegionCache(tmp_path / "c")
     key, entry = entry_of(1)
     with pytest.warns(
-        DeprecationWarning, match=r"`RegionCache.put` is deprecated and will go: SaliencySwap\(cache=...\)"
+        DeprecationWarning, match=r"`RegionCache.put` is deprecated and will be removed: SaliencySwap\(cache=...\)"
     ) as seen:
         cache.put([(key, entry)])
     with pytest.warns(DeprecationWarning, match="`RegionCache.get` .* SaliencySwap.precompute fills"):

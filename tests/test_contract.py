@@ -166,7 +166,7 @@ BOTH = pytest.mark.parametrize("transform", [SaliencySwap(), LayerCAMExtractor()
 def test_narrow_images_of_many_channels_are_images(transform):
     strip = torch.rand(31, 40, 3, generator=torch.Generator().manual_seed(0))
     with pytest.warns(
-        UserWarning, match=r"shape \[31, 40, 3\] is taken for 31 channels of 40 x 3 pixels; if it is \[H, W, C\], use"
+        UserWarning, match=r"shape \[31, 40, 3\] is read as 31 channels of 40 x 3 pixels; if it is \[H, W, C\], use"
     ):
         warned = seeded(transform, strip)
     closest = strip.movedim(0, -1).contiguous().movedim(-1, 0)  # channels lie closest in memory: no question, no warning
@@ -282,7 +282,7 @@ def test_several_views_of_one_sample_are_taken_without_a_word(sample):
     SaliencySwap(p=0.0)({"image": VIEWS, "label": [0, 1]})  # nothing is swapped, so nothing is wrong
 
 
-def test_the_way_out_of_16_bits_in_signed_integers_loses_no_value():
+def test_the_remedy_for_16_bits_in_signed_integers_loses_no_value():
     with pytest.raises(TypeError, match=r"image.view\(torch.uint16\)"):
         SaliencySwap()(SIXTEEN.to(torch.int16))
     assert torch.equal(SIXTEEN.to(torch.int16).view(torch.uint16).to(torch.int64), SIXTEEN)
@@ -291,7 +291,7 @@ def test_the_way_out_of_16_bits_in_signed_integers_loses_no_value():
 
 @BOTH
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")  # torch's own, of these kinds of tensors
-def test_quantized_and_nested_tensors_are_refused_with_a_way_out(transform):
+def test_quantized_and_nested_tensors_are_refused_with_a_remedy(transform):
     with pytest.raises(TypeError, match=r"got torch.quint8; use image.dequantize\(\)"):
         transform(torch.quantize_per_tensor(IMAGE, 1 / 255, 0, torch.quint8))
     with pytest.raises(TypeError, match="`image` must be a dense tensor, got a nested tensor; use images of one size"):
@@ -329,7 +329,7 @@ SAMPLES = [
     (torch.complex(IMAGE, IMAGE), TypeError, DTYPE + "torch.complex64; use its real part"),
     (torch.rand(2, 40, 33), ValueError, r"`image` must have 1 channel or at least 3, got 2"),
     (torch.full((3, 8, 8), torch.nan), ValueError, r"`image` must have finite pixels, got values from nan"),
-    (torch.full((3, 8, 8), 255.0), ValueError, r"must lie in \[0, 1\], got values from 255 to 255; .*divide 0..255 by 255"),
+    (torch.full((3, 8, 8), 255.0), ValueError, r"must be in \[0, 1\], got values from 255 to 255; .*divide 0..255 by 255"),
     (torch.zeros(3, 8, 8, dtype=torch.int64), TypeError, DTYPE + r"torch.int64; values 0..255 fit image.to\(torch.uint8\)"),
     (torch.zeros(3, 8, 8, dtype=torch.bool), TypeError, DTYPE + r"torch.bool; use image.float\(\)"),
     (SIXTEEN.to(torch.int32), TypeError, DTYPE + r"torch.int32; values 0..65535 fit image.to\(torch.uint16\)$"),
@@ -346,7 +346,7 @@ SAMPLES = [
     (
         tv_tensors.Image(torch.rand(2, 40, 33)),
         ValueError,
-        r"got 2 in .*; of gray and alpha, the gray is image\[..., :1, :, :\]",
+        r"got 2 in .*; for gray and alpha, use image\[..., :1, :, :\]",
     ),
     (PIL.Image.new("F", (8, 8)), TypeError, MODE + r"'F'; make it 'I;16' or a float tensor in \[0, 1\]"),
     (PIL.Image.new("I", (8, 8)), TypeError, MODE + "'I'; make it 'I;16'"),
@@ -375,12 +375,12 @@ SAMPLES = [
     (
         (IMAGE, BOXES),
         TypeError,
-        r"must not hold BoundingBoxes: (boxes do not follow swapped pixels|the saliency maps take the place)",
+        r"must not hold BoundingBoxes: (boxes do not follow swapped pixels|the saliency maps replace their image)",
     ),
     (
         (IMAGE, POINTS),
         TypeError,
-        "must not hold KeyPoints: (key points do not follow swapped pixels|the saliency maps take the place)",
+        "must not hold KeyPoints: (key points do not follow swapped pixels|the saliency maps replace their image)",
     ),
     (tv_tensors.Video(torch.rand(2, 3, 8, 8)), TypeError, r"must not hold Video: .* tv_tensors.Image\(video\)"),
 ]
@@ -388,14 +388,14 @@ SAMPLES = [
 
 @pytest.mark.parametrize("make", [SaliencySwap, LayerCAMExtractor])
 @pytest.mark.parametrize(("sample", "kind", "sentence"), SAMPLES, ids=range(len(SAMPLES)))
-def test_bad_samples_are_refused_with_the_way_out(make, sample, kind, sentence):
+def test_bad_samples_are_refused_with_the_remedy(make, sample, kind, sentence):
     with pytest.raises(kind, match=sentence):
         make()(sample)
 
 
 @pytest.mark.parametrize("randomness", ["error", "same", "different"])
 @pytest.mark.parametrize("make", [SaliencySwap, LayerCAMExtractor, lambda: LayerCAMExtractor().native_maps])
-def test_vmap_is_refused_with_the_way_out(make, randomness):
+def test_vmap_is_refused_with_the_remedy(make, randomness):
     for images in (IMAGE[None].float(), IMAGE[None].to(torch.uint8), IMAGE[None, None]):
         with pytest.raises(
             TypeError, match=r"`image` must be a tensor outside of torch.vmap, .* pass the batch \[N, C, H, W\]"
@@ -413,13 +413,13 @@ ARGUMENTS = [
     ({"ratio": (1, float("nan"))}, ValueError, rf"`ratio` {RANGE}, got \(1, nan\)"),
     ({"p": 1.5}, ValueError, r"`p` must be a number in \[0, 1\], got 1.5"),
     ({"p": "often"}, TypeError, r"`p` must be a number in \[0, 1\], got 'often'"),
-    ({"grid": 1}, ValueError, r"`grid` must lie in \[2, 255\], got 1"),
+    ({"grid": 1}, ValueError, r"`grid` must be in \[2, 255\], got 1"),
     ({"grid": 24.0}, TypeError, r"`grid` must be an int, got 24.0"),
     ({"levels": "some"}, ValueError, LEVELS + "indices, got 'some'"),
     ({"levels": ()}, ValueError, LEVELS + r"distinct indices, got \(\)"),
     ({"levels": (1, 1)}, ValueError, LEVELS + r"distinct indices, got \(1, 1\)"),
     ({"levels": 1.5}, ValueError, LEVELS + "distinct indices, got 1.5"),
-    ({"saliency": "tiny", "levels": 4}, ValueError, r"`levels` must lie in \[-4, 3\] for 4 saliency maps, got 4"),
+    ({"saliency": "tiny", "levels": 4}, ValueError, r"`levels` must be in \[-4, 3\] for 4 saliency maps, got 4"),
     ({"normalized": (0.5, 0.5)}, TypeError, PAIR + ", each a sequence of numbers, got .0.5, 0.5."),
     ({"normalized": ((0.5,), (0.0,))}, ValueError, PAIR + " of equal length, finite, with std > 0"),
     ({"normalized": ((float("nan"),), (1.0,))}, ValueError, PAIR + r" .* finite, .*got \(\(nan,\), \(1.0,\)\)"),
@@ -442,7 +442,7 @@ def test_bad_arguments_are_refused_at_construction(arguments, kind, sentence):
         (lambda: SwapViews(), TypeError, "`transforms` must be one or more callables image -> image, got none"),
         (lambda: SwapViews(3), TypeError, r"`transforms` must be one or more callables image -> image, got \[3\]"),
         (lambda: SwapViews(abs)("x"), TypeError, "`image` must be a PIL image or a tensor, got str"),
-        (lambda: SwapViews.collate([]), ValueError, "`batch` must hold samples with one number of views, got none"),
+        (lambda: SwapViews.collate([]), ValueError, "`batch` must hold samples with the same number of views, got none"),
         (
             lambda: SwapViews.collate([(pil("L"), pil("L"))]),
             TypeError,
@@ -460,7 +460,7 @@ def test_bad_arguments_are_refused_at_construction(arguments, kind, sentence):
         ),
         (lambda: SwapViews.collate([IMAGE, IMAGE]), TypeError, "must hold tuples of views, .* got Tensor$"),
         (lambda: SwapViews.collate([(IMAGE, {"x": IMAGE})]), TypeError, "must hold views as image tensors, got dict$"),
-        (lambda: SwapViews.collate([()]), ValueError, r"with one number of views, got \[0\]"),
+        (lambda: SwapViews.collate([()]), ValueError, r"with the same number of views, got \[0\]"),
         (
             lambda: SwapViews.collate([SwapViews(SaliencySwap(return_mask=True))(torch.rand(3, 32, 32))]),
             TypeError,

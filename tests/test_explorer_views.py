@@ -13,7 +13,7 @@ from helpers.explorer import content, fetched, guest, picture, values
 from PIL import Image
 
 from cutswap_transforms import SaliencySwap
-from cutswap_transforms.preview.steps import found_steps
+from cutswap_transforms.preview.steps import region_steps
 
 
 def test_an_update_shows_every_step_with_a_text_for_those_who_do_not_see_it() -> None:
@@ -47,7 +47,7 @@ def test_the_strip_holds_the_negatives_of_the_seeds() -> None:
 
 def test_the_deterministic_half_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
     visitor, calls = guest(("a.png", content(picture())), ("b.png", content(picture(seed=1)))), []
-    monkeypatch.setattr(views, "found_steps", lambda *given: calls.append(1) or found_steps(*given))
+    monkeypatch.setattr(views, "region_steps", lambda *given: calls.append(1) or region_steps(*given))
     seen = [
         update(visitor, name, values(**changed)).found
         for name, changed in (

@@ -31,7 +31,7 @@ def test_what_is_no_region_of_interest_is_refused_and_the_one_before_stays() -> 
     dot = Image.fromarray(np.pad(np.full((1, 1), 255, np.uint8), 100))
     visitor.confine("dot.png", content(dot))
     view = update(visitor, "part.png", values())
-    assert "`roi` must hold a cell of the grid by half" in view.message and view.drawn is None
+    assert "`roi` must cover at least half of a cell of the grid" in view.message and view.drawn is None
 
 
 def address_works(visitor: Visitor, html: str | None) -> bool:

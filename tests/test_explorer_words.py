@@ -12,11 +12,11 @@ from explorer.words import SCALES, advise, share_with_room
 from helpers.explorer import picture
 
 from cutswap_transforms import SaliencySwap
-from cutswap_transforms.preview.steps import found_steps
+from cutswap_transforms.preview.steps import region_steps
 
 
 def test_words_suggest_a_size_where_too_few_patches_have_room() -> None:
-    found = found_steps(picture(size=(128, 128)), SaliencySwap(), 64)
+    found = region_steps(picture(size=(128, 128)), SaliencySwap(), 64)
     every, small = torch.ones(4, 24, 24, dtype=torch.bool), torch.zeros(4, 24, 24, dtype=torch.bool)
     small[:, 10, 10] = True
     cases = {
@@ -36,7 +36,7 @@ def test_words_suggest_a_size_where_too_few_patches_have_room() -> None:
 
 
 def test_no_larger_size_is_suggested_and_none_is_said_to_fit_that_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = found_steps(picture(size=(128, 128)), SaliencySwap(), 64)
+    found = region_steps(picture(size=(128, 128)), SaliencySwap(), 64)
     monkeypatch.setattr("explorer.words.share_with_room", lambda *_: 0.5)
     least = advise(found, Settings(smallest=0.05, largest=0.2), (128, 128))
     assert least.scale is None and "No smaller size is suggested." in least.sentences[-1]

@@ -14,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision import models, tv_tensors
 from torchvision.transforms import Compose, v2
 
+import cutswap_transforms.images as conversion
 from cutswap_transforms import LayerCAMExtractor
 from cutswap_transforms.saliency.layer_cam import IMAGENET
 
@@ -129,6 +130,13 @@ def test_kinds_of_image_agree(either: LayerCAMExtractor) -> None:
         assert maps.shape == (4, 30, 41) and maps.isfinite().all(), mode
 
 
+def test_one_pass_over_the_values_checks_and_clamps_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    passes, clamped = [], conversion._clamped
+    monkeypatch.setattr(conversion, "_clamped", lambda *given: passes.append(1) or clamped(*given))
+    LayerCAMExtractor()(torch.rand(3, 17, 11))
+    assert len(passes) == 1
+
+
 def test_samples_and_batches_are_told_apart_and_both_generations_of_compose_take_it() -> None:
     tiny = LayerCAMExtractor()
     sample = {"image": tv_tensors.Image(scene()), "mask": tv_tensors.Mask(torch.ones(40, 33)), "label": torch.tensor(3)}
@@ -177,7 +185,7 @@ OWN = "the user's ResNet"
 LOGITS = r"`model` must map images .* to logits .* Conv2d returned \[1, 4, 62, 62\]"
 FAILED = r"`model` must map .* Conv2d failed at s = 64, which `input_size` sets"
 NEAR_LAYERS = r"`layers` must be names of modules of 'ResNet', got 'layer5'; near names are .*'layer1'"
-NO_MAPS = r"`layers` must be modules that return square maps .* 'fc' returned \[1, 1000\]; layers=\['layer1', .* would do"
+NO_MAPS = r"`layers` must be modules that return square maps .* 'fc' returned \[1, 1000\]; layers=\['layer1', .* would work"
 
 
 @pytest.mark.parametrize(
@@ -193,8 +201,8 @@ NO_MAPS = r"`layers` must be modules that return square maps .* 'fc' returned \[
         ({"layers": [1]}, TypeError, r"`layers` must be None or a sequence of module names, got \[1\]"),
         ({"model": OWN, "layers": ["layer5"]}, ValueError, NEAR_LAYERS),
         ({"model": OWN, "layers": ["fc"]}, ValueError, NO_MAPS),
-        ({"target": 1000}, ValueError, r"`target` must lie in \[0, 999\] for 1000 classes, got 1000"),
-        ({"model": OWN, "target": 1000}, ValueError, r"`target` must lie in \[0, 999\]"),
+        ({"target": 1000}, ValueError, r"`target` must be in \[0, 999\] for 1000 classes, got 1000"),
+        ({"model": OWN, "target": 1000}, ValueError, r"`target` must be in \[0, 999\]"),
         ({"target": -1}, ValueError, r"`target` must be at least 0, got -1"),
         ({"target": 1.0}, TypeError, r"`target` must be an int, a callable or None, got 1.0"),
         ({"precision": "fp16"}, ValueError, r"`precision` must be \"fp32\" or \"bf16\", got 'fp16'"),

@@ -183,7 +183,7 @@ class FrozenStem(Holder):
 
 def test_a_part_without_gradients_below_the_layers_is_no_harm() -> None:
     assert cam_of(FrozenStem(), ["net.1"])(scene()).max() == 1
-    with pytest.raises(ValueError, match=r"`layers` must lie on the way to the logits, got \('net.0',\) of Skipped"):
+    with pytest.raises(ValueError, match=r"`layers` must affect the logits, got \('net.0',\) of Skipped"):
         cam_of(Skipped(), ["net.0"])
 
 

@@ -22,9 +22,11 @@ class Aside(Small):
 
 
 def test_modules_and_layers_that_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"`layers` must lie on the way to the logits, got \('second',\) of Aside"):
+    with pytest.raises(ValueError, match=r"`layers` must affect the logits, got \('second',\) of Aside"):
         cam_of(Aside(), layers=["second"])
-    with pytest.raises(ValueError, match=r"`layers` of 'net' cannot be found automatically: it has no stages of square maps"):
+    with pytest.raises(
+        ValueError, match=r"`layers` of 'net' cannot be found automatically: it has no stages that return square maps"
+    ):
         layers_of(nn.Flatten(), nn.Linear(3 * SIZE * SIZE, 5))
     model = Small()
     model.spare = nn.Conv2d(3, 3, 1)
@@ -80,7 +82,7 @@ NO_WEIGHTS = "`model` must hold its weights, {} has "
         (
             scripted,
             TypeError,
-            "`model` must be a module of Python code, .* was compiled by torch.jit; pass what it was made from",
+            "`model` must be a module of Python code, .* was compiled by torch.jit; pass the original module",
         ),
         (scripted_within, TypeError, "`model` must be a module of Python code, Sequential was compiled by torch.jit"),
         (old_weight_norm, TypeError, "copy.deepcopy can copy, Small is not .* torch.nn.utils.parametrizations in place of"),

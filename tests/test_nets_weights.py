@@ -52,7 +52,7 @@ def test_copies_of_a_named_model_carry_the_weights_of_their_file(tmp_path: Path)
         assert all(torch.equal(cam(scene()), expected) for cam in (pickle.loads(sent), copied))
 
 
-def test_weights_by_name_path_or_cache_are_the_same_net_and_where_there_are_none_the_error_says_the_ways_out(
+def test_weights_by_name_path_or_cache_are_the_same_net_and_where_there_are_none_the_error_says_the_remedies(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(torch.hub, "urlopen", Mock(side_effect=OSError("network is unreachable")))
@@ -63,7 +63,10 @@ def test_weights_by_name_path_or_cache_are_the_same_net_and_where_there_are_none
     parts = ("'squeezenet1_1'", "network is unreachable", str(folder), "weights=None", "path of a", 'model="tiny"')
     assert all(part in str(caught.value) for part in parts)
     torch.save({"weight": torch.zeros(1)}, tmp_path / "other.pth")
-    with pytest.raises(ValueError, match=r"(?s)`weights` must be a state_dict of 'squeezenet1_1'.*passed as nn.Module"):
+    with pytest.raises(
+        ValueError,
+        match=r"(?s)`weights` must be a state_dict of 'squeezenet1_1'.*pass a model of another shape as an nn.Module",
+    ):
         LayerCAMExtractor("squeezenet1_1", weights=tmp_path / "other.pth")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(5)

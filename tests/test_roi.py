@@ -235,9 +235,9 @@ def test_a_roi_is_checked(roi, error, sentence):
 def test_a_roi_without_a_cell_is_an_error_where_the_image_is_known():
     dot = np.zeros((96, 96), bool)
     dot[50, 50] = True
-    with pytest.raises(ValueError, match="`roi` must hold a cell of the grid by half, got 6% of one at most"):
+    with pytest.raises(ValueError, match="`roi` must cover at least half of a cell of the grid, got at most 6% of one"):
         SaliencySwap(roi=dot)(scene(96, 96))
-    with pytest.raises(ValueError, match="`roi` must hold two pixels at the size of the image, 2 x 2, got one"):
+    with pytest.raises(ValueError, match="`roi` must have two pixels at the size of the image, 2 x 2, got one"):
         cells_inside(torch.tensor([[[True, False], [False, False]]]), 2)
 
 
@@ -269,7 +269,7 @@ def test_a_key_takes_one_mask_for_each_image():
     for images, shape in ((image, (3, 20, 30)), (batch, (2, 2, 20, 30))):
         with pytest.raises(ValueError, match="`roi='where'` must name one mask for each image, got shape"):
             swap({"image": images, "where": tv_tensors.Mask(torch.ones(shape))})
-    with pytest.raises(ValueError, match="`return_mask` must be False where `roi` is a key, 'where'"):
+    with pytest.raises(ValueError, match="`return_mask` must be False if `roi` is a key, 'where'"):
         SaliencySwap(roi="where", return_mask=True)
 
 

@@ -124,7 +124,7 @@ def test_a_swap_previews_itself_and_an_extractor_its_maps() -> None:
     one = cam.overlay(images[0], level=-1)
     assert one.size == (CELL, CELL) and one.mode == "RGB"
     assert np.array_equal(np.asarray(one), np.asarray(cam.overlay(images[0]))[:, -CELL:])
-    with pytest.raises(ValueError, match=r"`level` must lie in \[-4, 3\] for 4 levels, got 4"):
+    with pytest.raises(ValueError, match=r"`level` must be in \[-4, 3\] for 4 levels, got 4"):
         cam.overlay(images[0], level=4)
     with pytest.raises(TypeError, match="`level` must be an int or None, got 'a'"):
         cam.overlay(images[0], level="a")

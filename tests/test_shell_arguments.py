@@ -220,6 +220,6 @@ def test_a_roi_that_cannot_be_used_is_told_in_a_sentence(
     told = capfd.readouterr().err.splitlines()
     assert len([line for line in told if line.startswith("error: ")]) == 1 and "Traceback" not in "".join(told)
     if fault == "no room":
-        assert "error: `roi` must hold a cell of the grid by half, got" in told[-1].replace("ValueError: ", "")
+        assert "error: `roi` must cover at least half of a cell of the grid, got" in told[-1].replace("ValueError: ", "")
     else:
         assert told[-1].startswith(f"error: `--roi` must be the picture of a mask, got {roi} (")

@@ -37,9 +37,12 @@ def no_maps(images):
         (lambda images: [torch.rand(3, 4)], r"\[\(3, 4\)\]"),
         (lambda images: torch.rand(2, 3, 4, 4), r"\[\(2, 4, 4\), \(2, 4, 4\), \(2, 4, 4\)\]"),
         (lambda images: [], r"\[\]"),
-        (lambda images: None, "NoneType; a classifier is wrapped as LayerCAMExtractor"),
-        (lambda images: np.ones((1, 2, 8, 8)), r"numpy.ndarray of shape \(1, 2, 8, 8\); torch.from_numpy\(array\) makes"),
-        (lambda images: [torch.rand(1, 8, 8), np.ones((1, 8, 8))], r"\[.*numpy.ndarray of shape \(1, 8, 8\)\]; torch.from_n"),
+        (lambda images: None, "NoneType; wrap a classifier as LayerCAMExtractor"),
+        (
+            lambda images: np.ones((1, 2, 8, 8)),
+            r"numpy.ndarray of shape \(1, 2, 8, 8\); convert it by torch.from_numpy\(array\)",
+        ),
+        (lambda images: [torch.rand(1, 8, 8), np.ones((1, 8, 8))], r"\[.*numpy.ndarray of shape \(1, 8, 8\)\]; convert it by"),
         (lambda images: torch.rand(1, 8, 8), r"\(1, 8, 8\); maps\[:, None\] is one level of maps \[N, h, w\]"),
     ],
 )
@@ -50,9 +53,9 @@ def test_a_saliency_source_of_wrong_shape_is_named(saliency, got):
 
 
 def test_levels_of_a_callable_are_checked_when_they_are_known():
-    with pytest.raises(ValueError, match=r"`levels` must lie in \[-2, 1\] for 2 saliency maps, got 3"):
+    with pytest.raises(ValueError, match=r"`levels` must be in \[-2, 1\] for 2 saliency maps, got 3"):
         SaliencySwap(hot_quarter, levels=3)(scene())
-    with pytest.raises(ValueError, match=r"`levels` must be distinct, got \(0, -2\), of which two are one of 2"):
+    with pytest.raises(ValueError, match=r"`levels` must be distinct, got \(0, -2\), of which two are the same of 2"):
         SaliencySwap(hot_quarter, levels=(0, -2))(scene())
     with pytest.raises(ValueError, match="`saliency` must return at most 255 maps per image, got 300"):
         SaliencySwap(lambda images: torch.rand(1, 300, 2, 2))(scene())
@@ -74,5 +77,5 @@ def test_a_source_returns_one_number_of_maps():
 
     swap = SaliencySwap(growing, levels="all")
     swap(scene())
-    with pytest.raises(ValueError, match="`saliency` must return one number of maps for all images, got 2 after 1"):
+    with pytest.raises(ValueError, match="`saliency` must return the same number of maps for all images, got 2 after 1"):
         swap(scene(40, 60))

@@ -11,7 +11,7 @@ from torchvision import tv_tensors
 
 from cutswap_transforms.preview.panels import ROI
 from cutswap_transforms.preview.sheet import contact_sheet
-from cutswap_transforms.preview.steps import found_steps
+from cutswap_transforms.preview.steps import region_steps
 
 
 def test_row_holds_original_maps_clusters_boxes_negative_and_mask() -> None:
@@ -51,7 +51,7 @@ def test_the_region_of_interest_is_shown_in_the_photo_and_in_the_cells(key: bool
     left[:, : CELL // 2] = True
     sample = {"image": image, "where": tv_tensors.Mask(torch.from_numpy(left))} if key else image
     swap = swapper(roi="where" if key else left[::2, ::2])
-    found = found_steps(sample, swap, CELL)
+    found = region_steps(sample, swap, CELL)
     for panel in (found.original, found.cells[0]):
         pixels = np.asarray(panel).astype(int)
         assert pixels[:, : CELL // 2 - 1].mean() > 2 * pixels[:, CELL // 2 + 1 :].mean()

@@ -59,7 +59,7 @@ def test_the_mask_is_one_in_both_boxes():
     assert mask[1].sum() == 0
 
 
-OUTSIDE = r"`pairs` must lie inside the image, got PatchPair\(level=0, .*\(H, W\) = \(8, 8\)"
+OUTSIDE = r"`pairs` must be inside the image, got PatchPair\(level=0, .*\(H, W\) = \(8, 8\)"
 
 
 @pytest.mark.parametrize(

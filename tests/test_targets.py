@@ -85,7 +85,11 @@ SCORES = r"`target` must map the model's output to scores \[N\], floating point"
 @pytest.mark.parametrize(
     ("kind", "target", "message"),
     [
-        ("dict", None, r"Outputs returned dict; for another output pass target=..., a callable that makes scores \[N\]"),
+        (
+            "dict",
+            None,
+            r"Outputs returned dict; for another output pass target=..., a callable that turns it into scores \[N\]",
+        ),
         ("tuple", 2, "Outputs returned tuple; for another output pass target="),
         ("map", None, r"Outputs returned \[1, 5, 8, 8\]; for another output pass target="),
         ("dict", lambda out: out["scores"][:, 0], SCORES + "; for a dict it failed .*scores"),
@@ -131,8 +135,8 @@ def test_a_class_for_each_image_equals_the_targets_of_constructors(name: str) ->
         (torch.zeros(3, dtype=torch.int32), TypeError, "got torch.int32"),
         (torch.zeros(2, dtype=torch.int64), ValueError, r"`target` must have shape \[3\], a class for each image, got \[2\]"),
         (torch.zeros(3, 1, dtype=torch.int64), ValueError, r"`target` must have shape \[3\], .* got \[3, 1\]"),
-        (torch.tensor([0, -1, 2]), ValueError, r"`target` must lie in \[0, \d+\] for \d+ classes, got \[0, -1, 2\]"),
-        (torch.tensor([0, 1, 5000]), ValueError, r"`target` must lie in .* got \[0, 1, 5000\]"),
+        (torch.tensor([0, -1, 2]), ValueError, r"`target` must be in \[0, \d+\] for \d+ classes, got \[0, -1, 2\]"),
+        (torch.tensor([0, 1, 5000]), ValueError, r"`target` must be in .* got \[0, 1, 5000\]"),
     ],
 )
 def test_classes_that_do_not_fit_are_told(name: str, target: Any, error: type[Exception], message: str) -> None:
@@ -142,7 +146,7 @@ def test_classes_that_do_not_fit_are_told(name: str, target: Any, error: type[Ex
 
 
 def test_no_classes_beside_a_callable() -> None:
-    with pytest.raises(ValueError, match="`target` must stay None where the constructor got a callable"):
+    with pytest.raises(ValueError, match="`target` must be None if the constructor got a callable"):
         outputs_cam("map", PICKS["map"]).native_maps(IMAGES, target=torch.zeros(3, dtype=torch.int64))
     with pytest.raises(TypeError, match='`target` of "tiny" must be a class index or None'):
         LayerCAMExtractor(target=lambda out: out[:, 0])

@@ -122,10 +122,10 @@ WANTED = r"`weights` of \"tiny\" must be an .npz file of the arrays of its state
     ("changes", "message"),
     [
         ({"head.bias": None}, "'head.bias' is missing"),
-        ({"extra": np.zeros(1)}, "it holds other things, too"),
+        ({"extra": np.zeros(1)}, "it contains other arrays, too"),
         ({"head.weight": np.zeros((10, 192))}, r"'head.weight' is float64 of shape \(10, 192\), .* shape \(1000, 192\)"),
-        ({"head.bias": np.zeros(1000, int)}, r"'head.bias' is int64 of shape \(1000,\), needed is a float of"),
-        ({"head.bias": np.zeros(1000, np.complex64)}, r"'head.bias' is complex64 .* needed is a float of"),
+        ({"head.bias": np.zeros(1000, int)}, r"'head.bias' is int64 of shape \(1000,\), but must be a float of"),
+        ({"head.bias": np.zeros(1000, np.complex64)}, r"'head.bias' is complex64 .* but must be a float of"),
         ({"head.bias": np.full(1000, np.nan)}, "its numbers must be finite"),
         ({"head.bias": np.full(1000, 1e300)}, "its numbers must be finite in float32"),
         ({"head.bias": np.array([{}], dtype=object)}, r"'head.bias' is object of shape \(1,\)"),

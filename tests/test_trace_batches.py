@@ -55,5 +55,7 @@ def test_maps_of_single_images_are_not_cached_under_the_fingerprint_of_batches(m
 def test_a_net_without_maps_of_a_single_image_is_refused() -> None:
     with pytest.raises(ValueError, match=r"`model` must have maps of a single image, those of Mixing depend on the other"):
         cam_of(Mixing(at_end=nn.Softmax(0)))
-    with pytest.raises(ValueError, match=r"more than 1 value per channel .*; two images it takes, but a net that needs others"):
+    with pytest.raises(
+        ValueError, match=r"more than 1 value per channel .*; it takes two images, but a net that needs a batch"
+    ):
         cam_of(Mixing(at_end=nn.BatchNorm1d(5, track_running_stats=False)))

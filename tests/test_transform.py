@@ -392,7 +392,7 @@ def test_normalised_images_are_declared_and_undone():
     assert torch.equal(*params)
     with pytest.raises(
         ValueError,
-        match=r"`image` of floating point must lie in \[0, 1\], got values from .* takes normalized=\(mean, std\)",
+        match=r"`image` of floating point must be in \[0, 1\], got values from .* takes normalized=\(mean, std\)",
     ):
         plain(normal)
 
@@ -439,5 +439,7 @@ def test_masks_are_returned_for_bare_images_only():
 
 def test_params_of_another_size_are_refused(quick):
     params = quick.make_params([scene(40, 33)])
-    with pytest.raises(ValueError, match=r"`params` must be of an image of \(H, W\) = \(20, 17\), got those of \(40, 33\)"):
+    with pytest.raises(
+        ValueError, match=r"`params` must be drawn for an image of \(H, W\) = \(20, 17\), got those for \(40, 33\)"
+    ):
         quick.transform(scene(20, 17), params)

@@ -49,7 +49,7 @@ class HuggingFaceSwap:
             raise KeyError(f"`column` must be one of {', '.join(batch)}, got {self.column!r}")
         columns = dict(batch)
         if self.mask in columns:
-            raise ValueError(f"`mask` must name a new column, got {self.mask!r}, which is there and would be overwritten")
+            raise ValueError(f"`mask` must name a new column, got {self.mask!r}, which exists and would be overwritten")
         images = columns[self.column]
         several = isinstance(images, (list, tuple)) or (isinstance(images, Tensor) and images.ndim == 4)
         if not several or type(batch).__name__ == "LazyRow":  # as in `map` without `batched`

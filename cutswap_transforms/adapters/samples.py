@@ -76,7 +76,7 @@ def warn_of_lists(sample: dict[Any, Any]) -> None:
     if images > 1 and images in others:
         warnings.warn(
             f"`sample` is a dict of lists, so its {images} images get the same swap, as views of one object (of plain tensors "
-            "the first alone is an image); if it is a batch of a Hugging Face data set, use "
+            "only the first is an image); if it is a batch of a Hugging Face data set, use "
             "cutswap_transforms.adapters.HuggingFaceSwap(swap)",
             UserWarning,
             stacklevel=3,

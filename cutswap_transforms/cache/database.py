@@ -243,7 +243,7 @@ def is_damage(error: Exception) -> bool:
     return isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError)
 
 
-def way_out(error: Exception) -> str:
+def remedy(error: Exception) -> str:
     if is_damage(error) or isinstance(error, ValueError):
-        return "Move that file away or name another folder"
-    return "Give it a local folder with room and permission to write (a filled one can be opened with read_only=True)"
+        return "Move that file away or use another folder"
+    return "Use a local folder with free space and write permission (a filled one can be opened with read_only=True)"

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
+from torch import Tensor
 
 PREFIX = 8  # bytes of a key that identify the settings; the rest identifies the image
 _HEAD = 2  # bytes before the bits
@@ -38,6 +40,18 @@ def content_key(settings: bytes, pixels: npt.NDArray[np.uint8], inside: npt.NDAr
     for part in _condensed(pixels):
         digest.update(part)
     return settings[:PREFIX] + digest.digest()[:16]
+
+
+def keys_and_cells(
+    settings: bytes, images: Sequence[npt.NDArray[np.uint8]], inside: Tensor | None
+) -> list[tuple[bytes, npt.NDArray[np.bool_] | None]]:
+    """For each image uint8 [H, W, 3] its key, and the cells bool [G * G] of its region of interest, if it has one.
+
+    Args:
+        inside: bool [N or 1, G * G], the cells of every image or of all.
+    """
+    cells = [None] * len(images) if inside is None else inside.expand(len(images), -1).numpy()
+    return [(content_key(settings, image, c), c) for image, c in zip(images, cells, strict=True)]
 
 
 # Random odd 64-bit multipliers, from a hash so that they never change.

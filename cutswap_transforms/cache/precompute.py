@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from ..images import check_sample, eight_bits, image_leaves, pil_order
 from ..regions.finder import RegionFinder
 from ..regions.roi import Roi, inside_of, sample_leaves
-from .entry import content_key
+from .entry import keys_and_cells
 from .memory import Memory
 from .store import RegionCache
 
@@ -130,8 +130,8 @@ def _held(one: object) -> list[object]:
 def _check_stored(store: Memory | RegionCache, done: int) -> None:
     if isinstance(store, RegionCache) and not store.writable:
         raise RuntimeError(
-            f"`cache` must be a folder that can be written, got {store!r}, which failed after {done} images; these are kept. "
-            "Make room or name another folder, and start again: what is kept is skipped"
+            f"`cache` must be a folder that can be written, got {store!r}, which failed after {done} images; these are stored. "
+            "Free some space or use another folder, and start again: stored images are skipped"
         )
 
 
@@ -150,10 +150,10 @@ class _Keys:
             leaves = sample_leaves(sample, self.roi)
             check_sample(leaves)
             guiding = image_leaves(leaves)[0]
-            images = pil_order(eight_bits(guiding, self.normalized))
+            images = list(pil_order(eight_bits(guiding, self.normalized)))
             inside = inside_of(self.roi, leaves, guiding, self.grid)
-            cells = [None] * len(images) if inside is None else inside.cells.expand(len(images), -1).numpy()
-            rows += [(content_key(self.settings, x, c), np.ascontiguousarray(x), c) for x, c in zip(images, cells, strict=True)]
+            keyed = keys_and_cells(self.settings, images, inside and inside.cells)
+            rows += [(key, np.ascontiguousarray(x), cells) for x, (key, cells) in zip(images, keyed, strict=True)]
         return rows
 
 

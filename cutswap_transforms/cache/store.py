@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ..arguments import checked_bool
-from .database import FAULTS, File, is_damage, seal, verified, way_out
+from .database import FAULTS, File, is_damage, remedy, seal, verified
 from .entry import PREFIX
 from .memory import Memory
 
@@ -171,7 +171,7 @@ class RegionCache:
         done = "regions that it lacks are" if self._readable else "regions are"
         warnings.warn(
             f"`cache` {str(self.path)!r} cannot be {'written' if self._readable else 'used'} ({fault}); {done} "
-            f"computed and kept in this process alone. {way_out(fault)}, or pass cache=None",
+            f"computed and kept in memory by this process only. {remedy(fault)}, or pass cache=None",
             RuntimeWarning,
             stacklevel=2,
         )
@@ -203,7 +203,7 @@ class RegionCache:
 
 def _warn_of_entries(name: str) -> None:
     warnings.warn(
-        f"`RegionCache.{name}` is deprecated and will go: SaliencySwap(cache=...) reads and writes the entries, "
+        f"`RegionCache.{name}` is deprecated and will be removed: SaliencySwap(cache=...) reads and writes the entries, "
         "SaliencySwap.precompute fills a cache ahead, `hits`, `misses` and len(cache) count",
         DeprecationWarning,
         stacklevel=3,

@@ -12,7 +12,7 @@ from ..arguments import checked_int
 from ..images import ImageLike, image_leaves, image_size
 from ..regions.roi import sample_leaves
 from .panels import GAP, PAGE, clusters, font
-from .steps import drawn_steps, found_steps
+from .steps import region_steps, swap_steps
 
 if TYPE_CHECKING:
     from ..transform import SaliencySwap
@@ -98,10 +98,10 @@ def spread(items: Sequence[Item], limit: int) -> list[Item]:
 
 def _row(sample: object, swap: SaliencySwap, name: str, cell: int) -> tuple[Row, list[tuple[str, str]]]:
     """The row of an image, and the column headings."""
-    steps = found_steps(sample, swap, cell)
+    steps = region_steps(sample, swap, cell)
     leaves = sample_leaves(sample, swap.roi)
     image = image_leaves(leaves)[0]
-    drawn = drawn_steps(image, swap, swap.make_params(leaves), steps)
+    drawn = swap_steps(image, swap, swap.make_params(leaves), steps)
     made = [steps.cells[pair.level] for pair in drawn.pairs]
     panels = [
         steps.original,
@@ -128,18 +128,11 @@ def _page(rows: list[Row], headings: list[tuple[str, str]], caption: str, cell: 
     text = max(12, min(18, round(cell / 12)))
     width = 2 * MARGIN + max(len(row.cells) for row in rows) * (cell + GAP) - GAP
     caption_lines = _wrapped(caption, width - 2 * MARGIN, text)
-    head = MARGIN + text * 2 + len(caption_lines) * (text + 6) + 2 * text + 26
+    top = MARGIN + text * 2 + len(caption_lines) * (text + 6) + 2 * text + 26
     heights = [ROW_TEXT + max(c.height for c in row.cells) + GAP + 8 for row in rows]
-    page = Image.new("RGB", (width, head + sum(heights) + MARGIN - GAP), PAGE)
+    page = Image.new("RGB", (width, top + sum(heights) + MARGIN - GAP), PAGE)
     draw = ImageDraw.Draw(page)
-    draw.text((MARGIN, MARGIN), "Saliency-guided patch swaps", INK, font(text * 1.5))
-    for i, line in enumerate(caption_lines):
-        draw.text((MARGIN, MARGIN + text * 2 + 4 + i * (text + 6)), line, FAINT, font(text))
-    for column, heading in enumerate(headings):
-        x = MARGIN + column * (cell + GAP) + cell / 2
-        draw.text((x, head - text * 2 - 8), heading[0], INK, font(text), anchor="mt")
-        draw.text((x, head - text - 5), heading[1], FAINT, font(text * 0.85), anchor="mt")
-    top = head
+    _write_head(draw, headings, caption_lines, top, text, cell)
     for row, height in zip(rows, heights, strict=True):
         draw.line((MARGIN, top + 2, width - MARGIN, top + 2), (224, 225, 222))
         room = width - 2 * MARGIN - 2 * text - font(text - 1).getlength(row.note)
@@ -149,6 +142,19 @@ def _page(rows: list[Row], headings: list[tuple[str, str]], caption: str, cell: 
             page.paste(panel, (MARGIN + column * (cell + GAP) + (cell - panel.width) // 2, top + ROW_TEXT))
         top += height
     return page
+
+
+def _write_head(
+    draw: ImageDraw.ImageDraw, headings: list[tuple[str, str]], caption_lines: list[str], end: int, text: int, cell: int
+) -> None:
+    """Title, caption and the headings of the columns, above the row of pixels `end`."""
+    draw.text((MARGIN, MARGIN), "Saliency-guided patch swaps", INK, font(text * 1.5))
+    for i, line in enumerate(caption_lines):
+        draw.text((MARGIN, MARGIN + text * 2 + 4 + i * (text + 6)), line, FAINT, font(text))
+    for column, (name, note) in enumerate(headings):
+        x = MARGIN + column * (cell + GAP) + cell / 2
+        draw.text((x, end - text * 2 - 8), name, INK, font(text), anchor="mt")
+        draw.text((x, end - text - 5), note, FAINT, font(text * 0.85), anchor="mt")
 
 
 def _wrapped(text: str, width: int, size: int) -> list[str]:

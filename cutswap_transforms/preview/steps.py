@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ..transform import SaliencySwap
 
 
-class Found(NamedTuple):
+class RegionSteps(NamedTuple):
     """The deterministic half: the same for every swap of the image. Lists hold one entry per level."""
 
     photo: Image.Image
@@ -31,7 +31,7 @@ class Found(NamedTuple):
     sizes: list[tuple[int, int]]  # of the native maps
 
 
-class Drawn(NamedTuple):
+class SwapSteps(NamedTuple):
     """The random half: one swap."""
 
     boxes: Image.Image
@@ -41,7 +41,7 @@ class Drawn(NamedTuple):
     pairs: list[PatchPair]  # only pairs that swap something
 
 
-def found_steps(sample: object, swap: SaliencySwap, side: int) -> Found:
+def region_steps(sample: object, swap: SaliencySwap, side: int) -> RegionSteps:
     """The steps of `swap` for a single image before the random ones.
 
     Args:
@@ -64,7 +64,7 @@ def found_steps(sample: object, swap: SaliencySwap, side: int) -> Found:
     def within(panel: Image.Image) -> Image.Image:
         return panel if inside is None else dim_outside(panel, inside.pixels[0].cpu(), ROI)
 
-    return Found(
+    return RegionSteps(
         photo,
         within(photo),
         [heat_map(photo, m) for m in maps],
@@ -74,22 +74,22 @@ def found_steps(sample: object, swap: SaliencySwap, side: int) -> Found:
     )
 
 
-def drawn_steps(image: ImageLike, swap: SaliencySwap, params: dict[str, Any], found: Found) -> Drawn:
+def swap_steps(image: ImageLike, swap: SaliencySwap, params: dict[str, Any], steps: RegionSteps) -> SwapSteps:
     """One swap of the image.
 
     Args:
         image: PIL image or tensor [C, H, W], the guiding one of the sample.
         params: as `swap.make_params` draws them.
-        found: the result of `found_steps` for the sample.
+        steps: the result of `region_steps` for the sample.
     """
     size = image_size(image)
     pairs = swapped_pairs(params)
-    photo, side = found.photo, max(found.photo.size)
+    photo, side = steps.photo, max(steps.photo.size)
     negative = fitted(negative_picture(image, swap, params), side)
     changed = ImageChops.difference(negative, photo)
     peak = int(eight_bits(changed).max())
-    return Drawn(
-        boxes(found.original, pairs, size),
+    return SwapSteps(
+        boxes(steps.original, pairs, size),
         negative,
         changed.point([min(255, round(value * 255 / max(peak, 1))) for value in range(256)] * 3),
         fitted(picture(patch_mask(params["pairs"].cpu(), size)[0] * 255), side).convert("RGB"),

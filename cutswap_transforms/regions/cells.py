@@ -29,7 +29,7 @@ class Cells(NamedTuple):
     points: Any  # float32 [N, L, P, 4]: saliency in [0, 1], NaN where the map is not finite; three opponent colors
     flat: Any  # bool [N, L]: the map has at most one finite value
     mask: Any  # bool [N, L]: the map has two values, so it is a mask
-    covered: Any  # bool [N, L, P]: the cells that such a mask covers by half, or else those it covers most
+    covered: Any  # bool [N, L, P]: the cells of which such a mask covers at least half, or else those it covers most
     inside: Any  # bool [N, 1, P], the cells of the region of interest; None: all
 
 
@@ -129,10 +129,10 @@ def salient_regions(
 ) -> Tensor:
     """The salient region of every level among the cells of the grid: the clusters of high mean saliency.
 
-    A map of two values is a mask: its region is the cells that it covers by half, or, if there are none, the cells
-    that it covers at least half as much as any other. A map with at most one finite value has no information: its region
-    is all cells. Otherwise noise (label -1, or a non-finite map value) is never in a region; if a backend labels everything
-    as noise, the region is all cells.
+    A map of two values is a mask: its region is the cells of which it covers at least half, or, if there are none, the
+    cells that it covers at least half as much as any other. A map with at most one finite value has no information: its
+    region is all cells. Otherwise noise (label -1, or a non-finite map value) is never in a region; if a backend labels
+    everything as noise, the region is all cells.
 
     Args:
         maps: L tensors [N, h_l, w_l], any range.

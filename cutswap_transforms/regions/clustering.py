@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import difflib
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
@@ -31,8 +31,7 @@ class FitPredict(Protocol):
 
 Clustering: TypeAlias = Callable[[Tensor], Labels] | FitPredict  # points [P, 4] -> labels [P]
 ClusteringLike: TypeAlias = str | Clustering
-_NAMES: dict[str, Callable[[], KMeans]] = {"kmeans": KMeans, "sklearn": SklearnKMeans, "opencv": OpenCVKMeans}
-BATCHED = (KMeans, SklearnKMeans, OpenCVKMeans)  # exactly these classes take [M, P, D]
+_NAMES: dict[str, type[KMeans]] = {"kmeans": KMeans, "sklearn": SklearnKMeans, "opencv": OpenCVKMeans}
 
 
 def resolve_clustering(clustering: ClusteringLike) -> Clustering:
@@ -58,6 +57,12 @@ def resolve_clustering(clustering: ClusteringLike) -> Clustering:
     return clustering
 
 
+def is_built_in(clustering: object) -> TypeGuard[KMeans]:
+    """True for the backends with a name: they label all maps of a batch at once, and their fingerprints are complete. A
+    user's subclass is not one, because it may compute something else."""
+    return type(clustering) in _NAMES.values()
+
+
 def label_cells(clustering: Clustering, points: Array) -> tuple[Array, int]:
     """Labels int64 [M, P] of the points [M, P, D] of M maps, 0 to k - 1 or -1 for noise, and k; same library as the points.
 
@@ -69,7 +74,7 @@ def label_cells(clustering: Clustering, points: Array) -> tuple[Array, int]:
         ValueError: not one label per point.
     """
     points = points.detach() if isinstance(points, Tensor) else points
-    if isinstance(clustering, KMeans) and type(clustering) in BATCHED:
+    if is_built_in(clustering):
         return clustering.label(points), clustering.n_clusters
     given = points if isinstance(points, Tensor) else torch.from_numpy(points)
     labels = torch.full(given.shape[:-1], -1, dtype=torch.int64, device=given.device)

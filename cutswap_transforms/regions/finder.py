@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ..arguments import GRIDS, MeanStd, checked_int
-from ..cache.entry import Regions, content_key, pack, unpack
+from ..cache.entry import Regions, keys_and_cells, pack, unpack
 from ..cache.memory import Memory, MemoryCache, shared_memory
 from ..cache.store import RegionCache
 from ..images import ImageLike, eight_bits, pil_array, pil_order
@@ -25,8 +25,7 @@ from ..saliency.layer_cam import LayerCAMExtractor
 from ..saliency.source import SaliencyLike, SaliencySource, native_maps, own_fingerprint, resolve_saliency
 from .cells import find_regions
 from .choose import checked_region
-from .clustering import BATCHED, Clustering, ClusteringLike, resolve_clustering
-from .kmeans import KMeans
+from .clustering import Clustering, ClusteringLike, is_built_in, resolve_clustering
 
 _VERSION = "regions-5"  # part of every key: raise it when the same settings give other regions
 
@@ -61,7 +60,7 @@ class RegionFinder:
         self.cache = _resolved_cache(cache)
         if isinstance(self.cache, RegionCache) and self._described() is None:
             raise ValueError(
-                f"`cache` in a folder must know what makes the regions, got {self._undescribed()} without a string "
+                f"`cache` in a folder must know what computes the regions, got {self._undescribed()} without a string "
                 "attribute `fingerprint`; give it one that changes whenever its results do, or pass cache='memory'"
             )
         known = type(self.saliency) is LayerCAMExtractor
@@ -116,7 +115,7 @@ class RegionFinder:
         maps = native_maps(self.saliency, images)
         if self.num_levels not in (None, len(maps)):
             raise ValueError(
-                f"`saliency` must return one number of maps for all images, got {len(maps)} after {self.num_levels}"
+                f"`saliency` must return the same number of maps for all images, got {len(maps)} after {self.num_levels}"
             )
         self.num_levels = len(maps)
         return maps
@@ -129,8 +128,7 @@ class RegionFinder:
     def _looked_up(self, arrays: Sequence[npt.NDArray[np.uint8]], inside: Tensor | None) -> Regions:
         """For images uint8 [H, W, 3] of one size; missing regions are computed in one batch and stored."""
         cache = cast(MemoryCache | RegionCache, self.cache)
-        cells = [None] * len(arrays) if inside is None else inside.expand(len(arrays), -1).numpy()
-        keys = [content_key(self.settings, a, c) for a, c in zip(arrays, cells, strict=True)]
+        keys = [key for key, _ in keys_and_cells(self.settings, arrays, inside)]
         entries = [cache._get(key) for key in keys]
         regions = [None if entry is None else unpack(entry, self.grid, self.num_levels) for entry in entries]
 
@@ -186,7 +184,7 @@ class Lookup:
 
 
 def _fingerprint(source: SaliencySource | Clustering) -> object:
-    return source.fingerprint if isinstance(source, KMeans) and type(source) in BATCHED else own_fingerprint(source)
+    return source.fingerprint if is_built_in(source) else own_fingerprint(source)
 
 
 def _resolved_cache(cache: CacheLike) -> MemoryCache | RegionCache | None:

@@ -22,8 +22,8 @@ FAR = 1e300  # above float32 squared, but finite: matrix products of some CPUs w
 OVERSHOOT = 1e-3  # rounding and resampling leave [0, 1] by less; the start clips such values
 
 _UNION = (
-    "`union` of KMeans is deprecated and will go: the region is chosen for every backend alike by "
-    'SaliencySwap(region="salient"), the default, which was union=True, or region="top", which was union=False'
+    "`union` of KMeans is deprecated and will be removed: the region is chosen alike for every backend; use "
+    'SaliencySwap(region="salient"), the default, for union=True, or region="top" for union=False'
 )
 
 

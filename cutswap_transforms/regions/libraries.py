@@ -7,7 +7,7 @@ import importlib
 import sys
 import warnings
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +25,9 @@ Labels = npt.NDArray[np.int64]  # [P]
 class LibraryKMeans(KMeans):
     """k-means of another library on the CPU, one map at a time, from the start of :class:`KMeans`."""
 
-    module, extra = "", ""
+    extra: ClassVar[str]  # also the name of the backend
+    module: ClassVar[str]
+    install: ClassVar[str]  # the end of a message
 
     def __post_init__(self, union: bool | None) -> None:
         super().__post_init__(union)
@@ -39,7 +41,7 @@ class LibraryKMeans(KMeans):
         try:
             return importlib.import_module(self.module)
         except ImportError as error:
-            raise ImportError(f'`clustering="{self.extra}"` needs {self.module}: {_INSTALL[self.extra]}') from error
+            raise ImportError(f'`clustering="{self.extra}"` needs {self.module}: {self.install}') from error
 
     def _partition(self, x: Array, finite: Array, start: Array) -> Array:
         if isinstance(x, Tensor):
@@ -61,7 +63,8 @@ class LibraryKMeans(KMeans):
 class SklearnKMeans(LibraryKMeans):
     """:class:`sklearn.cluster.KMeans` with the start of :class:`KMeans`; it draws no random numbers."""
 
-    module, extra = "sklearn", "sklearn"
+    extra, module = "sklearn", "sklearn"
+    install = 'pip install "cutswap-transforms[sklearn]"'
 
     def _fit(self, points: Points, start: Labels, centers: Points) -> Labels:
         kmeans = importlib.import_module("sklearn.cluster").KMeans(
@@ -76,7 +79,11 @@ class SklearnKMeans(LibraryKMeans):
 class OpenCVKMeans(LibraryKMeans):
     """:func:`cv2.kmeans` from the starting labels of :class:`KMeans`, one attempt; it draws no random numbers."""
 
-    module, extra = "cv2", "opencv"
+    extra, module = "opencv", "cv2"
+    install = (
+        'pip install "cutswap-transforms[opencv]", or "cutswap-transforms[opencv-headless]" beside packages that bring the '
+        "headless build"
+    )
 
     def _fit(self, points: Points, start: Labels, centers: Points) -> Labels:
         cv2 = self._library()
@@ -87,13 +94,6 @@ class OpenCVKMeans(LibraryKMeans):
         result = cv2.kmeans(points.astype(np.float32), k, initial, criteria, 1, cv2.KMEANS_USE_INITIAL_LABELS)
         labels: Labels = result[1][:, 0]
         return labels
-
-
-_INSTALL = {
-    "sklearn": 'pip install "cutswap-transforms[sklearn]"',
-    "opencv": 'pip install "cutswap-transforms[opencv]", or "cutswap-transforms[opencv-headless]" beside packages that '
-    "bring the headless build",
-}
 
 
 def one_thread_in_workers() -> AbstractContextManager[Any]:

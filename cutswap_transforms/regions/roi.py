@@ -141,7 +141,7 @@ def inside_of(roi: Roi | str | None, leaves: Sequence[object], image: ImageLike,
     mask = next((x for x in leaves if isinstance(x, GivenRegion)), None)
     if mask is None:
         raise TypeError(
-            f"`roi={roi!r}` takes the mask from the sample, {{'image': ..., {roi!r}: tv_tensors.Mask}}, got images alone"
+            f"`roi={roi!r}` takes the mask from the sample, {{'image': ..., {roi!r}: tv_tensors.Mask}}, got only images"
         )
     masks = mask.as_subclass(Tensor).reshape(-1, *mask.shape[-2:])
     if len(masks) != batch_size(image):
@@ -243,10 +243,10 @@ def cells_inside(roi: Tensor, grid: int) -> Tensor:
     if not cells.any(1).all():
         most = float(_share_inside(roi, grid).amax(1).min())
         raise ValueError(
-            f"`roi` must hold a cell of the grid by half, got {most:.0%} of one at most; enlarge it or raise `grid`"
+            f"`roi` must cover at least half of a cell of the grid, got at most {most:.0%} of one; enlarge it or raise `grid`"
         )
     if not _has_room(roi, cells).all():
-        raise ValueError(f"`roi` must hold two pixels at the size of the image, {_size(roi)}, got one")
+        raise ValueError(f"`roi` must have two pixels at the size of the image, {_size(roi)}, got one")
     return cells
 
 

@@ -48,7 +48,7 @@ def check_layers(layers: Sequence[str], known: Iterable[str], model: str) -> tup
 def check_target(target: int | None, classes: int) -> None:
     """Raises ValueError if the target is not a class."""
     if target is not None and not 0 <= target < classes:
-        raise ValueError(f"`target` must lie in [0, {classes - 1}] for {classes} classes, got {target}")
+        raise ValueError(f"`target` must be in [0, {classes - 1}] for {classes} classes, got {target}")
 
 
 def shortened(error: Exception) -> str:

@@ -24,7 +24,7 @@ from .modes import real_tensors, without_autocast
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
-_ALONE = "the saliency maps take the place of the image that they belong to; apply the extractor to the image alone"
+_ALONE = "the saliency maps replace their image; apply the extractor to the image alone"
 REFUSED = {
     "BoundingBoxes": _ALONE,
     "KeyPoints": _ALONE,
@@ -59,7 +59,7 @@ class LayerCAMExtractor(v2.Transform):
     LayerCAM (Jiang et al., "LayerCAM: Exploring Hierarchical Class Activation Maps for Localization", IEEE TIP 2021) of
     level l is `relu(sum_k relu(dS/dA_lk) * A_lk)` with A_l the output of a layer and S the logit of a class. Each image
     leaf of a sample becomes a float32 tensor [L, H, W] (a batch: [N, L, H, W]) at the image's own size: the map of each
-    level is upsampled bilinearly and min-max normalized to [0, 1]; a flat map becomes zeros. Everything else passes.
+    level is upsampled bilinearly and min-max normalized to [0, 1]; a flat map becomes zeros. Everything else passes through.
 
     The maps are deterministic, and the autograd engine is not used, so forked workers on GPU machines are safe. The
     net is not a submodule: `parameters()`, `state_dict()`, `train()` and `to()` do not see it; it runs on the device of
@@ -170,7 +170,7 @@ class LayerCAMExtractor(v2.Transform):
         if not isinstance(images, Tensor):
             raise TypeError(f"`images` must be a tensor [N, 3, H, W], got {type(images).__name__}")
         check_not_vmapped([images])
-        if images.ndim != 4 or 0 in images.shape[1:]:
+        if images.ndim != 4 or 0 in images.shape[2:]:
             raise ValueError(f"`images` must have shape [N, 3, H, W], got {list(images.shape)}")
         if target is not None:
             self._check_classes(target, len(images))
@@ -186,20 +186,22 @@ class LayerCAMExtractor(v2.Transform):
         if target.shape != (n,):
             raise ValueError(f"`target` must have shape [{n}], a class for each image, got {list(target.shape)}")
         if not self._net.num_classes:
-            raise ValueError("`target` must stay None where the constructor got a callable, which has no classes")
+            raise ValueError("`target` must be None if the constructor got a callable, which has no classes")
         if target.device.type == "cpu" and n and not 0 <= int(target.min()) <= int(target.max()) < self._net.num_classes:
             classes = self._net.num_classes
-            raise ValueError(f"`target` must lie in [0, {classes - 1}] for {classes} classes, got {target.tolist()}")
+            raise ValueError(f"`target` must be in [0, {classes - 1}] for {classes} classes, got {target.tolist()}")
 
     def check_inputs(self, flat_inputs: list[Any]) -> None:
         check_sample(flat_inputs, REFUSED)
 
     def transform(self, inpt: ImageLike, params: dict[str, Any]) -> Tensor:
-        x = net_input(inpt)
-        size = list(x.shape[-2:])
+        # A tensor stays as it is: `native_maps` makes it the net's input, with one pass over its values.
+        images = inpt.as_subclass(Tensor) if isinstance(inpt, Tensor) else net_input(inpt)
+        images = images if images.ndim == 4 else images[None]
+        size = list(images.shape[-2:])
         with torch.no_grad():
             # Also normalized before upsampling, whose rounding would make a flat map uneven.
-            levels = [normalize_maps(m)[:, None] for m in self.native_maps(x)]
+            levels = [normalize_maps(m)[:, None] for m in self.native_maps(images)]
             maps = [F.interpolate(m, size=size, mode="bilinear", align_corners=False) for m in levels]
             result = _stretched(torch.cat(maps, 1))  # [N, L, H, W]
         return result if isinstance(inpt, Tensor) and inpt.ndim == 4 else result[0]
@@ -222,7 +224,7 @@ class LayerCAMExtractor(v2.Transform):
             return heat_maps(photo, maps)
         level = checked_int("level", level, kind="an int or None")
         if not -len(maps) <= level < len(maps):
-            raise ValueError(f"`level` must lie in [{-len(maps)}, {len(maps) - 1}] for {len(maps)} levels, got {level}")
+            raise ValueError(f"`level` must be in [{-len(maps)}, {len(maps) - 1}] for {len(maps)} levels, got {level}")
         return heat_map(photo, maps[level])
 
     def _prepared(self, x: Tensor) -> Tensor:
@@ -262,7 +264,7 @@ def _resolve_net(
         if weights is not None and not isinstance(weights, (str, os.PathLike)):
             raise TypeError(f'`weights` of "tiny" must be "DEFAULT", a path or None, got {weights!r}')
         if callable(target):
-            raise TypeError('`target` of "tiny" must be a class index or None, because it returns logits alone')
+            raise TypeError('`target` of "tiny" must be a class index or None, because it returns only logits')
         weights = weights if weights is None else os.fspath(weights)
         return tiny.TinyCAM(weights, layers=layers, target=target, dtype=dtype), size or tiny.INPUT_SIZE
     from .traced.nets import build_net  # "tiny" needs neither tracing nor the model zoo

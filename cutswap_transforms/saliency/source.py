@@ -84,7 +84,7 @@ def native_maps(source: SaliencySource, images: Tensor) -> list[Tensor]:
         shapes = f"[{', '.join(map(_shape, maps))}]" if listed else _shape(maps)
         raise ValueError(
             f"`saliency` must return a tensor [N, L, h, w] or a list of tensors [N, h, w] for N = {n} images, "
-            f"got {shapes}; {_way_out(wrong, n)}"
+            f"got {shapes}; {_remedy(wrong, n)}"
         )
     if len(maps) > MOST_LEVELS:
         raise ValueError(f"`saliency` must return at most {MOST_LEVELS} maps per image, got {len(maps)}")
@@ -102,9 +102,9 @@ def _shape(found: object) -> str:
     return f"{kind} of shape {tuple(found.shape)}" if hasattr(found, "shape") else kind
 
 
-def _way_out(found: object, n: int) -> str:
+def _remedy(found: object, n: int) -> str:
     if isinstance(found, np.ndarray):
-        return "torch.from_numpy(array) makes a tensor of it"
+        return "convert it by torch.from_numpy(array)"
     if isinstance(found, Tensor) and found.ndim == 3 and len(found) == n:
         return "maps[:, None] is one level of maps [N, h, w]"
-    return "a classifier is wrapped as LayerCAMExtractor(model)"
+    return "wrap a classifier as LayerCAMExtractor(model)"

@@ -193,7 +193,7 @@ def _read_arrays(path: Path) -> Arrays:
         names = [name.removesuffix(".npy") for name in file.namelist()]
         missing = next((name for name in _shapes() if name not in names), None)
         if missing or len(names) > len(_shapes()):
-            raise ValueError(f"{missing!r} is missing" if missing else "it holds other things, too")
+            raise ValueError(f"{missing!r} is missing" if missing else "it contains other arrays, too")
         for name, shape in _shapes().items():  # before any array is read: a header may declare more than the memory
             with file.open(f"{name}.npy") as entry:
                 _check_header(name, entry, shape)
@@ -212,7 +212,7 @@ def _check_header(name: str, entry: IO[bytes], wanted: tuple[int, ...]) -> None:
         raise ValueError(f"{name!r} is not in version 1.0 of the format")
     shape, _, dtype = np.lib.format.read_array_header_1_0(entry)
     if shape != wanted or dtype not in (np.float16, np.float32, np.float64):
-        raise ValueError(f"{name!r} is {dtype} of shape {shape}, needed is a float of shape {wanted}")
+        raise ValueError(f"{name!r} is {dtype} of shape {shape}, but must be a float of shape {wanted}")
 
 
 def _random_weights() -> Arrays:

@@ -9,7 +9,7 @@ from make_samples import make_scene
 from PIL import Image
 
 from cutswap_transforms import SaliencySwap
-from cutswap_transforms.preview.steps import drawn_steps, found_steps
+from cutswap_transforms.preview.steps import region_steps, swap_steps
 
 SIDE, GAP = 220, 8
 
@@ -19,8 +19,8 @@ def draw_all() -> dict[str, bytes]:
     photo = Image.fromarray(make_scene("flange", 3, 256))
     swap = SaliencySwap()
     torch.manual_seed(4)
-    found = found_steps(photo, swap, SIDE)
-    drawn = drawn_steps(photo, swap, swap.make_params([photo]), found)
+    found = region_steps(photo, swap, SIDE)
+    drawn = swap_steps(photo, swap, swap.make_params([photo]), found)
     rows = {
         "image.png": [found.photo],
         "maps.png": found.maps,

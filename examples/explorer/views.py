@@ -15,7 +15,7 @@ from torchvision.transforms.v2 import functional as tvf
 from cutswap_transforms import SaliencySwap, functional
 from cutswap_transforms.preview.panels import dim_outside
 from cutswap_transforms.preview.sheet import contact_sheet
-from cutswap_transforms.preview.steps import Found, drawn_steps, found_steps, negative_picture, swapped_pairs
+from cutswap_transforms.preview.steps import RegionSteps, negative_picture, region_steps, swap_steps, swapped_pairs
 from cutswap_transforms.seeds import own_seed
 
 from .images import Photo
@@ -50,7 +50,7 @@ class Shown(NamedTuple):
     """The deterministic part of the page: it changes only with the image or the guidance."""
 
     key: Any
-    found: Found
+    found: RegionSteps
     address: str
     html: str
 
@@ -75,7 +75,7 @@ def update(visitor: Visitor, choice: str, values: Any) -> View:
         key = (photo.name, settings.size, settings.guidance, interest and interest.mask.fingerprint)
         shown = visitor.shown
         if shown is None or shown.key != key:
-            shown = _shown(visitor, key, found_steps(image, swap, SIDE))
+            shown = _shown(visitor, key, region_steps(image, swap, SIDE))
         drawn = _drawn(visitor, photo, image, swap, settings, shown.found)
     except (ValueError, TypeError, ImportError, OSError) as error:
         return View(paragraphs([f"{error} {BEFORE}"], "error"))
@@ -87,7 +87,7 @@ def update(visitor: Visitor, choice: str, values: Any) -> View:
     return View(paragraphs(notes, "note"), drawn.html, drawn.words, shown.html, settings.code(photo, interest))
 
 
-def _shown(visitor: Visitor, key: Any, found: Found) -> Shown:
+def _shown(visitor: Visitor, key: Any, found: RegionSteps) -> Shown:
     """A row of maps, one of clusters, one of regions; a column per level."""
     levels = range(len(found.maps))
     rows = (
@@ -107,13 +107,15 @@ def _shown(visitor: Visitor, key: Any, found: Found) -> Shown:
     return Shown(key, found, url, heading + figures(f"{url}/found.jpg", found.photo.size, rows, f"of-{len(levels)}"))
 
 
-def _drawn(visitor: Visitor, photo: Photo, image: Image.Image, swap: SaliencySwap, settings: Settings, found: Found) -> Drawn:
+def _drawn(
+    visitor: Visitor, photo: Photo, image: Image.Image, swap: SaliencySwap, settings: Settings, found: RegionSteps
+) -> Drawn:
     first = settings.seed // SEEDS * SEEDS  # so that selecting one does not change the strip
     several = {seed: _params(image, swap, seed) for seed in range(first, first + SEEDS)}
     params = several[settings.seed]
 
     def panels() -> bytes:
-        drawn = drawn_steps(image, swap, params, found)
+        drawn = swap_steps(image, swap, params, found)
         return strip([drawn.boxes, drawn.negative, drawn.mask, drawn.difference])
 
     def negatives() -> bytes:

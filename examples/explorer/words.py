@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from cutswap_transforms.draw import HEAD, NUMBERS, SCALARS, first_pairs, patch_size, shared
-from cutswap_transforms.preview.steps import Found
+from cutswap_transforms.preview.steps import RegionSteps
 
 from .settings import Settings
 
@@ -25,7 +25,7 @@ class Advice(NamedTuple):
     scale: Range | None
 
 
-def advise(found: Found, settings: Settings, size: tuple[int, int]) -> Advice:
+def advise(found: RegionSteps, settings: Settings, size: tuple[int, int]) -> Advice:
     """How much of the frame the regions cover, and which patch size fits them.
 
     Args:
@@ -35,7 +35,7 @@ def advise(found: Found, settings: Settings, size: tuple[int, int]) -> Advice:
     return Advice([_share(found), room], suggested)
 
 
-def _share(found: Found) -> str:
+def _share(found: RegionSteps) -> str:
     covered = [100 * float(region.float().mean()) for region in found.regions]
     shares = [f"{p:.0f}" if p >= 1 else f"{p:.1f}" for p in covered]
     if len(shares) == 1:
@@ -43,7 +43,7 @@ def _share(found: Found) -> str:
     return f"The regions cover {', '.join(shares[:-1])} and {shares[-1]} % of the frame, from the finest level to the coarsest."
 
 
-def _room(found: Found, settings: Settings, size: tuple[int, int]) -> tuple[str, Range | None]:
+def _room(found: RegionSteps, settings: Settings, size: tuple[int, int]) -> tuple[str, Range | None]:
     def share(scale: Range) -> float:
         levels = range(len(found.regions)) if settings.levels == "all" else None
         return share_with_room(found.regions.numpy(), size, scale, (settings.flattest, settings.tallest), levels)

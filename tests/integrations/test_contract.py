@@ -248,7 +248,7 @@ REFUSED = {
         TypeError,
         "must hold PIL images or tensors, got NoneType",
     ),
-    "sizes, kornia": (lambda: kornia("image", BATCH[..., :40]), ValueError, r"`params` must be of an image of \(H, W\)"),
+    "sizes, kornia": (lambda: kornia("image", BATCH[..., :40]), ValueError, r"`params` must be drawn for an image of \(H, W\)"),
     "sizes, albumentations": (lambda: albumentations(mask=ARRAY[:40, :, 0]), ValueError, "and masks must be of one size"),
     "sizes, Hugging Face": (lambda: hugging_face(other=[PICTURE.resize((9, 9))]), ValueError, "must hold images of one size"),
     "mask, Hugging Face": (lambda: hugging_face(m=[tv_tensors.Mask(IMAGE[:1, :9])]), ValueError, "masks of the image's size"),
@@ -259,16 +259,16 @@ REFUSED = {
         ValueError,
         r"a label for each of the 3 .* shape \[2\]",
     ),
-    "range, kornia": (lambda: KorniaSwap()(BATCH * 255), ValueError, r"must lie in \[0, 1\], got values from"),
+    "range, kornia": (lambda: KorniaSwap()(BATCH * 255), ValueError, r"must be in \[0, 1\], got values from"),
     "range, albumentations": (
         lambda: AlbumentationsSwap()(image=ARRAY.astype(np.float32)),
         ValueError,
-        r"must lie in \[0, 1\], got values from",
+        r"must be in \[0, 1\], got values from",
     ),
     "truth, Hugging Face": (
         lambda: hugging_face(made=[PICTURE]),
         ValueError,
-        "`mask` must name a new column, got 'made', which is there and would be overwritten",
+        "`mask` must name a new column, got 'made', which exists and would be overwritten",
     ),
     "column as mask, Hugging Face": (
         lambda: HuggingFaceSwap(mask="image"),
@@ -305,7 +305,9 @@ def test_kornias_state_and_parameters_travel():
     twin.load_state_dict(augment.state_dict())
     again, masks_again = twin(BATCH, zeros, params=pickle.loads(pickle.dumps(augment._params)))
     assert torch.equal(again, out) and torch.equal(masks_again, masks)
-    with pytest.raises(ValueError, match=r"`params` must be of an image of \(H, W\) = \(44, 40\), got those of \(44, 52\)"):
+    with pytest.raises(
+        ValueError, match=r"`params` must be drawn for an image of \(H, W\) = \(44, 40\), got those for \(44, 52\)"
+    ):
         augment(BATCH[..., :40], zeros[..., :40], params=augment._params)
     compiled = torch.compile(augment, backend="eager")
     assert compiled(BATCH, zeros)[1].flatten(1).any(1).all()

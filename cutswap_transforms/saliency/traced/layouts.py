@@ -1,7 +1,8 @@
 """Which axes of a layer's output are spatial: found by running the net at two sizes, never guessed from one shape.
 
-If a net takes only one image size, as most transformers do, a cube [1, s, s, s] is not a map, and tokens need a grid that
-the net had before. Non-patch tokens (class, distillation, registers) are the tokens that do not depend on the image.
+If a net takes only one image size, as most transformers do, a cube [1, s, s, s] is not taken for a map, and tokens only if
+their grid has the side of an earlier map, or half of it. Non-patch tokens (class, distillation, registers) are the tokens
+that do not depend on the image.
 """
 
 from __future__ import annotations

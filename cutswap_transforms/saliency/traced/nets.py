@@ -46,7 +46,7 @@ def build_net(
     """LayerCAM of a torchvision model or the user's module, and its input size."""
     if isinstance(model, nn.Module):
         if not isinstance(weights, str) or weights != "DEFAULT":
-            raise ValueError(f'`weights` must stay "DEFAULT" with your own module, which brings them, got {weights!r}')
+            raise ValueError(f'`weights` must stay "DEFAULT" with your own module, which has its own, got {weights!r}')
         return _traced_module(model, layers, target, size or CROP, dtype), size or CROP
     if not isinstance(model, str):
         raise TypeError(f"`model` must be a name or an nn.Module, got {model!r}")
@@ -71,10 +71,10 @@ def _traced_module(model: nn.Module, layers: Sequence[str] | None, *arguments: A
     _check_module(model, name)
     with autograd_allowed():
         net = _traced(_private_copy(model, name), name, _plain_names(model, layers), *arguments)
-    return _told_by_program(net)
+    return _identified_by_program(net)
 
 
-def _told_by_program(net: TracedCAM) -> TracedCAM:
+def _identified_by_program(net: TracedCAM) -> TracedCAM:
     """Modules of one class and equal weights may still compute different things, and so may targets."""
     program = net.program
     if program is not None and net.one_by_one:
@@ -114,7 +114,7 @@ def _traced_by_name(
 ) -> TracedCAM:
     with autograd_allowed():
         net = _traced(_frozen(_load(model, weights)), model, layers, target, *arguments)
-    return _told_by_program(net) if callable(target) else net
+    return _identified_by_program(net) if callable(target) else net
 
 
 def _traced(
@@ -145,16 +145,14 @@ def _folded(module: nn.Module, layers: Sequence[str], x: Tensor, probe: Probe) -
 
 def _check_module(model: nn.Module, name: str) -> None:
     if any(isinstance(m, torch.jit.ScriptModule) for m in model.modules()):
-        raise TypeError(
-            f"`model` must be a module of Python code, {name} was compiled by torch.jit; pass what it was made from"
-        )
+        raise TypeError(f"`model` must be a module of Python code, {name} was compiled by torch.jit; pass the original module")
     weights = [*model.parameters(), *model.buffers()]
     if any(is_lazy(w) for w in weights):
-        raise ValueError(f"`model` must hold its weights, {name} has lazy ones; call it on images once before")
+        raise ValueError(f"`model` must hold its weights, {name} has lazy ones; call it on images once first")
     if any(w.is_meta or is_fake(w) for w in weights):
         raise ValueError(
             f"`model` must hold its weights, {name} has some on the meta device or fake ones; "
-            'give it memory by model.to_empty(device="cpu") and load a state_dict before'
+            'allocate them by model.to_empty(device="cpu") and load a state_dict first'
         )
 
 
@@ -257,7 +255,7 @@ def _load(model: str, weights: Path | Enum | None) -> nn.Module:
         folder = Path(torch.hub.get_dir()) / "checkpoints"
         raise ConnectionError(
             f"`weights` {weights} of {model!r} could not be fetched ({error}); put {weights.value.url} into {folder}, "
-            'pass weights="path of a state_dict" or weights=None (random), or take model="tiny", which is built in'
+            'pass weights="path of a state_dict" or weights=None (random), or use model="tiny", which is built in'
         ) from error
 
 
@@ -270,4 +268,4 @@ def _load_state(module: nn.Module, path: Path, model: str) -> None:
     try:
         module.load_state_dict(state)
     except Exception as error:
-        raise ValueError(f"{rule} is not: {shortened(error)}; a model of other shape is passed as nn.Module") from error
+        raise ValueError(f"{rule} is not: {shortened(error)}; pass a model of another shape as an nn.Module") from error

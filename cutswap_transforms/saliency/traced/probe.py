@@ -47,8 +47,8 @@ def run_probe(module: nn.Module, name: str, x: Tensor, target: int | Target | No
         scores = _checked_scores(target, output)
     elif not isinstance(output, Tensor) or output.ndim != 2 or len(output) != 1:
         got = list(output.shape) if isinstance(output, Tensor) else type(output).__name__
-        way = _hint(module) or "; for another output pass target=..., a callable that makes scores [N] of it"
-        raise ValueError(f"{rule}; for {list(x.shape)} {name} returned {got}{way}")
+        remedy = _hint(module) or "; for another output pass target=..., a callable that turns it into scores [N]"
+        raise ValueError(f"{rule}; for {list(x.shape)} {name} returned {got}{remedy}")
     else:
         scores = output
     return Probe(module, name, x, target, calls, {c.name: c for c in calls}, scores)
@@ -71,7 +71,7 @@ def _batch_hint(module: nn.Module, x: Tensor) -> str:
         module(x.expand(2, -1, -1, -1))
     except Exception:
         return ""
-    return "; two images it takes, but a net that needs others beside an image has no maps of it alone"
+    return "; it takes two images, but a net that needs a batch has no maps of a single image"
 
 
 def _within(module: nn.Module) -> str:
@@ -100,8 +100,8 @@ def find_levels(probe: Probe, layers: Sequence[str] | None) -> tuple[str, ...]:
         levels = tuple(dict.fromkeys((*levels[:-1], last)))
         if _reached(probe, last) is False:
             raise ValueError(
-                f"`layers` of {probe.name!r} cannot be found automatically: of {last!r} only tokens of no patch reach the "
-                "scores; pass layers=[...] with modules before it"
+                f"`layers` of {probe.name!r} cannot be found automatically: of {last!r} only non-patch tokens affect the "
+                "scores; pass layers=[...] with earlier modules"
             )
         return levels
     names = check_layers(layers, [n for n, _ in probe.module.named_modules() if n], probe.name)
@@ -109,19 +109,19 @@ def find_levels(probe: Probe, layers: Sequence[str] | None) -> tuple[str, ...]:
         if name not in probe.last or not probe.last[name].layout:
             got = f"returned {list(probe.last[name].output.shape)}" if name in probe.last else "returned no tensor"
             raise ValueError(
-                "`layers` must be modules that return square maps [N, K, h, w], [N, h, w, K] or tokens [N, T, K], as their "
-                f"shapes at two input sizes tell, {name!r} {got}{_others(probe)}"
+                "`layers` must be modules that return square maps [N, K, h, w], [N, h, w, K] or tokens [N, T, K], judged by "
+                f"their shapes at two input sizes, but {name!r} {got}{_others(probe)}"
             )
         if _reached(probe, name) is False:
             before = enters(probe.calls, name)
-            way = f"; take what enters it, {before!r}" if before else ""
-            raise ValueError(f"`layers` must lie on the way to the scores, of {name!r} only the class token does{way}")
+            remedy = f"; use the block before it, {before!r}" if before else ""
+            raise ValueError(f"`layers` must affect the scores by their patches, of {name!r} only the class token does{remedy}")
     return names
 
 
 def _others(probe: Probe) -> str:
     try:
-        return f"; layers={list(find_layers(probe.calls, probe.name))} would do"
+        return f"; layers={list(find_layers(probe.calls, probe.name))} would work"
     except ValueError:
         return ""
 

@@ -145,7 +145,7 @@ def why_cut(module: nn.Module, x: Tensor, layers: Sequence[str], score: Callable
     through = scores.requires_grad
     mode = next((mode for name, mode in modes.items() if name in layers or not through), None)
     if mode:
-        return f"its forward runs under {mode}; take that out of the class and put it around the calls"
+        return f"its forward runs under {mode}; remove that from the class and use it around the calls"
     cut = "it cuts them off by detach(), by .data or by an operation that has no gradient"
     return "" if through else f"{cut}; pass a net without that"
 
@@ -171,8 +171,8 @@ def find_layers(calls: Sequence[Call], model: str) -> tuple[str, ...]:
         layers = _at_even_depths(calls) or layers
     if not layers:
         raise ValueError(
-            f"`layers` of {model!r} cannot be found automatically: it has no stages of square maps that its shapes tell as "
-            "[N, K, h, w], [N, h, w, K] or tokens [N, T, K]; pass layers=[...] with modules that return such maps"
+            f"`layers` of {model!r} cannot be found automatically: it has no stages that return square maps "
+            "[N, K, h, w], [N, h, w, K] or tokens [N, T, K]; pass layers=[...] with modules that do"
         )
     return tuple(layers[-LEVELS:])
 

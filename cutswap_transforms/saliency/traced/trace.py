@@ -198,7 +198,7 @@ class TracedCAM:
             if not _alike(
                 graph(images, self._classes(images)), expected(images, self._classes(images)), MISMATCH[self._cam.dtype]
             ):
-                raise RuntimeError("its trace gives other maps than autograd does")
+                raise RuntimeError("its trace and autograd give different maps")
         return graph
 
     def _by_autograd(self, x: Tensor) -> list[Tensor]:
@@ -210,9 +210,7 @@ class TracedCAM:
             if cause:
                 rule = "`model` must let gradients pass from its layers to the logits"
                 raise ValueError(f"{rule}, {self._name} does not: {cause}") from error
-            raise ValueError(
-                f"`layers` must lie on the way to the logits, got {self.layers} of {self._name}: {error}"
-            ) from error
+            raise ValueError(f"`layers` must affect the logits, got {self.layers} of {self._name}: {error}") from error
 
     def _mixes(self) -> bool:
         maps, x = self._maps(self._module), example(2, self._size)
@@ -232,7 +230,7 @@ class TracedCAM:
         if not any(m.any() for m in self.maps(example(1, self._size))):
             raise ValueError(
                 f"`model` must have maps of a single image, those of {self._name} depend on the other images of its batch and "
-                "are zero without them; take batch norms with running statistics, and nothing that compares images"
+                "are zero without them; use batch norms with running statistics, and nothing that compares images"
             )
 
     def _warn(self, error: Exception) -> None:
