@@ -1,7 +1,8 @@
 # Two commands are enough: `make demo` to see the library work, `make test` to check a change.
-# Both set up an environment on first use and again when setup.cfg or pyproject.toml change.
+# Both set up an environment on first use and again when setup.cfg or pyproject.toml change: the virtual environment
+# that is active, so that torch is not installed twice, or else .venv.
 
-VENV ?= .venv
+VENV ?= $(or $(VIRTUAL_ENV),.venv)
 PYTHON ?= python3
 OLDEST ?= python3.10
 NEWEST ?= python3.13
@@ -23,7 +24,7 @@ help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 $(PY):
-	@echo "Setting up $(VENV). This downloads torch: a few minutes, once."
+	@echo "Setting up $(VENV). This downloads torch: a few minutes and 6 GB, once. An active virtual environment would be used instead."
 	$(PYTHON) -m venv $(VENV)
 
 $(CORE): setup.cfg pyproject.toml | $(PY)
