@@ -29,12 +29,15 @@ LINK = re.compile(r"(!?)\[([^\]]*)\]\((?!https?:|#)([^)#\s]+)(#[^)\s]*)?\)")
 def on_files(files: Files, config: Any) -> Files:
     sys.path[:0] = [str(HERE), str(ROOT / "examples")]
     import pictures  # draws with the library itself, so it is imported when the site is built
+    import tutorial
 
     for page, source in PAGES.items():
         files.append(File.generated(config, page, content=_page(ROOT / source)))
     for name, source in PICTURES.items():
         files.append(File.generated(config, name, content=(ROOT / source).read_bytes()))
-    for name, content in pictures.draw_all().items():
+    text, shown = tutorial.page()
+    files.append(File.generated(config, "tutorial.md", content=_linked(text, ROOT / "examples")))
+    for name, content in (pictures.draw_all() | shown).items():
         files.append(File.generated(config, f"pictures/{name}", content=content))
     return files
 
