@@ -4,7 +4,7 @@
 
 Decoded pictures are in memory, outputs are new images of the same kind. "filled cache" is the memory cache after every
 picture was seen once. Each kind of image is timed in its own interleaved run, so ratios are valid within a kind. Rows of
-SaliencySwap make one swap, as the others make one paste; "levels=all" is the default, which makes four smaller swaps.
+SaliencySwap make one swap, as the others make one paste; "levels=all" is the default, which makes three smaller swaps.
 """
 
 from __future__ import annotations

@@ -61,8 +61,8 @@ class SaliencySwap(v2.Transform):
             `fit_predict`. The columns are saliency in [0, 1] and three opponent colors; the label -1 is noise.
         levels: "all" (one swap per level, boxes disjoint; levels that do not fit are dropped), "random" (one swap, on a
             level drawn for each image), an index or indices (one swap each), fine to coarse.
-        scale: range of the area of a patch as a fraction of the image, shared among the swaps of an image: each of four gets
-            a fourth, so that together they change as much as one; a size without room for two disjoint patches in the
+        scale: range of the area of a patch as a fraction of the image, shared among the swaps of an image: each of three gets
+            a third, so that together they change as much as one; a size without room for two disjoint patches in the
             region is halved until they fit.
         ratio: range of a patch's aspect, height / width, drawn log-uniformly.
         p: probability that an image is changed.

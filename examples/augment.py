@@ -20,7 +20,7 @@ from varied_swap import VariedSwap
 from cutswap_transforms import KMeans, LayerCAMExtractor, SaliencySwap
 
 Negative = Callable[[Any], Any]
-LEVELS = 4  # of the guided swap with its own net
+LEVELS = 3  # of the guided swap with its own net
 SWAPS = ("random-swap", "object-swap", "saliency-swap")  # a SaliencySwap and nothing else
 AUGMENTATIONS = (
     "none",
@@ -49,7 +49,7 @@ def make_negatives(
         saliency_size: the side of the saliency net's input.
         kmeans: clusters the cells of the guided swap; by default `KMeans()`.
         variation: rule, feather and jitter of VariedSwap, for the controls too.
-        swap: levels, scale, grid, region and roi of SaliencySwap. The controls get the same map at each of four levels, so
+        swap: levels, scale, grid, region and roi of SaliencySwap. The controls get the same map at each of three levels, so
             they make as many swaps.
     """
     if augmentation not in AUGMENTATIONS:

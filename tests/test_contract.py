@@ -419,7 +419,7 @@ ARGUMENTS = [
     ({"levels": ()}, ValueError, LEVELS + r"distinct indices, got \(\)"),
     ({"levels": (1, 1)}, ValueError, LEVELS + r"distinct indices, got \(1, 1\)"),
     ({"levels": 1.5}, ValueError, LEVELS + "distinct indices, got 1.5"),
-    ({"saliency": "tiny", "levels": 4}, ValueError, r"`levels` must be in \[-4, 3\] for 4 saliency maps, got 4"),
+    ({"saliency": "tiny", "levels": 3}, ValueError, r"`levels` must be in \[-3, 2\] for 3 saliency maps, got 3"),
     ({"normalized": (0.5, 0.5)}, TypeError, PAIR + ", each a sequence of numbers, got .0.5, 0.5."),
     ({"normalized": ((0.5,), (0.0,))}, ValueError, PAIR + " of equal length, finite, with std > 0"),
     ({"normalized": ((float("nan"),), (1.0,))}, ValueError, PAIR + r" .* finite, .*got \(\(nan,\), \(1.0,\)\)"),

@@ -29,7 +29,7 @@ CHANGES: list[dict[str, Any]] = [
     {"size": "128", "levels": "all", "largest": 1.0},
     {"levels": "random", "smallest": 0.05, "flattest": 0.1, "tallest": 10.0},
     {"levels": "chosen", "chosen": (2,)},
-    {"levels": "chosen", "chosen": (0, 3), "grid": 9},
+    {"levels": "chosen", "chosen": (0, 2), "grid": 9},
     {"net": RANDOM, "n_clusters": 3, "saliency_weight": 2.5},
     {"color": False, "region": "top", "n_iter": 3},
     {"clustering": "sklearn", "n_clusters": 7},

@@ -20,12 +20,12 @@ def test_an_update_shows_every_step_with_a_text_for_those_who_do_not_see_it() ->
     visitor = guest(("<b>.png", content(picture())))
     view = update(visitor, "<b>.png", values(seed=3))
     assert fetched(visitor, view.drawn, "drawn.jpg").size == (4 * 292, 206)  # pair, negative, mask, difference
-    assert fetched(visitor, view.found, "found.jpg").size == (12 * 292, 206)  # maps, clusters, regions of four levels
+    assert fetched(visitor, view.found, "found.jpg").size == (9 * 292, 206)  # maps, clusters, regions of three levels
     assert re.findall(r'data-set="seed=(\d+)" aria-pressed="(\w+)"', view.words or "") == [
         (str(seed), str(seed == 3).lower()) for seed in range(8)
     ]
     texts = re.findall(r'<img [^>]*alt="([^"]+)"', f"{view.drawn}{view.words}{view.found}")
-    assert len(texts) == 4 + 8 + 12 and all(texts)
+    assert len(texts) == 4 + 8 + 9 and all(texts)
     assert fetched(visitor, view.words, "sheet.png").width > 1000
     assert "&lt;b&gt;_seed3_negative.png" in (view.words or "") and "<b>" not in f"{view.drawn}{view.words}{view.found}"
 

@@ -99,19 +99,19 @@ def test_torchvision_models_by_name(name: str) -> None:
 
 
 def test_levels_are_native_maps_upsampled_and_normalised_and_a_batch_equals_its_images(either: LayerCAMExtractor) -> None:
-    images = scenes(5, 70, 51)
+    images, levels = scenes(5, 70, 51), len(either.layers)
     out = either(images)
     assert type(out) is Tensor and not out.requires_grad
-    assert (out.dtype, out.shape) == (torch.float32, (5, 4, 70, 51))
+    assert (out.dtype, out.shape) == (torch.float32, (5, levels, 70, 51))
     torch.testing.assert_close(out, torch.stack([either(i) for i in images]), rtol=1e-4, atol=1e-5)
     assert torch.equal(images, scenes(5, 70, 51))  # left as they were
-    assert torch.equal(out.amin((2, 3)), torch.zeros(5, 4)) and torch.equal(out.amax((2, 3)), torch.ones(5, 4))
+    assert torch.equal(out.amin((2, 3)), torch.zeros(5, levels)) and torch.equal(out.amax((2, 3)), torch.ones(5, levels))
     for native, level in zip(either.native_maps(images), out.unbind(1), strict=True):
         up = nn.functional.interpolate(native[:, None].double(), size=(70, 51), mode="bilinear", align_corners=False)[:, 0]
         low, high = up.amin((1, 2), keepdim=True), up.amax((1, 2), keepdim=True)
         torch.testing.assert_close(level.double(), (up - low) / (high - low), rtol=1e-4, atol=1e-5)
-    assert either(torch.zeros(0, 3, 20, 30)).shape == (0, 4, 20, 30)
-    assert [len(m) for m in either.native_maps(torch.zeros(0, 3, 20, 30))] == [0] * 4
+    assert either(torch.zeros(0, 3, 20, 30)).shape == (0, levels, 20, 30)
+    assert [len(m) for m in either.native_maps(torch.zeros(0, 3, 20, 30))] == [0] * levels
 
 
 def test_kinds_of_image_agree(either: LayerCAMExtractor) -> None:
@@ -127,7 +127,7 @@ def test_kinds_of_image_agree(either: LayerCAMExtractor) -> None:
     assert torch.equal(either(grey), either(grey.repeat(3, 1, 1)))
     for mode in ("L", "P", "RGBA", "I;16"):
         maps = either(pil(mode, 30, 41))
-        assert maps.shape == (4, 30, 41) and maps.isfinite().all(), mode
+        assert maps.shape == (len(either.layers), 30, 41) and maps.isfinite().all(), mode
 
 
 def test_one_pass_over_the_values_checks_and_clamps_them(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,9 +141,9 @@ def test_samples_and_batches_are_told_apart_and_both_generations_of_compose_take
     tiny = LayerCAMExtractor()
     sample = {"image": tv_tensors.Image(scene()), "mask": tv_tensors.Mask(torch.ones(40, 33)), "label": torch.tensor(3)}
     out = tiny(sample)
-    assert out["image"].shape == (4, 40, 33) and all(out[k] is sample[k] for k in ("mask", "label"))
+    assert out["image"].shape == (3, 40, 33) and all(out[k] is sample[k] for k in ("mask", "label"))
     for compose in (Compose, v2.Compose):
-        assert compose([v2.Resize(50), tiny])(pil("RGB", 80, 64)).shape == (4, 62, 50)
+        assert compose([v2.Resize(50), tiny])(pil("RGB", 80, 64)).shape == (3, 62, 50)
     with pytest.raises(ValueError, match=r"`images` must have shape \[N, 3, H, W\], got \[3, 8, 8\]"):
         tiny.native_maps(torch.zeros(3, 8, 8))
     with pytest.raises(TypeError, match=r"`images` must be a tensor \[N, 3, H, W\], got Image"):

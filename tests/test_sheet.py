@@ -120,12 +120,12 @@ def test_a_swap_previews_itself_and_an_extractor_its_maps() -> None:
         swap.preview(images, rows="a")
     assert swap.preview(torch.rand(2, 3, 20, 20)).mode == "RGB"
     cam = LayerCAMExtractor()
-    assert cam.overlay(images[0]).size == (4 * CELL + 3 * 8, CELL)
+    assert cam.overlay(images[0]).size == (3 * CELL + 2 * 8, CELL)
     one = cam.overlay(images[0], level=-1)
     assert one.size == (CELL, CELL) and one.mode == "RGB"
     assert np.array_equal(np.asarray(one), np.asarray(cam.overlay(images[0]))[:, -CELL:])
-    with pytest.raises(ValueError, match=r"`level` must be in \[-4, 3\] for 4 levels, got 4"):
-        cam.overlay(images[0], level=4)
+    with pytest.raises(ValueError, match=r"`level` must be in \[-3, 2\] for 3 levels, got 3"):
+        cam.overlay(images[0], level=3)
     with pytest.raises(TypeError, match="`level` must be an int or None, got 'a'"):
         cam.overlay(images[0], level="a")
     with pytest.raises(ValueError, match="`image` must be a single image, got a batch of 2"):

@@ -59,7 +59,7 @@ RANDOM = [(None, size, target, 1e-4) for size in (128, 97, 64) for target in (No
 def test_maps_equal_autograd_in_float64_with_fewer_levels_too(weights: Any, size: int, target: int | None, rtol: float) -> None:
     arrays = packaged() if weights else tiny._random_weights()
     x = noise(2, size)
-    maps = tiny.TinyCAM(weights, target=target).maps(x)
+    maps = tiny.TinyCAM(weights, target=target, layers=tiny.LAYERS).maps(x)
     for i in range(2):
         for level, expected in zip(maps, reference(arrays, x[i], target), strict=True):
             assert expected.max() > 0

@@ -210,7 +210,7 @@ def test_on_an_accelerator_nothing_is_read_back(levels, dtype):
     assert out.shape == (4, 3, 40, 33) and out.dtype == dtype and mask.shape == (4, 1, 40, 33)
     told = SaliencySwap(levels=levels, normalized=MEAN_STD)
     sample = {"x": torch.empty(4, 3, 40, 33, device="meta"), "m": tv_tensors.Mask(torch.empty(4, 40, 33, device="meta"))}
-    assert told.make_params([sample["x"]])["pairs"].shape == (4, {"random": 1, (0, 2): 2}.get(levels, 4), 7)
+    assert told.make_params([sample["x"]])["pairs"].shape == (4, {"random": 1, (0, 2): 2}.get(levels, 3), 7)
     assert told(sample)["m"].shape == (4, 40, 33)
 
 

@@ -177,7 +177,7 @@ def main() -> None:
     for spec in args.nets:
         name, _, side = spec.partition("@")
         others[name] = Features(name, int(side or 224))
-    tiny, untrained = LayerCAMExtractor("tiny", weights=args.weights), LayerCAMExtractor("tiny", weights=None)
+    tiny, untrained = (LayerCAMExtractor("tiny", weights=w, layers=tiny_net.LAYERS) for w in (args.weights, None))
     nets = {"tiny": tiny, "tiny, random weights": untrained} | {name: extractor_of(net) for name, net in others.items()}
     first = next(iter(others))
     print(times(tiny, load_rgb(sorted(args.object.iterdir())[0])))

@@ -76,7 +76,7 @@ class LayerCAMExtractor(v2.Transform):
             contents), or None for random weights (the same in every process). With your own module leave "DEFAULT".
         layers: names of the modules whose outputs are the levels, with or without wrapper prefixes. None: the last block
             of each resolution stage, at most four, from fine to coarse; in a transformer of one resolution the blocks at four
-            evenly spaced depths. Maps [N, K, h, w], [N, h, w, K] and tokens [N, T, K] are distinguished by running the net at
+            evenly spaced depths; of "tiny" the first three of its four stages. Maps [N, K, h, w], [N, h, w, K] and tokens [N, T, K] are distinguished by running the net at
             two sizes, or by its patches; tokens before the patch tokens are left out.
         target: class index; None takes the arg-max class of each image; a callable maps the model's output (a dict, a
             tuple, embeddings, maps, ...) to scores [N]. It is traced at construction, with the model.
@@ -103,9 +103,9 @@ class LayerCAMExtractor(v2.Transform):
 
     >>> cam = LayerCAMExtractor()
     >>> cam(torch.zeros(3, 90, 70, dtype=torch.uint8)).shape
-    torch.Size([4, 90, 70])
+    torch.Size([3, 90, 70])
     >>> [tuple(m.shape) for m in cam.native_maps(torch.zeros(2, 3, 90, 70, dtype=torch.uint8))]
-    [(2, 32, 32), (2, 16, 16), (2, 8, 8), (2, 4, 4)]
+    [(2, 32, 32), (2, 16, 16), (2, 8, 8)]
     """
 
     _transformed_types = (_plain_tensor, tv_tensors.Image, PIL.Image.Image)

@@ -9,7 +9,7 @@ Requirements:
   user's weight file, which may be missing or changed when it is unpickled, but no net.
 
 Each stage is `a = relu(conv0(a))`, which reduces the grid, and then `a = relu(a + conv(a))` for its other convolutions.
-Batch norms are folded into the file. The levels are the outputs of the stages, strides 4, 8, 16 and 32.
+Batch norms are folded into the file. The levels are outputs of stages, by default those at strides 4, 8 and 16.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ Arrays = dict[str, npt.NDArray[Any]]
 
 INPUT_SIZE = 128
 LAYERS = ("stage1", "stage2", "stage3", "stage4")
+LEVELS = LAYERS[:3]  # by default: the map of stage4, 4 x 4 values of an image, does not follow outlines
 ARCHITECTURE = "tiny-1"  # part of the fingerprint: raise it when the same weights give another net
 PACKAGED = Path(__file__).parent / "weights" / "tiny.npz"
 
@@ -286,7 +287,7 @@ class TinyCAM:
         target: int | None = None,
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        self.layers = check_layers(layers, LAYERS, "tiny") if layers is not None else LAYERS
+        self.layers = check_layers(layers, LAYERS, "tiny") if layers is not None else LEVELS
         self._target, self._dtype = target, dtype
         self._levels = tuple(LAYERS.index(name) for name in self.layers)
         self._source: Source = weights if weights is None or weights == "DEFAULT" else read_weights(weights)
