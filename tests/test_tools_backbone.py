@@ -69,7 +69,7 @@ def test_a_backbone_is_trained_measured_and_loads_and_its_teacher_needs_feature_
     assert "teacher:" not in again.stderr  # its answers are there
     assert all(np.array_equal(w, weights[name]) for name, w in np.load(tmp_path / "net/tiny.npz").items())
     maps = LayerCAMExtractor("tiny", weights=str(tmp_path / "net/tiny.npz"))(scene(64, 64)[None])
-    assert maps.shape == (1, 4, 64, 64) and torch.isfinite(maps).all()
+    assert maps.shape == (1, 3, 64, 64) and torch.isfinite(maps).all()
     sets = "--caltech photographs --photographs photographs --object photographs/a --count 4"
     nets = "--nets own:teacher@64 --weights net/tiny.npz"
     measured = run("measure_backbone.py", tmp_path, f"{sets} {nets}")
