@@ -82,7 +82,8 @@ def load_saliency(spec: str, size: int | None = None) -> Any:
     if ":" not in spec:
         return LayerCAMExtractor(spec, input_size=size)
     made = load_factory(spec)
-    return LayerCAMExtractor(made, mean_std=None, input_size=size) if isinstance(made, nn.Module) else made
+    is_net = isinstance(made, nn.Module) and not hasattr(made, "native_maps")
+    return LayerCAMExtractor(made, mean_std=None, input_size=size) if is_net else made
 
 
 def load_factory(spec: str) -> Any:

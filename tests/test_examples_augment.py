@@ -137,10 +137,11 @@ def test_saliency_by_name_and_by_factory(monkeypatch: pytest.MonkeyPatch) -> Non
     assert tiny.fingerprint != blind.fingerprint
     conv, pool, head = nn.Conv2d(3, 4, 3, 2), nn.AdaptiveAvgPool2d(1), nn.Linear(4, 2)
     net = nn.Sequential(conv, nn.ReLU(), pool, nn.Flatten(), head)
-    own = SimpleNamespace(net=lambda: net, source=lambda: lambda images: images[:, :1])
+    own = SimpleNamespace(net=lambda: net, source=lambda: lambda images: images[:, :1], extractor=lambda: blind)
     monkeypatch.setitem(sys.modules, "own_nets", own)  # type: ignore[arg-type]
     assert augment.load_saliency("own_nets:net", 32).native_maps(torch.rand(2, 3, 40, 40))[0].shape[0] == 2
     assert augment.load_saliency("own_nets:source")(torch.rand(2, 3, 4, 4)).shape == (2, 1, 4, 4)
+    assert augment.load_saliency("own_nets:extractor") is blind
 
 
 def varied(name: str = "saliency-swap", **variation: Any) -> Any:
