@@ -62,7 +62,7 @@ def test_negatives_keep_the_image_follow_the_seed_and_have_a_mask_of_all_that_ch
 
 def test_controls_swap_as_often_as_the_guided_swap_at_the_same_sizes_in_other_places() -> None:
     image, _ = on_ground(True)
-    for name, (levels, count) in itertools.product(SWAPS, (("all", 4), ([0, 2], 2), ("random", 1))):
+    for name, (levels, count) in itertools.product(SWAPS, (("all", 3), ([0, 2], 2), ("random", 1))):
         (swap,) = augment.make_negatives(name, levels=levels, scale=(0.002, 0.004))
         assert int((params_of(swap, image)["pairs"][0, :, 5] > 0).sum()) == count
     swaps = [augment.make_negatives(name, "random")[0] for name in SWAPS]
@@ -115,7 +115,7 @@ def test_object_swap_stays_on_the_object_and_random_swap_does_not() -> None:
             _, ta, la, tb, lb, h, w = swap.make_params([image])["pairs"][0, 0].tolist()
             hits += [bool(disc[t + h // 2, left + w // 2]) for t, left in ((ta, la), (tb, lb))]
         inside[name] = np.mean(hits)
-    assert inside["object-swap"] > 0.97
+    assert inside["object-swap"] > 0.95
     assert inside["random-swap"] == pytest.approx(float(disc.float().mean()), abs=0.1)
 
 

@@ -163,7 +163,7 @@ def test_settings_start_at_the_defaults_of_the_library() -> None:
         ({"seed": float("inf")}, "`seed` must be like 0, got 'inf'"),
         ({"chosen": ["a"]}, r"`chosen` must be like \(0,\)"),
         ({"smallest": 5.0}, "The smallest patch of 5 % is larger than the largest of 3 %: move one of the two."),
-        ({"levels": "chosen", "chosen": (7,)}, r"`levels` must be in \[-4, 3\] for 4 saliency maps, got 7"),
+        ({"levels": "chosen", "chosen": (7,)}, r"`levels` must be in \[-3, 2\] for 3 saliency maps, got 7"),
         ({"levels": "chosen", "chosen": ()}, "No level is chosen: choose one."),
     ],
 )

@@ -172,9 +172,10 @@ def test_an_array_that_asks_for_more_than_the_memory_is_refused_by_its_header(tm
         LayerCAMExtractor(weights=path)
 
 
-@pytest.mark.parametrize(("ground", "least"), [("cloth", 0.8), ("wood", 0.8), ("tiles", 0.55)])
+@pytest.mark.parametrize(("ground", "least"), [("cloth", 0.65), ("wood", 0.85), ("tiles", 0.55)])
 def test_it_sees_an_object_on_a_strong_texture(ground, least):
-    """Cloth and tiles had no part in the training. The first version's net had 3 % of its region on objects on cloth."""
+    """Cloth and tiles had no part in the training. The first version's net had 3 % of its region on objects on cloth, the
+    second 84 % at the worst level."""
     y, x = np.mgrid[0:192, 0:192]
     images, masks = [], []
     for seed in range(8):
@@ -190,4 +191,4 @@ def test_it_sees_an_object_on_a_strong_texture(ground, least):
     found = F.interpolate(regions.float(), size=(192, 192), mode="nearest-exact").bool()
     truth = torch.from_numpy(np.stack(masks))[:, None]
     on, covered = ((found & truth).sum((2, 3)) / whole.sum((2, 3)) for whole in (found, truth))
-    assert on.mean(0)[:3].min() > least and covered.mean(0).max() > 0.7
+    assert on.mean(0).min() > least and covered.mean(0).max() > 0.7

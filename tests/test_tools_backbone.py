@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import train_backbone
+from backbone.student import mixed
 from helpers.images import scene
 from PIL import Image
 
@@ -76,6 +77,15 @@ def test_a_backbone_is_trained_measured_and_loads_and_its_teacher_needs_feature_
     assert measured.stdout.count("| tiny |") == 3 and measured.stdout.count("| own:teacher |") == 2
     refused = run("train_backbone.py", tmp_path, "--data photographs --out other --teacher own:blind", status=2)
     assert "`--teacher` must be a net of images with stages" in refused.stderr
+
+
+def test_a_share_of_the_weights_before_is_kept(tmp_path: Path) -> None:
+    before, after = {"a": np.float16([0, 8])}, {"a": np.float16([4, 0])}
+    np.savez(tmp_path / "before.npz", **before)
+    kept = mixed(after, tmp_path / "before.npz", 0.25)
+    assert kept["a"].dtype == np.float16 and kept["a"].tolist() == [3, 2]
+    with pytest.raises(SystemExit):
+        train_backbone.main(["--data", "x", "--teacher", "x", "--out", str(tmp_path), "--keep", "0.5"])  # without --start
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")

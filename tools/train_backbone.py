@@ -32,7 +32,7 @@ import torch.nn.functional as F
 from backbone.losses import cell_loss, class_loss, flipped, ground_loss, jitter, map_loss
 from backbone.photographs import is_held_out, list_photographs, load_rgb, render_views
 from backbone.pictures import draw_banks, draw_composites, draw_large, kept
-from backbone.student import SIDE, Student, fold, layer_cam, state_of, unfold
+from backbone.student import SIDE, Student, fold, layer_cam, mixed, state_of, unfold
 from backbone.teacher import Answers, cells_of, logits_of, maps_of, principal_axes
 from data import DataError
 from detector.networks import Features
@@ -215,6 +215,7 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--even-weight", type=float, default=0.3, help="of even maps where a composite has no object")
     parser.add_argument("--composite-map-weight", type=float, default=0.0)
     parser.add_argument("--start", type=Path, help="a tiny.npz to go on from")
+    parser.add_argument("--keep", type=float, default=0.0, help="share of the weights of --start in the result (default 0)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--bf16", action="store_true", help="bfloat16 wherever no maps are learnt")
@@ -224,6 +225,8 @@ def options() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> None:
     parser = options()
     args = parser.parse_args(argv)
+    if args.keep and not (args.start and 0 < args.keep < 1):
+        parser.error(f"`--keep` must be a share in (0, 1), with --start, got {args.keep:g}")
     torch.manual_seed(args.seed)
     torch.set_num_threads(args.threads)
     args.out.mkdir(parents=True, exist_ok=True)
@@ -240,6 +243,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     folded = fold(student)
     train(folded, lesson, args, "folded", args.folded_epochs, args.folded_lr)
     state = state_of(folded)
+    if args.keep:
+        state = mixed(state, args.start, args.keep)
     np.savez(args.out / "tiny.npz", **state)
     print(f"{args.out / 'tiny.npz'}: {sum(v.size for v in state.values())} parameters")
 

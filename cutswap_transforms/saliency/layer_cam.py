@@ -76,8 +76,9 @@ class LayerCAMExtractor(v2.Transform):
             contents), or None for random weights (the same in every process). With your own module leave "DEFAULT".
         layers: names of the modules whose outputs are the levels, with or without wrapper prefixes. None: the last block
             of each resolution stage, at most four, from fine to coarse; in a transformer of one resolution the blocks at four
-            evenly spaced depths; of "tiny" the first three of its four stages. Maps [N, K, h, w], [N, h, w, K] and tokens [N, T, K] are distinguished by running the net at
-            two sizes, or by its patches; tokens before the patch tokens are left out.
+            evenly spaced depths; of "tiny" the first three of its four stages. Maps [N, K, h, w], [N, h, w, K] and tokens
+            [N, T, K] are distinguished by running the net at two sizes, or by its patches; tokens before the patch tokens
+            are left out.
         target: class index; None takes the arg-max class of each image; a callable maps the model's output (a dict, a
             tuple, embeddings, maps, ...) to scores [N]. It is traced at construction, with the model.
         input_size: images are squashed to (s, s) for the net, antialiased bilinear; at least 32. None: 128 for "tiny",

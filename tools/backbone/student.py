@@ -114,6 +114,14 @@ def state_of(folded: Student) -> dict[str, np.ndarray]:
     return {name: tensor.detach().half().contiguous().numpy() for name, tensor in tensors_of(folded).items()}
 
 
+def mixed(arrays: dict[str, np.ndarray], start: Path, keep: float) -> dict[str, np.ndarray]:
+    """`keep` times the arrays of the file that the training started from, plus the rest of the new ones, float16.
+
+    Between the two, a net keeps most of what it knew and most of what it has learned (as in WiSE-FT, arXiv 2109.01903)."""
+    with np.load(start, allow_pickle=False) as old:
+        return {n: (keep * old[n].astype("f4") + (1 - keep) * x.astype("f4")).astype("f2") for n, x in arrays.items()}
+
+
 def layer_cam(logits: Tensor, features: list[Tensor]) -> list[Tensor]:
     """LayerCAM of the net's own arg-max class, as in the shipped net: [N, h, w] per stage, with the graph of the gradient."""
     gradients = torch.autograd.grad(logits.amax(1).sum(), features, create_graph=True)
