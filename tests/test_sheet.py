@@ -2,17 +2,37 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from helpers.sheets import CELL, corners, picture, swapper
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from cutswap_transforms import LayerCAMExtractor
-from cutswap_transforms.preview.panels import font
-from cutswap_transforms.preview.sheet import _clipped, contact_sheet, spread
+from cutswap_transforms.preview import sheet as sheet_file
+from cutswap_transforms.preview.lettering import lettered
+from cutswap_transforms.preview.panels import fitted
+from cutswap_transforms.preview.sheet import contact_sheet, spread
+
+Written = list[tuple[str, tuple[int, ...]]]
+
+
+@pytest.fixture
+def written(monkeypatch: pytest.MonkeyPatch) -> Written:
+    """Every line of text on a sheet, and the box of its ink."""
+    lines: Written = []
+    write = sheet_file.write
+
+    def noted(draw: ImageDraw.ImageDraw, spot: Any, text: str, color: Any, size: float, anchor: str = "la") -> None:
+        shown, face = lettered(text, size)
+        lines.append((text, tuple(draw.textbbox(spot, shown, face, anchor=anchor))))
+        write(draw, spot, text, color, size, anchor)
+
+    monkeypatch.setattr(sheet_file, "write", noted)
+    return lines
 
 
 def test_sheet_is_the_same_for_the_same_seed() -> None:
@@ -84,10 +104,21 @@ def test_bad_sheets() -> None:
         contact_sheet([np.zeros((20, 20, 3), np.uint8)], swapper())
 
 
-def test_long_names_keep_their_end() -> None:
-    assert _clipped("short.png", 500, 12) == "short.png"
-    clipped = _clipped("a_very_long_folder_name_" * 5 + "000.png", 120, 12)
-    assert clipped.startswith("...") and clipped.endswith("000.png") and font(12).getlength(clipped) <= 120
+@pytest.mark.parametrize("cell", [64, 100, 192])
+def test_no_text_covers_another_or_a_picture_or_leaves_the_sheet(written: Written, cell: int) -> None:
+    image = picture(2, 200, 300)
+    names = ["short.png", "a_very_long_folder_name_" * 12 + "000.png"]
+    sheet = contact_sheet([image, image], swapper(roi=np.ones((9, 9))), names=names, cell=cell)
+    boxes = [box for text, box in written if text]
+    assert len(boxes) > 15
+    for a, b in itertools.combinations(boxes, 2):
+        assert a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] or b[3] <= a[1], (a, b)
+    assert all(left >= 0 and right <= sheet.width for left, _, right, _ in boxes)
+    tops = [top for top, _ in corners(sheet, fitted(image, cell))]
+    assert len(tops) == 2  # rows, whose pictures no text is on
+    for text, (_, above, _, below) in written:
+        assert not text or all(below <= top or above >= top + 2 * cell // 3 for top in tops), text
+    assert any(text.startswith("...") and text.endswith("000.png") for text, _ in written)
 
 
 def test_limit_is_spread_over_the_images() -> None:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from torch import Tensor
 from torchvision.transforms.v2 import functional as tvf
 
 from ..draw import PatchPair
 from ..saliency.maps import normalize_maps
+from .lettering import font
 
 PAGE, GAP = (250, 250, 248), 8
 ROI = (120, 255, 130)  # the line around the region of interest
@@ -31,11 +31,6 @@ HEAT = (
 COOL, SALIENT = ((38, 50, 82), (52, 92, 130), (70, 134, 158), (110, 172, 176)), (255, 140, 30)
 Box = tuple[float, float, float, float]
 Color = tuple[int, int, int]
-
-
-def font(size: float) -> Any:
-    """Pillow's built-in typeface: no installation, the same everywhere."""
-    return ImageFont.load_default(size)
 
 
 def picture(image: Tensor) -> Image.Image:
