@@ -15,7 +15,7 @@ from cutswap_transforms import LayerCAMExtractor
 from cutswap_transforms.preview import sheet as sheet_file
 from cutswap_transforms.preview.lettering import lettered
 from cutswap_transforms.preview.panels import fitted
-from cutswap_transforms.preview.sheet import contact_sheet, spread
+from cutswap_transforms.preview.sheet import LEVELS_NAMED, contact_sheet, spread
 
 Written = list[tuple[str, tuple[int, ...]]]
 
@@ -119,6 +119,13 @@ def test_no_text_covers_another_or_a_picture_or_leaves_the_sheet(written: Writte
     for text, (_, above, _, below) in written:
         assert not text or all(below <= top or above >= top + 2 * cell // 3 for top in tops), text
     assert any(text.startswith("...") and text.endswith("000.png") for text, _ in written)
+
+
+def test_the_digit_of_a_box_is_explained_where_there_is_one(written: Written) -> None:
+    contact_sheet([picture(1)], swapper(levels=1))
+    assert LEVELS_NAMED not in [text for text, _ in written]
+    contact_sheet([picture(1)], swapper())
+    assert LEVELS_NAMED in [text for text, _ in written]
 
 
 def test_limit_is_spread_over_the_images() -> None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 INK, FAINT = (34, 36, 40), (105, 109, 115)
 MARGIN = 24
+LEVELS_NAMED = "Patches of the same digit change places; the digit is the level of their region"
 Item = TypeVar("Item")
 
 
@@ -29,6 +30,7 @@ class Row(NamedTuple):
     cells: list[Image.Image]
     name: str
     note: str
+    several: bool  # pairs, so that their names have digits
 
 
 def contact_sheet(
@@ -116,7 +118,7 @@ def _row(sample: object, swap: SaliencySwap, name: str, cell: int) -> tuple[Row,
     headings = [original, *levels, *chosen, ("negative", ""), ("mask", "")]
     swaps = ", ".join(f"{p.width} x {p.height} on level {p.level}" for p in drawn.pairs) or "nothing"
     height, width = image_size(image)
-    return Row(panels, name, f"image {width} x {height}, swapped {swaps}"), headings
+    return Row(panels, name, f"image {width} x {height}, swapped {swaps}", len(drawn.pairs) > 1), headings
 
 
 # ---------------------------------------- the page
@@ -126,7 +128,8 @@ def _page(rows: list[Row], headings: list[tuple[str, str]], caption: str, cell: 
     """Title, caption, headings and rows, each row as high as its text and pictures."""
     text = max(12, min(18, round(cell / 12)))
     width = 2 * MARGIN + max(len(row.cells) for row in rows) * (cell + GAP) - GAP
-    head = wrapped(caption, width - 2 * MARGIN, text)
+    captions = [caption, *([LEVELS_NAMED] if any(row.several for row in rows) else [])]
+    head = [line for part in captions for line in wrapped(part, width - 2 * MARGIN, text)]
     columns = [_heading(heading, cell, text) for heading in headings]
     top = MARGIN + text * 2 + (len(head) + max(map(len, columns))) * (text + 6) + 20
     texts = [_row_text(row, width - 2 * MARGIN, text - 1) for row in rows]
