@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from typing import Any
 
 import numpy as np
@@ -119,6 +120,17 @@ def test_no_text_covers_another_or_a_picture_or_leaves_the_sheet(written: Writte
     for text, (_, above, _, below) in written:
         assert not text or all(below <= top or above >= top + 2 * cell // 3 for top in tops), text
     assert any(text.startswith("...") and text.endswith("000.png") for text, _ in written)
+
+
+def test_each_row_says_whether_its_patches_fit(written: Written) -> None:
+    contact_sheet([picture(1), picture(2)], swapper(levels="random"), cell=192)
+    said = " ".join(text for text, _ in written if text)
+    covers = r"The regions cover \d+, \d+ and \d+ % of the frame, from the finest level to the coarsest\."
+    assert len(re.findall(rf"{covers} \d+ % of the patches of 0\.2 to 3 % of the frame fit into their region", said)) == 2
+    written.clear()
+    contact_sheet([picture(1)], swapper(scale=(0.5, 0.6)), cell=192)  # six patches of a fifth of the image
+    said = " ".join(text for text, _ in written if text)
+    assert "the others are halved until they do." in said and "As an argument: scale=(0.00" in said
 
 
 def test_the_digit_of_a_box_is_explained_where_there_is_one(written: Written) -> None:

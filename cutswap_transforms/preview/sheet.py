@@ -11,6 +11,7 @@ from torch import Tensor
 from ..arguments import checked_int
 from ..images import ImageLike, image_leaves, image_size
 from ..regions.roi import sample_leaves
+from .advice import advise
 from .lettering import clipped, width_of, wrapped, write
 from .panels import GAP, PAGE, clusters
 from .steps import region_steps, swap_steps
@@ -30,6 +31,7 @@ class Row(NamedTuple):
     cells: list[Image.Image]
     name: str
     note: str
+    verdict: str
     several: bool  # pairs, so that their names have digits
 
 
@@ -41,7 +43,8 @@ def contact_sheet(
     caption: str | None = None,
     cell: int = 192,
 ) -> Image.Image:
-    """A picture of how `swap` treats images: original, a map per level, clusters, patch pair, negative, mask.
+    """A picture of how `swap` treats images: original, a map per level, clusters, patch pair, negative, mask. The
+    text above a row says how much of the frame the regions cover, and whether patches of this size fit into them.
 
     Randomness comes from torch's global generator, image by image: seed it to reproduce the sheet.
 
@@ -118,7 +121,9 @@ def _row(sample: object, swap: SaliencySwap, name: str, cell: int) -> tuple[Row,
     headings = [original, *levels, *chosen, ("negative", ""), ("mask", "")]
     swaps = ", ".join(f"{p.width} x {p.height} on level {p.level}" for p in drawn.pairs) or "nothing"
     height, width = image_size(image)
-    return Row(panels, name, f"image {width} x {height}, swapped {swaps}", len(drawn.pairs) > 1), headings
+    advice = advise(steps, swap, (height, width))
+    verdict = " ".join(advice.sentences) + (f" As an argument: scale={advice.scale}." if advice.scale else "")
+    return Row(panels, name, f"image {width} x {height}, swapped {swaps}", verdict, len(drawn.pairs) > 1), headings
 
 
 # ---------------------------------------- the page
@@ -157,11 +162,11 @@ def _heading(heading: tuple[str, str], cell: int, text: int) -> list[tuple[str, 
 
 
 def _row_text(row: Row, width: float, text: int) -> list[tuple[str, str]]:
-    """Lines above a row, left and right: name and note, beside each other if both fit."""
+    """Lines above a row, left and right: name and note, beside each other if both fit, and the verdict."""
     beside = width_of(row.name, text) + 2 * text + width_of(row.note, text) <= width
     below = [] if beside else wrapped(row.note, width, text)
     first = (clipped(row.name, width, text), row.note if beside else "")
-    return [first, *((line, "") for line in below)]
+    return [first, *((line, "") for line in [*below, *wrapped(row.verdict, width, text)])]
 
 
 def _write_head(
