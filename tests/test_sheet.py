@@ -140,6 +140,14 @@ def test_the_digit_of_a_box_is_explained_where_there_is_one(written: Written) ->
     assert LEVELS_NAMED in [text for text, _ in written]
 
 
+def test_the_caption_is_the_settings_in_words_or_as_given(written: Written) -> None:
+    contact_sheet([picture(1)], swapper(), cell=192)
+    words = "saliency hot_quarter; clustering two_clusters; levels all; scale 0.002 to 0.03; ratio 0.3 to 3.3; grid 24"
+    assert words in [text for text, _ in written]
+    contact_sheet([picture(1)], swapper(), cell=192, caption="as given")
+    assert "as given" in [text for text, _ in written]
+
+
 def test_limit_is_spread_over_the_images() -> None:
     assert spread(range(14), 7) == [0, 2, 4, 6, 8, 10, 12]
     assert spread(range(3), 8) == [0, 1, 2]

@@ -14,6 +14,7 @@ from ..regions.roi import sample_leaves
 from .advice import advise
 from .lettering import clipped, width_of, wrapped, write
 from .panels import GAP, PAGE, clusters
+from .settings import settings_in_words
 from .steps import region_steps, swap_steps
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def contact_sheet(
         images: single images as `swap` takes them, PIL or tensor [C, H, W], or samples with one; sizes may differ.
         swap: a `SaliencySwap`; its saliency, clustering and settings are shown.
         names: one per image, printed above its row.
-        caption: a line under the title; by default the settings of `swap`.
+        caption: a line under the title; by default the settings of `swap`, in words.
         cell: longer side of a picture on the sheet in pixels, at least 64.
 
     Returns:
@@ -78,7 +79,7 @@ def contact_sheet(
     for image, name in zip(images, names, strict=True):
         row, headings = _row(image, swap, name, cell)
         rows.append(row)
-    return _page(rows, headings, _settings(swap) if caption is None else caption, cell)
+    return _page(rows, headings, settings_in_words(swap) if caption is None else caption, cell)
 
 
 def spread(items: Sequence[Item], limit: int) -> list[Item]:
@@ -181,10 +182,3 @@ def _write_head(
         x = MARGIN + column * (cell + GAP) + cell / 2
         for i, (line, note) in enumerate(lines):
             write(draw, (x, start + i * (text + 6)), line, FAINT if note else INK, text * (0.85 if note else 1), "ma")
-
-
-def _settings(swap: SaliencySwap) -> str:
-    names: tuple[str, ...] = ("levels", "scale", "ratio", "p", "grid")
-    parts = [f"saliency={swap.saliency!r}", f"clustering={swap.clustering!r}"]
-    names += ("roi",) if swap.roi is not None else ()
-    return ", ".join(parts + [f"{name}={getattr(swap, name)!r}" for name in names])
