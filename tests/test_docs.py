@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import json
 import re
 import subprocess
 import sys
@@ -14,6 +15,15 @@ import pytest
 import cutswap_transforms
 
 ROOT = Path(__file__).parents[1]
+PAGES = sorted(path for folder in (".", "docs", "examples", "benchmarks") for path in (ROOT / folder).glob("*.md"))
+LONGEST = 84  # characters of a line of code; docs/site.css has the sizes
+SEARCHES = {  # what a reader types, with a word's plural left out -> the page that answers, by the title of a section
+    "train detector": "detector.html",
+    "heat map": "detector.html",
+    "score new image": "detector.html",
+    "threshold": "detector.html",
+    "own network": "recipes.html",
+}
 
 
 def test_quoted_messages_are_those_of_the_library():
@@ -56,7 +66,21 @@ def test_the_site_builds_without_a_warning(tmp_path):
     pages = {path.name: path.read_text(encoding="utf-8") for path in (tmp_path / "site").glob("*.html")}
     assert {"index.html", "recipes.html", "api.html", "results.html", "troubleshooting.html"} <= set(pages)
     for name, page in pages.items():
-        for picture in re.findall(r'<img[^>]* src="([^":]+)"', page):
+        pictures = re.findall(r'<img[^>]* src="([^":]+)"', page)
+        for picture in pictures:
             assert picture.endswith((".png", ".jpg")) and (tmp_path / "site" / picture).is_file(), (name, picture)
+        assert re.findall(r'<a href="([^"]+)"[^>]*><img ', page) == pictures, f"{name}: a click must open each picture"
+        assert re.search(r'<link rel="stylesheet" href="/?site\.css"', page)
         assert not re.search(r'<(?:script|link|img)[^>]+(?:src|href)="https?://', page), f"{name} loads from elsewhere"
     assert "def cutswap" not in pages["api.html"] and "make_params" in pages["api.html"]
+    index = json.loads((tmp_path / "site/search/search_index.json").read_text(encoding="utf-8"))
+    sections = [(section["location"], section["title"].lower()) for section in index["docs"]]
+    for sought, page in SEARCHES.items():
+        found = [location for location, title in sections if all(word in title for word in sought.split())]
+        assert found and all(location.startswith((page, "index.html")) for location in found), (sought, found)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_lines_of_code_fit_beside_the_copy_button(page: Path):
+    blocks = re.findall(r"^```.*?\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S)
+    assert [line for block in blocks for line in block.splitlines() if len(line) > LONGEST] == []

@@ -37,7 +37,8 @@ def test_preview_depends_on_the_seed_alone(folder: Path) -> None:
     sheets = []
     for seed in ("4", "4", "5"):
         assert run(folder, "--seed", seed, "--out", str(folder.parent / "sheet.png")) == 0
-        sheets.append(Image.open(folder.parent / "sheet.png").crop((0, 90, 2000, 2000)).tobytes())  # below the caption
+        sheet = Image.open(folder.parent / "sheet.png")
+        sheets.append(sheet.crop((0, sheet.height - 60, *sheet.size)).tobytes())  # the last row; the caption has the seed
     assert sheets[0] == sheets[1] != sheets[2]
 
 
@@ -179,6 +180,26 @@ def test_preview_says_how_many_of_the_images_it_draws(folder: Path, capsys: pyte
     for limit, sentence in (("2", ["2 of 3 images, spread evenly over them; more with --limit"]), ("3", [])):
         assert run(folder, "--limit", limit, "--out", str(folder.parent / "sheet.png")) == 0
         assert capsys.readouterr().out.splitlines()[1:-1] == sentence
+
+
+@pytest.mark.usefixtures("unmeasured")
+def test_the_caption_has_the_settings_in_words_and_how_many_images_are_shown(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    captions: list[str] = []
+    monkeypatch.setattr(preview, "contact_sheet", lambda *_, caption, **__: captions.append(caption) or picture())
+    (folder.parent / "caption_net.py").write_text("def darkness(): return type('Dark', (), {'native_maps': None})()")
+    monkeypatch.syspath_prepend(folder.parent)
+    out = ["--out", str(folder.parent / "sheet.png")]
+    monkeypatch.setattr(preview, "_unchanged", lambda *_: [])
+    assert run(folder, "--limit", "2", "--seed", "7", *out) == 0
+    assert run(folder, "--net", "caption_net:darkness", "--levels", "0", *out) == 0
+    assert captions == [
+        "saliency tiny; clustering kmeans; levels all; scale 0.002 to 0.03; ratio 0.3 to 3.3; grid 24; seed 7; "
+        "shorter side 32 px; 2 of 3 images, see --limit",
+        "saliency Dark; clustering kmeans; levels 0; scale 0.002 to 0.03; ratio 0.3 to 3.3; grid 24; "
+        "net caption_net:darkness; seed 0; shorter side 32 px",
+    ]
 
 
 @pytest.mark.usefixtures("unmeasured")

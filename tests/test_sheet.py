@@ -2,17 +2,38 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from helpers.sheets import CELL, corners, picture, swapper
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from cutswap_transforms import LayerCAMExtractor
-from cutswap_transforms.preview.panels import font
-from cutswap_transforms.preview.sheet import _clipped, contact_sheet, spread
+from cutswap_transforms.preview import sheet as sheet_file
+from cutswap_transforms.preview.lettering import lettered
+from cutswap_transforms.preview.panels import fitted
+from cutswap_transforms.preview.sheet import LEVELS_NAMED, contact_sheet, spread
+
+Written = list[tuple[str, tuple[int, ...]]]
+
+
+@pytest.fixture
+def written(monkeypatch: pytest.MonkeyPatch) -> Written:
+    """Every line of text on a sheet, and the box of its ink."""
+    lines: Written = []
+    write = sheet_file.write
+
+    def noted(draw: ImageDraw.ImageDraw, spot: Any, text: str, color: Any, size: float, anchor: str = "la") -> None:
+        shown, face = lettered(text, size)
+        lines.append((text, tuple(draw.textbbox(spot, shown, face, anchor=anchor))))
+        write(draw, spot, text, color, size, anchor)
+
+    monkeypatch.setattr(sheet_file, "write", noted)
+    return lines
 
 
 def test_sheet_is_the_same_for_the_same_seed() -> None:
@@ -84,10 +105,48 @@ def test_bad_sheets() -> None:
         contact_sheet([np.zeros((20, 20, 3), np.uint8)], swapper())
 
 
-def test_long_names_keep_their_end() -> None:
-    assert _clipped("short.png", 500, 12) == "short.png"
-    clipped = _clipped("a_very_long_folder_name_" * 5 + "000.png", 120, 12)
-    assert clipped.startswith("...") and clipped.endswith("000.png") and font(12).getlength(clipped) <= 120
+@pytest.mark.parametrize("cell", [64, 80, 192])
+def test_no_text_covers_another_or_a_picture_or_leaves_the_sheet(written: Written, cell: int) -> None:
+    image = picture(2, 200, 300)
+    names = ["short.png", "a_very_long_folder_name_" * 12 + "000.png"]
+    sheet = contact_sheet([image, image], swapper(roi=np.ones((9, 9))), names=names, cell=cell)
+    boxes = [box for text, box in written if text]
+    assert len(boxes) > 15
+    for a, b in itertools.combinations(boxes, 2):
+        assert a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] or b[3] <= a[1], (a, b)
+    assert all(left >= 0 and right <= sheet.width for left, _, right, _ in boxes)
+    tops = [top for top, _ in corners(sheet, fitted(image, cell))]
+    assert len(tops) == 2  # rows, whose pictures no text is on
+    for text, (_, above, _, below) in written:
+        assert not text or all(below <= top or above >= top + 2 * cell // 3 for top in tops), text
+    assert any(text.startswith("...") and text.endswith("000.png") for text, _ in written)
+    assert " ".join(text for text, _ in written).count("image 300 x 200, swapped ") == 2
+
+
+def test_each_row_says_whether_its_patches_fit(written: Written) -> None:
+    contact_sheet([picture(1), picture(2)], swapper(levels="random"), cell=192)
+    said = " ".join(text for text, _ in written if text)
+    covers = r"The regions cover \d+, \d+ and \d+ % of the frame, from the finest level to the coarsest\."
+    assert len(re.findall(rf"{covers} \d+ % of the patches of 0\.2 to 3 % of the frame fit into their region", said)) == 2
+    written.clear()
+    contact_sheet([picture(1)], swapper(scale=(0.5, 0.6)), cell=192)  # six patches of a fifth of the image
+    said = " ".join(text for text, _ in written if text)
+    assert "the others are halved until they do." in said and "As an argument: scale=(0.00" in said
+
+
+def test_the_digit_of_a_box_is_explained_where_there_is_one(written: Written) -> None:
+    contact_sheet([picture(1)], swapper(levels=1))
+    assert LEVELS_NAMED not in [text for text, _ in written]
+    contact_sheet([picture(1)], swapper())
+    assert LEVELS_NAMED in [text for text, _ in written]
+
+
+def test_the_caption_is_the_settings_in_words_or_as_given(written: Written) -> None:
+    contact_sheet([picture(1)], swapper(), cell=192)
+    words = "saliency hot_quarter; clustering two_clusters; levels all; scale 0.002 to 0.03; ratio 0.3 to 3.3; grid 24"
+    assert words in [text for text, _ in written]
+    contact_sheet([picture(1)], swapper(), cell=192, caption="as given")
+    assert "as given" in [text for text, _ in written]
 
 
 def test_limit_is_spread_over_the_images() -> None:

@@ -1,21 +1,18 @@
-"""The pictures of the contact sheet: an image, a saliency map, clusters, a patch pair."""
+"""The pictures of the contact sheet: an image, a saliency map, clusters."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2 import functional as tvf
 
-from ..draw import PatchPair
 from ..saliency.maps import normalize_maps
 
 PAGE, GAP = (250, 250, 248), 8
 ROI = (120, 255, 130)  # the line around the region of interest
-BOX_A, BOX_B = (255, 176, 0), (0, 205, 225)
 # From black over violet and orange to pale yellow: lightness grows evenly, so it also reads in gray.
 HEAT = (
     (0, 0, 4),
@@ -29,13 +26,7 @@ HEAT = (
 )
 # Clusters from the least to the second most salient; the most salient one has its own color.
 COOL, SALIENT = ((38, 50, 82), (52, 92, 130), (70, 134, 158), (110, 172, 176)), (255, 140, 30)
-Box = tuple[float, float, float, float]
 Color = tuple[int, int, int]
-
-
-def font(size: float) -> Any:
-    """Pillow's built-in typeface: no installation, the same everywhere."""
-    return ImageFont.load_default(size)
 
 
 def picture(image: Tensor) -> Image.Image:
@@ -133,61 +124,3 @@ def outlined(panel: Image.Image, inside: Image.Image, color: Color = (255, 255, 
     edge[:, 1:] |= area[:, 1:] != area[:, :-1]
     panel.paste(color, mask=Image.fromarray(edge.to(torch.uint8).numpy() * 255))
     return panel
-
-
-# ---------------------------------------- patch pair
-
-
-def boxes(photo: Image.Image, pairs: list[PatchPair], size: tuple[int, int]) -> Image.Image:
-    """Both patches of every pair, joined by a double arrow; named by level if there are several pairs."""
-    fine = 3  # supersampling: Pillow's lines are not anti-aliased
-    dimmed = Image.blend(photo, Image.new("RGB", photo.size, "black"), 0.25)
-    big = dimmed.resize((photo.width * fine, photo.height * fine), Image.Resampling.NEAREST)
-    draw = ImageDraw.Draw(big)
-    sy, sx = big.height / size[0], big.width / size[1]
-    tags = []
-    for pair in pairs:
-        h, w = pair.height * sy, pair.width * sx
-        a = (pair.left_a * sx, pair.top_a * sy, pair.left_a * sx + w, pair.top_a * sy + h)
-        b = (pair.left_b * sx, pair.top_b * sy, pair.left_b * sx + w, pair.top_b * sy + h)
-        _arrow(draw, a, b, fine)
-        for box, color, letter in ((a, BOX_A, "A"), (b, BOX_B, "B")):
-            draw.rectangle(_grown(box, 2 * fine), outline="black", width=fine)
-            draw.rectangle(_grown(box, fine), outline=color, width=2 * fine)
-            tags.append((box, color, letter + (str(pair.level) if len(pairs) > 1 else "")))
-    for box, color, name in tags:  # last, so that no box hides a name
-        _tag(draw, box, color, name, big.size, fine)
-    return big.reduce(fine)
-
-
-def _grown(box: Box, by: float) -> Box:
-    return box[0] - by, box[1] - by, box[2] + by, box[3] + by
-
-
-def _arrow(draw: ImageDraw.ImageDraw, a: Box, b: Box, fine: int) -> None:
-    """An arrow from box to box, along the line between their centers."""
-    (ax, ay), (bx, by) = [((box[0] + box[2]) / 2, (box[1] + box[3]) / 2) for box in (a, b)]
-    dx, dy = bx - ax, by - ay
-    inside = min((a[2] - a[0]) / 2 / (abs(dx) + 1e-9), (a[3] - a[1]) / 2 / (abs(dy) + 1e-9))
-    length = math.hypot(dx, dy) * (1 - 2 * inside)
-    if length < 6 * fine:  # no room between the boxes
-        return
-    pad = 3 * fine / math.hypot(dx, dy)
-    start, end = inside + pad, 1 - inside - pad
-    line = (ax + dx * start, ay + dy * start, ax + dx * end, ay + dy * end)
-    for color, width in (("black", 4 * fine), ("white", 2 * fine)):
-        draw.line(line, fill=color, width=width)
-    head, angle = min(7.0 * fine, length / 2), math.atan2(dy, dx)
-    for x, y, turn in ((line[2], line[3], math.pi), (line[0], line[1], 0.0)):
-        wings = [(x + head * math.cos(angle + turn + t), y + head * math.sin(angle + turn + t)) for t in (-0.5, 0.5)]
-        draw.polygon([(x, y), *wings], fill="white", outline="black")
-
-
-def _tag(draw: ImageDraw.ImageDraw, box: Box, color: Color, name: str, size: tuple[int, int], fine: int) -> None:
-    """The patch's name on its color, at the box's upper left corner but inside the picture."""
-    width, height = (8 + 6 * len(name)) * fine, 14 * fine
-    left = min(max(box[0] - 2 * fine, 0), size[0] - width)
-    top = box[1] - height - 2 * fine
-    top = top if top >= 0 else min(box[3] + 2 * fine, size[1] - height)
-    draw.rectangle((left, top, left + width, top + height), fill=color)
-    draw.text((left + width / 2, top + height / 2), name, "black", font(11 * fine), anchor="mm")

@@ -11,16 +11,18 @@ from torch import Tensor
 from ..arguments import checked_int
 from ..images import ImageLike, image_leaves, image_size
 from ..regions.roi import sample_leaves
-from .panels import GAP, PAGE, clusters, font
+from .advice import advise
+from .lettering import clipped, width_of, wrapped, write
+from .panels import GAP, PAGE, clusters
+from .settings import settings_in_words
 from .steps import region_steps, swap_steps
 
 if TYPE_CHECKING:
     from ..transform import SaliencySwap
 
-INK, FAINT = (34, 36, 40), (120, 124, 130)
-MARGIN, ROW_TEXT = 24, 29
-
-
+INK, FAINT = (34, 36, 40), (105, 109, 115)
+MARGIN = 24
+LEVELS_NAMED = "Patches of the same digit change places; the digit is the level of their region"
 Item = TypeVar("Item")
 
 
@@ -30,6 +32,8 @@ class Row(NamedTuple):
     cells: list[Image.Image]
     name: str
     note: str
+    verdict: str
+    several: bool  # pairs, so that their names have digits
 
 
 def contact_sheet(
@@ -40,7 +44,8 @@ def contact_sheet(
     caption: str | None = None,
     cell: int = 192,
 ) -> Image.Image:
-    """A picture of how `swap` treats images: original, a map per level, clusters, patch pair, negative, mask.
+    """A picture of how `swap` treats images: original, a map per level, clusters, patch pair, negative, mask. The
+    text above a row says how much of the frame the regions cover, and whether patches of this size fit into them.
 
     Randomness comes from torch's global generator, image by image: seed it to reproduce the sheet.
 
@@ -48,7 +53,7 @@ def contact_sheet(
         images: single images as `swap` takes them, PIL or tensor [C, H, W], or samples with one; sizes may differ.
         swap: a `SaliencySwap`; its saliency, clustering and settings are shown.
         names: one per image, printed above its row.
-        caption: a line under the title; by default the settings of `swap`.
+        caption: a line under the title; by default the settings of `swap`, in words.
         cell: longer side of a picture on the sheet in pixels, at least 64.
 
     Returns:
@@ -74,7 +79,7 @@ def contact_sheet(
     for image, name in zip(images, names, strict=True):
         row, headings = _row(image, swap, name, cell)
         rows.append(row)
-    return _page(rows, headings, _settings(swap) if caption is None else caption, cell)
+    return _page(rows, headings, settings_in_words(swap) if caption is None else caption, cell)
 
 
 def spread(items: Sequence[Item], limit: int) -> list[Item]:
@@ -117,68 +122,63 @@ def _row(sample: object, swap: SaliencySwap, name: str, cell: int) -> tuple[Row,
     headings = [original, *levels, *chosen, ("negative", ""), ("mask", "")]
     swaps = ", ".join(f"{p.width} x {p.height} on level {p.level}" for p in drawn.pairs) or "nothing"
     height, width = image_size(image)
-    return Row(panels, name, f"image {width} x {height}, swapped {swaps}"), headings
+    advice = advise(steps, swap, (height, width))
+    verdict = " ".join(advice.sentences) + (f" As an argument: scale={advice.scale}." if advice.scale else "")
+    return Row(panels, name, f"image {width} x {height}, swapped {swaps}", verdict, len(drawn.pairs) > 1), headings
 
 
 # ---------------------------------------- the page
 
 
 def _page(rows: list[Row], headings: list[tuple[str, str]], caption: str, cell: int) -> Image.Image:
-    """Title, caption, headings and rows, each row as high as its pictures."""
+    """Title, caption, headings and rows, each row as high as its text and pictures."""
     text = max(12, min(18, round(cell / 12)))
     width = 2 * MARGIN + max(len(row.cells) for row in rows) * (cell + GAP) - GAP
-    caption_lines = _wrapped(caption, width - 2 * MARGIN, text)
-    top = MARGIN + text * 2 + len(caption_lines) * (text + 6) + 2 * text + 26
-    heights = [ROW_TEXT + max(c.height for c in row.cells) + GAP + 8 for row in rows]
+    captions = [caption, *([LEVELS_NAMED] if any(row.several for row in rows) else [])]
+    head = [line for part in captions for line in wrapped(part, width - 2 * MARGIN, text)]
+    columns = [_heading(heading, cell, text) for heading in headings]
+    top = MARGIN + text * 2 + (len(head) + max(map(len, columns))) * (text + 6) + 20
+    texts = [_row_text(row, width - 2 * MARGIN, text - 1) for row in rows]
+    above = [12 + len(lines) * (text + 4) for lines in texts]
+    heights = [room + max(c.height for c in row.cells) + GAP + 8 for row, room in zip(rows, above, strict=True)]
     page = Image.new("RGB", (width, top + sum(heights) + MARGIN - GAP), PAGE)
     draw = ImageDraw.Draw(page)
-    _write_head(draw, headings, caption_lines, top, text, cell)
-    for row, height in zip(rows, heights, strict=True):
+    _write_head(draw, columns, head, top, text, cell)
+    for row, lines, room, height in zip(rows, texts, above, heights, strict=True):
         draw.line((MARGIN, top + 2, width - MARGIN, top + 2), (224, 225, 222))
-        room = width - 2 * MARGIN - 2 * text - font(text - 1).getlength(row.note)
-        draw.text((MARGIN, top + 6), _clipped(row.name, room, text - 1), INK, font(text - 1))
-        draw.text((width - MARGIN, top + 6), row.note, FAINT, font(text - 1), anchor="ra")
+        for i, (left, right) in enumerate(lines):
+            write(draw, (MARGIN, top + 6 + i * (text + 4)), left, FAINT if i else INK, text - 1)
+            write(draw, (width - MARGIN, top + 6 + i * (text + 4)), right, FAINT, text - 1, "ra")
         for column, panel in enumerate(row.cells):
-            page.paste(panel, (MARGIN + column * (cell + GAP) + (cell - panel.width) // 2, top + ROW_TEXT))
+            page.paste(panel, (MARGIN + column * (cell + GAP) + (cell - panel.width) // 2, top + room))
         top += height
     return page
 
 
+def _heading(heading: tuple[str, str], cell: int, text: int) -> list[tuple[str, bool]]:
+    """The lines above a column, no wider than it, and whether each belongs to the note."""
+    name, note = heading
+    lines = [(line, False) for line in wrapped(name, cell, text)]
+    return lines + [(line, True) for line in wrapped(note, cell, text * 0.85) if note]
+
+
+def _row_text(row: Row, width: float, text: int) -> list[tuple[str, str]]:
+    """Lines above a row, left and right: name and note, beside each other if both fit, and the verdict."""
+    beside = width_of(row.name, text) + 2 * text + width_of(row.note, text) <= width
+    below = [] if beside else wrapped(row.note, width, text)
+    first = (clipped(row.name, width, text), row.note if beside else "")
+    return [first, *((line, "") for line in [*below, *wrapped(row.verdict, width, text)])]
+
+
 def _write_head(
-    draw: ImageDraw.ImageDraw, headings: list[tuple[str, str]], caption_lines: list[str], end: int, text: int, cell: int
+    draw: ImageDraw.ImageDraw, columns: list[list[tuple[str, bool]]], head: list[str], end: int, text: int, cell: int
 ) -> None:
     """Title, caption and the headings of the columns, above the row of pixels `end`."""
-    draw.text((MARGIN, MARGIN), "Saliency-guided patch swaps", INK, font(text * 1.5))
-    for i, line in enumerate(caption_lines):
-        draw.text((MARGIN, MARGIN + text * 2 + 4 + i * (text + 6)), line, FAINT, font(text))
-    for column, (name, note) in enumerate(headings):
+    write(draw, (MARGIN, MARGIN), "Saliency-guided patch swaps", INK, text * 1.5)
+    for i, line in enumerate(head):
+        write(draw, (MARGIN, MARGIN + text * 2 + 4 + i * (text + 6)), line, FAINT, text)
+    start = end - 4 - max(map(len, columns)) * (text + 6)
+    for column, lines in enumerate(columns):
         x = MARGIN + column * (cell + GAP) + cell / 2
-        draw.text((x, end - text * 2 - 8), name, INK, font(text), anchor="mt")
-        draw.text((x, end - text - 5), note, FAINT, font(text * 0.85), anchor="mt")
-
-
-def _wrapped(text: str, width: int, size: int) -> list[str]:
-    """Lines no longer than `width` pixels, broken between words."""
-    lines = [""]
-    for word in text.split(" "):
-        longer = f"{lines[-1]} {word}".strip()
-        if lines[-1] and font(size).getlength(longer) > width:
-            lines.append(word)
-        else:
-            lines[-1] = longer
-    return lines
-
-
-def _clipped(name: str, width: float, size: int) -> str:
-    """The name, or as much of its end as fits, because file names differ at the end."""
-    start = 0
-    while start < len(name) and font(size).getlength("..." * (start > 0) + name[start:]) > width:
-        start += 1
-    return "..." * (start > 0) + name[start:]
-
-
-def _settings(swap: SaliencySwap) -> str:
-    names: tuple[str, ...] = ("levels", "scale", "ratio", "p", "grid")
-    parts = [f"saliency={swap.saliency!r}", f"clustering={swap.clustering!r}"]
-    names += ("roi",) if swap.roi is not None else ()
-    return ", ".join(parts + [f"{name}={getattr(swap, name)!r}" for name in names])
+        for i, (line, note) in enumerate(lines):
+            write(draw, (x, start + i * (text + 6)), line, FAINT if note else INK, text * (0.85 if note else 1), "ma")

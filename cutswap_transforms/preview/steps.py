@@ -14,7 +14,8 @@ from ..regions.cells import segment
 from ..regions.roi import inside_of, sample_leaves
 from ..saliency.source import native_maps
 from ..swap import patch_mask, swaps_made
-from .panels import ROI, boxes, dim_outside, fitted, heat_map, level_clusters, picture
+from .pair import boxes
+from .panels import ROI, dim_outside, fitted, heat_map, level_clusters, picture
 
 if TYPE_CHECKING:
     from ..transform import SaliencySwap

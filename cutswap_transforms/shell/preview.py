@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 
+from ..preview.settings import settings_in_words
 from ..preview.sheet import contact_sheet, spread
 from ..seeds import own_seed
 from ..transform import SaliencySwap
@@ -37,11 +38,7 @@ def run(args: argparse.Namespace) -> None:
     if not loaded:
         raise UserError(f"none of the {len(shown)} images tried could be read")
     pictures = [image for _, image in loaded]
-    net = f"net={args.net}" if args.net else f"model={args.model}, weights={args.weights}"
-    caption = (
-        f"{net}, clustering={args.clustering}, levels={args.levels}, scale={tuple(args.scale)}, seed={args.seed}"
-        f"{f', roi={args.roi}' if args.roi else ''}; {size_text(args.size)}"
-    )
+    caption = _caption(args, swap, len(loaded), len(files))
     try:
         with own_seed(args.seed):
             sheet = contact_sheet(pictures, swap, names=[path.name for path, _ in loaded], caption=caption, cell=args.cell)
@@ -58,6 +55,13 @@ def run(args: argparse.Namespace) -> None:
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"{args.out} is written, the images per second are not measured") from None
     print(f"{rate:.0f} images per second (one at a time, 1 thread, no cache, {size_text(args.size)})")
+
+
+def _caption(args: argparse.Namespace, swap: SaliencySwap, shown: int, found: int) -> str:
+    """The settings, and how many of the images the sheet shows."""
+    count = [f"{shown} of {found} images, see --limit"] if found > args.limit else []
+    source = [f"net {args.net}"] if args.net else []
+    return "; ".join([settings_in_words(swap), *source, f"seed {args.seed}", size_text(args.size), *count])
 
 
 def _check_sheet(args: argparse.Namespace, found: Sequence[Path]) -> None:

@@ -43,7 +43,8 @@ def on_files(files: Files, config: Any) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-    """Replaces repository links by links to pages of the site or, if there is no such page, by plain text."""
+    """Replaces repository links by links to pages of the site or, if there is no such page, by plain text. A picture becomes
+    a link to its file, which is larger than the page shows it."""
     return _linked(markdown, (ROOT / "docs" / page.file.src_uri).parent) if page.file.src_uri not in PAGES else markdown
 
 
@@ -61,6 +62,8 @@ def _linked(text: str, folder: Path) -> str:
         place = link if link.startswith("pictures/") or link in PICTURES else places.get(str((folder / link).resolve()))
         if sign and not place:
             raise ValueError(f"{folder}: no picture {link} on the site")
-        return f"{sign}[{text}]({place}{anchor})" if place else text
+        if sign:
+            return f"[![{text}]({place})]({place})"
+        return f"[{text}]({place}{anchor})" if place else text
 
     return LINK.sub(target, text)

@@ -13,6 +13,7 @@ from PIL import Image, ImageChops
 from torchvision.transforms.v2 import functional as tvf
 
 from cutswap_transforms import SaliencySwap, functional
+from cutswap_transforms.preview.advice import Advice, advise, percent
 from cutswap_transforms.preview.panels import dim_outside
 from cutswap_transforms.preview.sheet import contact_sheet
 from cutswap_transforms.preview.steps import RegionSteps, negative_picture, region_steps, swap_steps, swapped_pairs
@@ -22,7 +23,6 @@ from .images import Photo
 from .rendering import Figure, figures, paragraphs, png, strip, thumbnail
 from .settings import RANGES, Settings
 from .visitor import Visitor
-from .words import Advice, advise, percent
 
 SIDE, SEED_SIDE = 288, 128  # longer sides of the panels in pixels
 SEEDS = 8  # negatives with consecutive seeds
@@ -130,7 +130,7 @@ def _drawn(
         },
     )
     size = (image.height, image.width)
-    advice = advise(found, settings, size)
+    advice = advise(found, swap, size)
     others = [Figure(f"seed {seed}", f"Negative of seed {seed}", seed, seed == settings.seed) for seed in several]
     parts = (
         _downloads(url, photo.name, settings.seed),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from unittest.mock import Mock
+
 import pytest
 import timm
 import torch
@@ -64,8 +66,10 @@ def test_supersimplenet_trains_on_negatives_of_the_batch(data, tmp_path, monkeyp
     assert torch.equal(labels.bool(), masks.flatten(1).any(1))
 
 
-def test_draem_trains_with_the_generator(data, tmp_path):
-    folder = data.root / "train" / "good"  # textures of its own are replaced: they would be downloaded
+def test_draem_trains_with_the_generator_and_downloads_nothing(data, tmp_path, monkeypatch):
+    download = Mock(side_effect=AssertionError("textures were downloaded"))
+    monkeypatch.setattr("anomalib.models.image.draem.lightning_model.download_and_extract", download)
+    folder = data.root / "train" / "good"  # in place of its textures, which are not read
     model = Draem(folder, pre_processor=Draem.configure_pre_processor((64, 64)))
     # Its networks, 8 channels wide: of 64 and 128 channels a step and a checkpoint take minutes on a busy machine.
     model.model.reconstructive_subnetwork = ReconstructiveSubNetwork(base_width=8)
