@@ -37,8 +37,9 @@ class RegionCache:
     that is never the same twice always misses.
 
     Args:
-        folder: created with mode 0700 if absent; contains one SQLite file (and its log), nothing else is written. It must
-            be on a local disk: SQLite's log does not work over network file systems.
+        folder: created with mode 0700 if absent; contains one SQLite file (and its log), nothing else is written. On a local
+            disk it is fastest. On a network file system, known by its mount on Linux, the file is written without a log, which
+            several machines could not share.
         read_only: look up only, and write nothing. Entries that others write meanwhile are seen.
 
     Attributes:
