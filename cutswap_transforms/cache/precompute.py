@@ -93,7 +93,8 @@ class _Waiting:
         keys, images, cells = zip(*group, strict=True)
         inside = None if cells[0] is None else torch.from_numpy(np.stack(cells)).to(self.device)
         self.finder.fill(keys, torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).to(self.device), inside)
-        _check_stored(self.store, self.done)
+        if isinstance(self.store, RegionCache):
+            self.store._check_stored(self.done)
         self.done += len(group)
         group.clear()
 
@@ -125,14 +126,6 @@ def _held(one: object) -> list[object]:
         named = inspect.getclosurevars(one)
         return [one.__defaults__, one.__kwdefaults__, *named.nonlocals.values(), *named.globals.values()]
     return list(getattr(one, "__dict__", {}).values())
-
-
-def _check_stored(store: Memory | RegionCache, done: int) -> None:
-    if isinstance(store, RegionCache) and not store.writable:
-        raise RuntimeError(
-            f"`cache` must be a folder that can be written, got {store!r}, which failed after {done} images; these are stored. "
-            "Free some space or use another folder, and start again: stored images are skipped"
-        )
 
 
 class _Keys:
