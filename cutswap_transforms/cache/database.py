@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import sqlite3
+import stat
 import threading
 import time
 import weakref
@@ -121,7 +122,7 @@ class File:
         elif not os.path.exists(self.path):  # unlike Path.exists, also False without permission
             raise FileNotFoundError(f"no such file: {self.path}")
         for path in (f"{self.path}{end}" for end in ("", "-wal", "-shm", "-journal")):
-            if os.path.exists(path) and not os.path.isfile(path):  # a pipe would block SQLite, and our lock, forever
+            if not is_regular(path):  # a pipe would block SQLite, and our lock, forever
                 raise ValueError(f"{path} is not a regular file")
 
     def _disconnect_readers(self) -> None:
@@ -150,6 +151,14 @@ class File:
         if self._mode != _SETTLED:
             return status.st_dev, status.st_ino
         return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, self._has_log()
+
+
+def is_regular(path: str | os.PathLike[str]) -> bool:
+    """False for a pipe, a folder and the like. One look: another process may make or remove the file at any time."""
+    try:
+        return stat.S_ISREG(os.stat(path).st_mode)
+    except OSError:
+        return True  # missing
 
 
 def file_uri(path: str | os.PathLike[str]) -> str:

@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from ..cache.database import is_regular
 from .messages import UserError
 from .outputs import write_whole
 
@@ -77,7 +78,7 @@ def _make(out: Path) -> None:
     for name in FOLDERS:
         (out / name).mkdir(parents=True, exist_ok=True)
     for path in (out / "settings.json", *_all_lines(out)):
-        if path.exists() and not path.is_file():  # reading a pipe would never end
+        if not is_regular(path):  # reading a pipe would never end
             raise UserError(f"`OUT` must hold results as regular files, got {path}; move it away")
 
 
