@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import signal
 import subprocess
@@ -101,6 +102,9 @@ def test_one_after_another_they_write_what_one_writes(parts, monkeypatch, capsys
         assert not (out / "pairs.jsonl").exists() or not lines(out), "lines were moved before all were there"
         as_rank(monkeypatch, rank, 3, names)
         assert run(parts, "out", count=9) == 0
+        if rank == 2:
+            shared = [json.loads(line)["number"] for line in (out / "pairs.2.jsonl").read_text().splitlines()]
+            assert shared == [2, 5], "images are shared out, not negatives"
     assert contents(out) == contents(parts.parent / "whole")
     assert run(parts, "out", count=9) == 0
     assert capsys.readouterr().out.splitlines()[-1] == f"{out}: 3 negatives of rank 1 of 3, 0 of them new"
