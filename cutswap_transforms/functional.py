@@ -12,9 +12,19 @@ from typing import TYPE_CHECKING, Any
 from .draw import PatchPair, draw_pairs
 from .regions.cells import salient_regions
 from .saliency.maps import layer_cam, normalize_maps
+from .seeds import negative_seed
 from .swap import patch_mask, swap_patches
 
-__all__ = ["PatchPair", "draw_pairs", "layer_cam", "normalize_maps", "patch_mask", "salient_regions", "swap_patches"]
+__all__ = [
+    "PatchPair",
+    "draw_pairs",
+    "layer_cam",
+    "negative_seed",
+    "normalize_maps",
+    "patch_mask",
+    "salient_regions",
+    "swap_patches",
+]
 
 if not TYPE_CHECKING:  # otherwise mypy would accept any name
 

@@ -263,8 +263,8 @@ class SaliencySwap(v2.Transform):
     ) -> int:
         """Fill the cache with the regions of a data set's images, so that the first epoch is as fast as the others.
 
-        Stored regions are skipped, so an interrupted run continues where it stopped. Under `torchrun` (or in a process
-        group) each rank takes its share; a `Subset` may be a share already, so each rank then takes the rest, too.
+        Stored regions are skipped, so an interrupted run continues where it stopped. Under `torchrun` or `srun`, or in a
+        process group, each rank takes its share; a `Subset` may be a share already, so each rank then takes the rest, too.
 
         Args:
             dataset: a map-style data set that returns samples as they arrive at this transform: with the steps before it

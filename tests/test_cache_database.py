@@ -314,6 +314,22 @@ def test_a_folder_of_any_name_keeps_what_is_put_there(tmp_path, name, start):
     assert sorted(os.listdir(tmp_path / name)) == ["regions.sqlite"] and len(RegionCache(folder, read_only=True)) == 3
 
 
+def test_a_journal_that_comes_and_goes_is_no_foreign_file(tmp_path, monkeypatch):
+    """Each look finds another state, as when other processes write all the time."""
+    journal, there, look, looks = tmp_path / "journal", filled(tmp_path / "c", 3), os.stat, []
+
+    def changing(path, *args, **options):
+        if os.fspath(path) != str(journal):
+            return look(path, *args, **options)
+        looks.append(path)
+        return look(there if len(looks) % 2 else tmp_path / "missing")
+
+    monkeypatch.setattr(database.os, "stat", changing)
+    for _ in range(2):
+        assert database.is_regular(journal)
+    assert not database.is_regular(tmp_path)
+
+
 @pytest.mark.parametrize("name", ["regions.sqlite", "regions.sqlite-wal", "regions.sqlite-shm", "regions.sqlite-journal"])
 @pytest.mark.parametrize("kind", ["pipe", "device", "folder", "socket"])
 def test_what_is_no_regular_file_is_not_opened(tmp_path, monkeypatch, name, kind):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import shutil
@@ -15,25 +14,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from helpers.exports import contents, drawn_parts, lines, run
 from helpers.images import as_kind, scene
 from PIL import Image
 
+from cutswap_transforms import SaliencySwap
 from cutswap_transforms.__main__ import main
+from cutswap_transforms.functional import negative_seed
 from cutswap_transforms.saliency.tiny import PACKAGED
 from cutswap_transforms.shell import export
+from cutswap_transforms.shell.files import find_images, image_keys
 
 
 @pytest.fixture
 def parts(tmp_path: Path) -> Path:
-    (tmp_path / "parts" / "good").mkdir(parents=True)
-    for i in range(3):
-        as_kind("PIL", scene(50, 60, seed=i)).save(tmp_path / "parts" / "good" / f"p{i}.png")
-    return tmp_path / "parts"
-
-
-def run(parts: Path, out: str, *more: str, count: int = 7, workers: int = 0) -> int:
-    arguments = ["--count", str(count), "--size", "32", "40", "--num-workers", str(workers), *more]
-    return main(["export", str(parts), str(parts.parent / out), *arguments])
+    return drawn_parts(tmp_path / "parts")
 
 
 @pytest.mark.parametrize("command", ["export", "preview", "precompute"])
@@ -43,15 +39,6 @@ def test_help_names_the_defaults_that_there_are(command: str, capsys: pytest.Cap
     text = " ".join(capsys.readouterr().out.split())
     assert "(default: None)" not in text and "(default: tiny)" in text and "(default: (" not in text
     assert command == "precompute" or "patch area / image area (default: 0.002 0.03)" in text
-
-
-def contents(folder: Path) -> dict[str, str]:
-    files = sorted(p for p in folder.rglob("*") if p.is_file())
-    return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
-
-
-def lines(folder: Path) -> list[dict]:
-    return [json.loads(line) for line in (folder / "pairs.jsonl").read_text().splitlines()]
 
 
 def test_pictures_masks_and_lines_tell_the_same(parts, capsys):
@@ -75,11 +62,46 @@ def test_pictures_masks_and_lines_tell_the_same(parts, capsys):
     assert len(set(swaps)) == 7, "two negatives of an image are alike"
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")  # more workers than cores
 def test_seed_decides_and_the_number_of_workers_does_not(parts):
-    for out, seed, workers in (("a", "5", 0), ("b", "5", 2), ("c", "6", 0)):
+    for out, seed, workers in (("a", "5", 0), ("b", "5", 1), ("c", "5", 2), ("d", "5", 5), ("e", "6", 0)):
         assert run(parts, out, "--seed", seed, workers=workers) == 0
-    a, b, c = (contents(parts.parent / name) for name in "abc")
-    assert a == b and a["swap/000000_p0.png"] != c["swap/000000_p0.png"]
+    a, b, c, d, e = (contents(parts.parent / name) for name in "abcde")
+    assert a == b == c == d and a["swap/000000_p0.png"] != e["swap/000000_p0.png"]
+
+
+def test_a_negative_is_that_of_its_public_seed(parts):
+    assert run(parts, "out", "--seed", "5") == 0
+    swap, out = SaliencySwap(), parts.parent / "out"
+    for line in lines(out):
+        turn, which = divmod(line["number"], 3)
+        with Image.open(out / "normal" / f"{which:06d}_p{which}.png") as image, torch.random.fork_rng(devices=[]):
+            torch.manual_seed(negative_seed(5, f"good/p{which}.png", turn))
+            assert swap(image.convert("RGB")).tobytes() == Image.open(out / "swap" / line["file"]).tobytes()
+
+
+def test_a_negative_stays_when_images_are_added_and_the_folder_is_moved(parts):
+    def swaps(out):
+        found = lines(out)
+        return {(Path(x["image"]).name, sum(y["image"] == x["image"] for y in found[: x["number"]])): x for x in found}
+
+    assert run(parts, "out") == 0
+    other = Path(shutil.copytree(parts, parts.parent / "moved" / "elsewhere"))
+    as_kind("PIL", scene(50, 60, seed=9)).save(other / "good" / "a.png")  # before the others
+    assert run(other, "out", count=12) == 0
+    before, after = swaps(parts.parent / "out"), swaps(other.parent / "out")
+    assert len(before) == 7 and len(after) == 12
+    for negative, line in before.items():
+        assert line["pairs"] == after[negative]["pairs"] and line["number"] != after[negative]["number"]
+
+
+def test_keys_of_images_are_told_apart(tmp_path):
+    for folder in "ab":
+        drawn_parts(tmp_path / folder, 1)
+    a, b = tmp_path / "a", tmp_path / "b/good/p0.png"
+    assert image_keys([a], find_images([a])) == ["good/p0.png"]
+    assert image_keys([a, b], find_images([a, b])) == ["a/good/p0.png", "b/good/p0.png"]
+    assert image_keys([b], [b]) == ["p0.png"]
 
 
 def test_a_run_that_was_stopped_goes_on(parts, capsys, monkeypatch):
@@ -108,7 +130,8 @@ def test_images_that_cannot_be_read_are_named_and_replaced(parts, capsys):
     assert run(parts, "out", count=6) == 0
     told = capsys.readouterr()
     assert "p1.png: not a readable image" in told.err and "6 negatives" in told.out
-    assert {Path(line["image"]).name for line in lines(parts.parent / "out")} == {"p0.png", "p2.png"}
+    assert [Path(line["image"]).name for line in lines(parts.parent / "out")] == ["p0.png", "p2.png", "p2.png"] * 2
+    assert len({json.dumps(line["pairs"]) for line in lines(parts.parent / "out")}) == 6, "each has the seed of its own turn"
     assert run(parts, "few", count=4) == 0 and len(lines(parts.parent / "few")) == 4
     (parts / "good" / "p2.png").write_bytes(b"no picture")
     assert run(parts, "one", count=3) == 0 and len(lines(parts.parent / "one")) == 3

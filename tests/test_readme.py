@@ -10,7 +10,7 @@ import PIL.Image
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PAGES = ["README.md", "docs/recipes.md", "docs/integrations.md"]
+PAGES = ["README.md", "docs/recipes.md", "docs/integrations.md", "docs/scale.md"]
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.M | re.S)
 
 

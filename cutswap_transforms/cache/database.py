@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import sqlite3
+import stat
 import threading
 import time
 import weakref
@@ -17,6 +18,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
 
+from .journal import made_with_log, on_network, set_journal
+
 APPLICATION = 0x43555453  # "CUTS", in the file header: databases of other programs are not touched
 SCHEMA = 1
 FAULTS = (sqlite3.Error, OSError, ValueError)  # all that `File.run` raises
@@ -24,6 +27,7 @@ _TIMEOUT = 10  # seconds to wait for the lock of another process
 _TRIES = 8  # of a reader, while the file is changing
 _LOG = "mode=ro&readonly_shm=1"
 _SETTLED = "mode=ro&immutable=1"
+_LOCKED = "mode=ro"
 
 T = TypeVar("T")
 
@@ -31,12 +35,13 @@ T = TypeVar("T")
 class File:
     """The SQLite file of a folder: opened when it is needed, and closed before a fork.
 
-    A reader creates no file and changes none. SQLite has two modes for that:
+    A reader creates no file and changes none. SQLite has three modes for that:
 
     - If the log and its index exist, a process is writing or was killed. `readonly_shm` reads both as they are.
     - If they are missing, SQLite would create them, owned by the reader's user, and a writer of another user could not
       open them. `immutable` creates nothing, but assumes that the file never changes. So before each look-up the reader
       checks that the file is unchanged and that there is no log, and opens it again if not.
+    - A file written in a network folder has a rollback journal instead: it is read under the locks of the file system.
 
     A log without its index is not read: entries that a killed writer left in it are missing until the next write.
     """
@@ -93,7 +98,7 @@ class File:
         if self._seen is not None and not os.path.exists(self.path):
             raise FileNotFoundError("it was removed while it was in use")
         self._check_files()
-        self._mode = "mode=rwc" if self.writable else _LOG if self._has_log() else _SETTLED
+        self._mode = "mode=rwc" if self.writable else self._reading_mode()
         self._seen = self._state()
         if self.writable:
             self._disconnect_readers()
@@ -102,7 +107,7 @@ class File:
         self._connection = connection
         _files.add(self)
         try:
-            _prepare(connection, self.writable)
+            _prepare(connection, self.folder if self.writable else None)
         except BaseException:
             self.disconnect()
             raise
@@ -117,7 +122,7 @@ class File:
         elif not os.path.exists(self.path):  # unlike Path.exists, also False without permission
             raise FileNotFoundError(f"no such file: {self.path}")
         for path in (f"{self.path}{end}" for end in ("", "-wal", "-shm", "-journal")):
-            if os.path.exists(path) and not os.path.isfile(path):  # a pipe would block SQLite, and our lock, forever
+            if not is_regular(path):  # a pipe would block SQLite, and our lock, forever
                 raise ValueError(f"{path} is not a regular file")
 
     def _disconnect_readers(self) -> None:
@@ -125,6 +130,11 @@ class File:
         for other in list(_files):
             if not other.writable:
                 other.disconnect()
+
+    def _reading_mode(self) -> str:
+        if self._has_log():
+            return _LOG
+        return _LOCKED if on_network(self.folder) and not made_with_log(self.path) else _SETTLED
 
     def _has_log(self) -> bool:
         return os.path.exists(f"{self.path}-wal") and os.path.exists(f"{self.path}-shm")
@@ -141,6 +151,14 @@ class File:
         if self._mode != _SETTLED:
             return status.st_dev, status.st_ino
         return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, self._has_log()
+
+
+def is_regular(path: str | os.PathLike[str]) -> bool:
+    """False for a pipe, a folder and the like. One look: another process may make or remove the file at any time."""
+    try:
+        return stat.S_ISREG(os.stat(path).st_mode)
+    except OSError:
+        return True  # missing
 
 
 def file_uri(path: str | os.PathLike[str]) -> str:
@@ -181,14 +199,15 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_before_fork, after_in_parent=lambda: _lock.release(), after_in_child=_after_fork_in_child)
 
 
-def _prepare(connection: sqlite3.Connection, writable: bool) -> None:
+def _prepare(connection: sqlite3.Connection, written: Path | None) -> None:
+    """Check the format. For a writer, `written` is the folder: create the table if it is missing, and set the journal."""
     connection.text_factory = bytes  # a damaged row may declare invalid bytes as text
     connection.execute("PRAGMA cache_size = -2000")
     with connection:
         connection.execute("BEGIN")  # one snapshot for all reads
         ours = _is_ours(connection)
     if not ours:
-        if not writable:
+        if written is None:
             raise ValueError("it is not a region cache of this version")
         with connection:
             connection.execute("BEGIN IMMEDIATE")  # one of several processes creates the table
@@ -196,23 +215,10 @@ def _prepare(connection: sqlite3.Connection, writable: bool) -> None:
                 connection.execute("CREATE TABLE regions (key BLOB PRIMARY KEY, entry BLOB NOT NULL) WITHOUT ROWID")
                 connection.execute(f"PRAGMA application_id = {APPLICATION}")
                 connection.execute(f"PRAGMA user_version = {SCHEMA}")
-    if writable:
-        _switch_to_log(connection)
-    # With NORMAL in WAL mode a killed process loses nothing, a power cut at most the last entries.
+    if written is not None:
+        set_journal(connection, written, _TIMEOUT)
+    # With NORMAL a killed process loses nothing, a power cut at most the last entries of a log.
     connection.execute("PRAGMA synchronous = NORMAL")
-
-
-def _switch_to_log(connection: sqlite3.Connection) -> None:
-    """Set the write-ahead log. SQLite's timeout does not cover this statement while other processes open the file."""
-    end = time.monotonic() + _TIMEOUT
-    while True:
-        try:
-            connection.execute("PRAGMA journal_mode = WAL")
-            return
-        except sqlite3.OperationalError as error:
-            if "locked" not in str(error) or time.monotonic() > end:
-                raise
-        time.sleep(0.005)
 
 
 def _is_ours(connection: sqlite3.Connection) -> bool:
@@ -244,6 +250,8 @@ def is_damage(error: Exception) -> bool:
 
 
 def remedy(error: Exception) -> str:
+    if "readonly database" in str(error):  # only a writer can undo what another left half-written
+        return "Open the folder once without read_only"
     if is_damage(error) or isinstance(error, ValueError):
         return "Move that file away or use another folder"
     return "Use a local folder with free space and write permission (a filled one can be opened with read_only=True)"

@@ -7,7 +7,6 @@ import importlib
 import inspect
 import itertools
 import logging
-import os
 import time
 import types
 from collections import defaultdict
@@ -20,6 +19,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from ..images import check_sample, eight_bits, image_leaves, pil_order
+from ..ranks import rank_and_world
 from ..regions.finder import RegionFinder
 from ..regions.roi import Roi, inside_of, sample_leaves
 from .entry import keys_and_cells
@@ -93,7 +93,8 @@ class _Waiting:
         keys, images, cells = zip(*group, strict=True)
         inside = None if cells[0] is None else torch.from_numpy(np.stack(cells)).to(self.device)
         self.finder.fill(keys, torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).to(self.device), inside)
-        _check_stored(self.store, self.done)
+        if isinstance(self.store, RegionCache):
+            self.store._check_stored(self.done)
         self.done += len(group)
         group.clear()
 
@@ -127,14 +128,6 @@ def _held(one: object) -> list[object]:
     return list(getattr(one, "__dict__", {}).values())
 
 
-def _check_stored(store: Memory | RegionCache, done: int) -> None:
-    if isinstance(store, RegionCache) and not store.writable:
-        raise RuntimeError(
-            f"`cache` must be a folder that can be written, got {store!r}, which failed after {done} images; these are stored. "
-            "Free some space or use another folder, and start again: stored images are skipped"
-        )
-
-
 class _Keys:
     """Collate function: the guiding image of every sample and its key, computed where the image is read.
 
@@ -158,31 +151,17 @@ class _Keys:
 
 
 def _share_of_this_rank(dataset: Dataset[Any]) -> Dataset[Any]:
-    """Every world-size-th sample starting at the rank, from the process group or torchrun's environment.
+    """Every world-size-th sample starting at the rank.
 
     A `Subset` may be the share of this rank already, or a training split for all ranks. So its other samples follow:
     they are read, but only computed if no other rank has stored them by then.
     """
-    rank, world = _rank_of_world()
+    rank, world = rank_and_world()
     if world == 1:
         return dataset
     count = len(cast(Sized, dataset))
     order = [i for first in range(rank, rank + world) for i in range(first % world, count, world)]
     return Subset(dataset, order if isinstance(dataset, Subset) else order[: len(range(rank, count, world))])
-
-
-def _rank_of_world() -> tuple[int, int]:
-    """Rank and world size, from the process group or torchrun's environment variables."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        return torch.distributed.get_rank(), torch.distributed.get_world_size()
-    rank, world = os.environ.get("RANK"), os.environ.get("WORLD_SIZE")
-    if rank is None or world is None:  # one alone does not define a share
-        return 0, 1
-    if not (rank.isdecimal() and world.isdecimal() and int(rank) < int(world)):
-        raise ValueError(
-            f"`RANK` must be below `WORLD_SIZE`, both integers, got {rank!r} and {world!r}; unset them without torchrun"
-        )
-    return int(rank), int(world)
 
 
 def progress(batches: Iterable[list[T]], total: int, what: str = "salient regions") -> Iterator[list[T]]:

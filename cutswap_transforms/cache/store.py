@@ -23,6 +23,7 @@ from ..arguments import checked_bool
 from .database import FAULTS, File, is_damage, remedy, seal, verified
 from .entry import PREFIX
 from .memory import Memory
+from .merge import merge
 
 T = TypeVar("T")
 _PATIENCE = 100  # misses in a row on a filled folder before the one warning
@@ -37,8 +38,9 @@ class RegionCache:
     that is never the same twice always misses.
 
     Args:
-        folder: created with mode 0700 if absent; contains one SQLite file (and its log), nothing else is written. It must
-            be on a local disk: SQLite's log does not work over network file systems.
+        folder: created with mode 0700 if absent; contains one SQLite file (and its log), nothing else is written. On a local
+            disk it is fastest. On a network file system, known by its mount on Linux, the file is written without a log, which
+            several machines could not share.
         read_only: look up only, and write nothing. Entries that others write meanwhile are seen.
 
     Attributes:
@@ -129,6 +131,37 @@ class RegionCache:
         """Deprecated."""
         _warn_of_entries("put")
         self._put(items)
+
+    def merge(self, folders: Iterable[str | os.PathLike[str]]) -> int:
+        """Add the entries of other cache folders, such as one per machine, which stay as they are.
+
+        An interrupted merge may be repeated: entries that are here already are skipped. Damaged entries and folders that
+        cannot be read are named in a RuntimeWarning and left out.
+
+        Returns:
+            The number of entries added.
+
+        Raises:
+            ValueError: this cache is read-only.
+            TypeError: `folders` is one folder, not a list.
+            RuntimeError: this folder cannot be written (any more); the message has the number of entries added.
+
+        >>> import tempfile, torch, cutswap_transforms
+        >>> image = torch.zeros(3, 8, 8, dtype=torch.uint8)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = cutswap_transforms.SaliencySwap(cache=folder + "/0")(image)
+        ...     cache = RegionCache(folder + "/all")
+        ...     cache.merge([folder + "/0"]), cache.merge([folder + "/0"]), len(cache)
+        (1, 0, 1)
+        """
+        return merge(self, folders)
+
+    def _check_stored(self, done: int) -> None:
+        if not self.writable:
+            raise RuntimeError(
+                f"`cache` must be a folder that can be written, got {self!r}, which failed after {done} images; these are "
+                "stored. Free some space or use another folder, and start again: stored images are skipped"
+            )
 
     def close(self) -> None:
         """Close the file; the next look-up opens it again."""

@@ -49,7 +49,7 @@ def add_precompute(commands: Any) -> None:
         help="fill a cache with the salient regions of a folder's images",
         description="Fills DIR with the regions that Compose([Resize(S), SaliencySwap(cache=DIR)]) looks up for the RGB "
         "images of a folder, as torchvision's ImageFolder reads them. Can be stopped and started again; under torchrun "
-        "each process takes its share.",
+        "or srun each process takes its share.",
         epilog=STATUS,
         formatter_class=HelpWithDefaults,
     )
@@ -68,7 +68,8 @@ def add_export(commands: Any) -> None:
         help="write negatives with their masks as files",
         description="Writes OUT/normal, OUT/swap and OUT/mask, which anomalib's Folder reads as normal_dir, "
         "abnormal_dir and mask_dir, and OUT/pairs.jsonl: one line per negative with its image, levels and boxes. The images "
-        "are taken in turn. Can be stopped and started again; the result does not depend on the number of workers.",
+        "are taken in turn. Can be stopped and started again; under torchrun or srun each process takes its share. The result "
+        "does not depend on the number of workers or processes.",
         epilog=STATUS,
         formatter_class=HelpWithDefaults,
     )

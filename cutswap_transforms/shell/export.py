@@ -2,9 +2,10 @@
 
 Requirements:
 
-- the result depends only on the images, the settings and the seed: every negative has its own seed, so neither the
-  number of processes nor an interruption changes it;
-- a stopped run can continue: a negative is done when its line is in `pairs.jsonl`, which is written after its pictures;
+- the result depends only on the images, the settings and the seed: every negative has its own seed, so the number of
+  workers and machines does not change it, nor does an interruption;
+- ranks share the images out; together they write what one process would write, and none of it twice;
+- a stopped run can continue: a negative is done when its line is written, which is after its pictures;
 - the images are read, never written: OUT must not contain any of them, with links resolved.
 """
 
@@ -15,9 +16,11 @@ import hashlib
 import json
 import logging
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
@@ -25,33 +28,43 @@ from torchvision.transforms.v2 import functional as tvf
 
 from ..cache.precompute import progress
 from ..draw import PatchPair
-from ..seeds import own_seed
+from ..ranks import rank_and_world
+from ..seeds import negative_seed, own_seed
 from ..swap import empty_mask, swaps_made
 from ..transform import SaliencySwap
-from .files import ImageFiles, find_images
+from .files import ImageFiles, find_images, image_keys
 from .messages import UserError, one_line, tell_unchanged
 from .outputs import check_outside, save_image
 from .resolve import image_files, make_swap
-from .resume import FOLDERS, PairLines, open_out
+from .resume import FOLDERS, Names, PairLines, join, open_out
 
 SETTINGS = ("size", "white", "seed", "model", "weights", "clustering", "levels", "scale")
 
 
 def run(args: argparse.Namespace) -> None:
-    """Write the missing negatives; print the number of negatives."""
+    """Write the missing negatives of this process's share; print the number of negatives."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")  # progress if tqdm is not installed
+    try:
+        rank, world = rank_and_world()
+    except ValueError as error:
+        raise UserError(str(error)) from None
     images = image_files(args, find_images(args.images))
     _check_outside(args, images.files)
-    swap = make_swap(args, scale=tuple(args.scale))
-    with open_out(args.out, _settings(args, images.files, swap)) as stream:
-        _export(Negatives(images, swap, args.out, args.seed), PairLines(stream), args)
+    work = Negatives(images, image_keys(args.images, images.files), make_swap(args, scale=tuple(args.scale)), args)
+    settings = _settings(args, work)
+    with open_out(args.out, settings, rank, world) as stream:
+        _export(work, PairLines(stream), args, rank, world)
+    if world > 1:
+        join(args.out, settings, work.expected, args.count)
 
 
-def _export(work: Negatives, lines: PairLines, args: argparse.Namespace) -> None:
+def _export(work: Negatives, lines: PairLines, args: argparse.Namespace, rank: int, world: int) -> None:
+    share = [number for number in range(args.count) if number % len(work.images) % world == rank]
     try:
-        lines.load(args.out, work.line, work.pictures)
+        lines.load(args.out, work.expected)
         before = len(lines.done)
-        _write(work, lines, args)
+        work.numbers = [number for number in share if number not in lines.done]
+        _write(work, lines, args.num_workers)
         lines.settle()
     except KeyboardInterrupt:
         raise KeyboardInterrupt(_kept(args.out, lines)) from None
@@ -61,9 +74,10 @@ def _export(work: Negatives, lines: PairLines, args: argparse.Namespace) -> None
         raise UserError(one_line(error)) from None
     finally:
         work.images.print_notes()
-    if not lines.done:
+    if not lines.done.issuperset(share):
         raise UserError(f"none of the {len(work.images)} images tried could be read")
-    print(f"{args.out}: {len(lines.done)} negatives, {len(lines.done) - before} of them new")
+    count = f"{len(lines.done)} negatives" if world == 1 else f"{len(share)} negatives of rank {rank} of {world}"
+    print(f"{args.out}: {count}, {len(lines.done) - before} of them new")
     tell_unchanged(lines.unchanged)
 
 
@@ -79,11 +93,12 @@ def _check_outside(args: argparse.Namespace, found: list[Path]) -> None:
         raise UserError(f"`OUT` must be a folder that can be written, got {str(args.out)!r} ({error})") from None
 
 
-def _settings(args: argparse.Namespace, files: list[Path], swap: SaliencySwap) -> dict[str, Any]:
+def _settings(args: argparse.Namespace, work: Negatives) -> dict[str, Any]:
     """All that the results depend on: arguments, settings of the regions, and images."""
-    listed = hashlib.blake2b(repr([_stamp(path) for path in files]).encode(), digest_size=8).hexdigest()
-    regions = swap._finder.settings.hex()[:16]  # includes the contents of weights
-    roi = getattr(swap.roi, "fingerprint", None)  # by the contents of the mask, not its name
+    stamps = [(key, *_stamp(path)) for key, path in zip(work.keys, work.images.files, strict=True)]
+    listed = hashlib.blake2b(repr(stamps).encode(), digest_size=8).hexdigest()
+    regions = work.swap._finder.settings.hex()[:16]  # includes the contents of weights
+    roi = getattr(work.swap.roi, "fingerprint", None)  # by the contents of the mask, not its name
     return {name: getattr(args, name) for name in SETTINGS} | {"roi": roi, "regions": regions, "images": listed}
 
 
@@ -95,59 +110,69 @@ def _stamp(path: Path) -> tuple[bytes, int, int]:
     return os.fsencode(path), status.st_size, status.st_mtime_ns
 
 
-def _write(work: Negatives, lines: PairLines, args: argparse.Namespace) -> None:
-    """Write the first `count` negatives, in rounds, because unreadable images show up on the way."""
-    upto, bad, count = args.count, set[int](), len(work.images)
-    while len(lines.done) < args.count and len(bad) < count:
-        work.numbers = [i for i in range(upto) if i not in lines.done and i % count not in bad]
-        own = torch.Generator()  # the loader would draw a seed from the global generator
-        loader = DataLoader(work, batch_size=None, num_workers=min(args.num_workers, len(work)), generator=own)
-        for batch in progress(([line] for line in loader), len(work), "negatives") if work.numbers else ():
-            if batch[0]:
-                lines.add(batch[0])
-        bad = set((work.images.outcomes == 2).nonzero().flatten().tolist())
-        upto += args.count - len(lines.done)
+def _write(work: Negatives, lines: PairLines, num_workers: int) -> None:
+    own = torch.Generator()  # the loader would draw a seed from the global generator
+    loader = DataLoader(work, batch_size=None, num_workers=min(num_workers, len(work)), generator=own)
+    for batch in progress(([line] for line in loader), len(work), "negatives") if work.numbers else ():
+        if not batch[0]:  # then no image can be read
+            break
+        lines.add(batch[0])
 
 
 class Negatives(Dataset[str]):
-    """Writes negatives as a data set, so that a loader does it in parallel: an item is the line of one, "" if it failed."""
+    """Writes negatives as a data set, so that a loader does it in parallel: an item is the line of one, "" if it failed.
 
-    def __init__(self, images: ImageFiles, swap: SaliencySwap, out: Path, seed: int) -> None:
-        self.images, self.swap, self.out, self.seed = images, swap, out, seed
-        self.numbers: list[int] = []
+    The images are taken in turn. One that cannot be read leaves its negatives, and their seeds, to the next image that can,
+    so a rank need not know which images of the others can be read.
+    """
+
+    def __init__(self, images: ImageFiles, keys: Sequence[str], swap: SaliencySwap, args: argparse.Namespace) -> None:
+        self.images, self.keys, self.swap, self.out, self.seed = images, keys, swap, args.out, args.seed
+        self.numbers: Sequence[int] = ()
+        self._last = args.count - 1
+        self._places = {str(path): which for which, path in enumerate(images.files)}
 
     def __len__(self) -> int:
         return len(self.numbers)
 
-    def line(self, number: int) -> dict[str, str]:
-        """The file names in the line of a negative."""
-        which = number % len(self.images)
-        return {"file": f"{number:06d}_{self._part(which)}.png", "image": str(self.images.files[which])}
+    def expected(self, number: int, image: object) -> Names | None:
+        """What the line of a negative names, and its pictures by folder, if it is made of that image; None: no such image."""
+        own = number % len(self.images)
+        if image == str(self.images.files[own]):
+            return self._names(number, own)
+        return self._names(number, self._places[image]) if isinstance(image, str) and image in self._places else None
 
-    def pictures(self, number: int) -> dict[str, str]:
-        """Names of the files written for a negative, by folder; the first one of an image includes the image."""
-        which, file = number % len(self.images), self.line(number)["file"]
-        normal = {"normal": f"{which:06d}_{self._part(which)}.png"} if number == which else {}
-        return {**normal, "swap": file, "mask": file}
-
-    def _part(self, which: int) -> str:
-        return os.fsencode(self.images.files[which].stem)[:160].decode("utf-8", "ignore")  # file names have at most 255 bytes
+    def _names(self, number: int, which: int) -> Names:
+        """The image itself is written once: with the negative of its number or, in place of an image before it, the last."""
+        stem = os.fsencode(self.images.files[which].stem)[:160].decode("utf-8", "ignore")  # file names have at most 255 bytes
+        file = f"{number:06d}_{stem}.png"
+        normal = {"normal": f"{which:06d}_{stem}.png"} if number == min(which, self._last) else {}
+        return {"file": file, "image": str(self.images.files[which])}, {**normal, "swap": file, "mask": file}
 
     def __getitem__(self, index: int) -> str:
         number = self.numbers[index]
-        image = self.images[number % len(self.images)]
-        if not isinstance(image, Image.Image):
+        turn, own = divmod(number, len(self.images))
+        found = self._readable(own)
+        if found is None:
             return ""
-        with own_seed(_seed_of(self.seed, number)):
+        which, image = found
+        with own_seed(negative_seed(self.seed, self.keys[own], turn)):
             params = self.swap.make_params([image])
         negative, mask = self.swap.transform(image, params), self.swap.transform(empty_mask(image), params)
         made = {"normal": image, "swap": negative, "mask": tvf.to_pil_image(mask * 255)}
-        for folder, name in self.pictures(number).items():
+        fields, pictures = self._names(number, which)
+        for folder, name in pictures.items():
             save_image(made[folder], self.out / folder / name)
         pairs = [PatchPair(*row)._asdict() for row in params["pairs"][0][swaps_made(params["pairs"][0])].tolist()]
         changed = negative.tobytes() != image.tobytes()
-        return json.dumps({"number": number, **self.line(number), "pairs": pairs, "changed": changed})
+        return json.dumps({"number": number, **fields, "pairs": pairs, "changed": changed})
 
-
-def _seed_of(seed: int, number: int) -> int:
-    return int.from_bytes(hashlib.blake2b(f"{seed} {number}".encode(), digest_size=8).digest(), "little") >> 1
+    def _readable(self, which: int) -> tuple[int, Image.Image] | None:
+        """The image of that index or, in a circle, the next one that can be read."""
+        outcomes = self.images.outcomes.numpy()  # shared with other workers
+        while outcomes[which] == 2 or not isinstance(image := self.images[which], Image.Image):
+            left = np.flatnonzero(outcomes != 2)
+            if not len(left):
+                return None
+            which = int(left[np.searchsorted(left, which) % len(left)])
+        return which, image

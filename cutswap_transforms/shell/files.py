@@ -44,6 +44,17 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
     return files
 
 
+def image_keys(paths: Sequence[Path], files: Sequence[Path]) -> list[str]:
+    """The path of each file below the folder `paths`, or below the one that holds them all, with slashes.
+
+    Keys are the same wherever that folder lies, and do not depend on its other files.
+    """
+    named = [Path(os.path.abspath(path)) for path in paths]
+    folders = [(path if path.is_dir() else path.parent).parts for path in named]
+    above = [*(len(set(parts)) == 1 for parts in zip(*folders, strict=False)), False].index(False)  # parts that all share
+    return ["/".join(Path(os.path.abspath(file)).parts[above:]) for file in files]
+
+
 def _check_normal(path: str | Path, normal: str | None) -> None:
     if normal is not None:
         raise UserError(f"`images` must be normal images alone, got {path} with defects or masks; name {normal}")

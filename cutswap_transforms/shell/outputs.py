@@ -56,8 +56,8 @@ def save_image(image: Image.Image, path: Path, kind: str = "PNG") -> None:
 
 
 def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
-    """Write the whole file or nothing. Only a killed process leaves a draft, with its own name."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}.draft")
+    """Write the whole file or nothing. Only a killed process leaves a draft, with a name of its own on any machine."""
+    draft = path.with_name(f".{path.name}.{os.urandom(4).hex()}.draft")
     try:
         write(draft)
         os.replace(draft, path)

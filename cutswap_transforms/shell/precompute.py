@@ -9,6 +9,7 @@ import warnings
 from typing import cast
 
 from ..cache.store import RegionCache
+from ..ranks import rank_and_world
 from ..transform import SaliencySwap
 from .decode import as_image_folder
 from .files import ImageFiles, find_images
@@ -31,7 +32,9 @@ def run(args: argparse.Namespace) -> None:
     if skipped and not (images.outcomes == 1).any():
         raise UserError(f"none of the {skipped} images tried could be read")
     kept = f"{len(swap.cache)} kept" + (f"; {skipped} files skipped" if skipped else "")
-    print(f"{args.cache}: regions of {count} images computed in {time.perf_counter() - begin:.1f} s, {kept}")
+    rank, world = rank_and_world()
+    by = f" by rank {rank} of {world}" if world > 1 else ""
+    print(f"{args.cache}: regions of {count} images computed{by} in {time.perf_counter() - begin:.1f} s, {kept}")
 
 
 def _fill(swap: SaliencySwap, images: ImageFiles, args: argparse.Namespace) -> int:

@@ -2,6 +2,10 @@
 
 `pairs.jsonl` lists the finished negatives and is the lock as well. So it is repaired in place: lines that a kill during
 the repair would lose are written again by the next run.
+
+Ranks share a folder. Each writes the lines of its negatives to a file of its own, `pairs.RANK.jsonl`, so no two machines
+write one file, and holds `pairs.jsonl` with the others. The last one to end finds that no negative is missing, and moves
+all lines there. That is so without locks, too, which some network file systems have only within a machine, or not at all.
 """
 
 from __future__ import annotations
@@ -10,11 +14,13 @@ import contextlib
 import json
 import os
 import sys
+import time
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from ..cache.database import is_regular
 from .messages import UserError
 from .outputs import write_whole
 
@@ -22,68 +28,100 @@ if sys.platform != "win32":
     import fcntl
 
 FOLDERS = ("normal", "swap", "mask")
+LINES = "pairs.jsonl"
+_PATIENCE = 60  # seconds that a rank waits while another moves the lines
+
+Names = tuple[dict[str, str], dict[str, str]]  # fields of the line of a negative, and its pictures, by folder
+Expected = Callable[[int, object], Names | None]  # the number of a negative, the image in its line -> what is expected
 
 _held: weakref.WeakSet[IO[bytes]] = weakref.WeakSet()  # a worker that outlives a killed export must not keep the lock
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=lambda: [stream.close() for stream in list(_held)])
 
 
+class Busy(UserError):
+    """Another export writes the folder."""
+
+
 @contextlib.contextmanager
-def open_out(out: Path, settings: dict[str, Any]) -> Iterator[IO[bytes]]:
-    """`pairs.jsonl` of the folder, created if missing, locked for this process.
+def open_out(out: Path, settings: dict[str, Any], rank: int = 0, world: int = 1) -> Iterator[IO[bytes]]:
+    """The lines of this process in the folder, created if missing, locked.
 
     Raises:
         UserError: a folder with other settings, in use by another export, or not writable.
     """
-    try:
-        stream = _opened(out)
-    except (OSError, ValueError) as error:
-        raise _unwritable(out, error) from None
-    with stream, _alone(stream, out):
+    with contextlib.ExitStack() as stack:
         try:
-            _check_settings(out, json.loads(json.dumps(settings, default=str)), new=stream.tell() == 0)
-            _remove_drafts(out)
-        except OSError as error:
-            raise _unwritable(out, error) from None
+            _make(out)
+            stream = stack.enter_context(open(out / LINES, "a+b"))
+            stack.enter_context(_lock(stream, out, shared=world > 1))
+            if world > 1:
+                stream = stack.enter_context(open(out / f"pairs.{rank}.jsonl", "a+b"))
+                stack.enter_context(_lock(stream, out))
+            new = not any(path.stat().st_size for path in _all_lines(out))
+            _check_settings(out, json.loads(json.dumps(settings, default=str)), new)
+        except (OSError, ValueError) as error:
+            raise UserError(f"`OUT` must be a folder that can be written, got {out} ({error})") from None
         yield stream
 
 
-def _opened(out: Path) -> IO[bytes]:
+def join(out: Path, settings: dict[str, Any], expected: Expected, count: int) -> None:
+    """Move the lines of all ranks to `pairs.jsonl` if there are all `count` of them, unless another rank is still there."""
+    try:
+        with contextlib.suppress(Busy, FileNotFoundError), open_out(out, settings) as stream:  # another does it, or has done it
+            PairLines(stream).load(out, expected, range(count))
+    except OSError as error:
+        raise UserError(f"the lines could not be moved to {out / LINES} ({error}); the same command does it", 1) from None
+
+
+def _make(out: Path) -> None:
     for name in FOLDERS:
         (out / name).mkdir(parents=True, exist_ok=True)
-    for path in (out / "settings.json", out / "pairs.jsonl"):
-        if path.exists() and not path.is_file():  # reading a pipe would never end
+    for path in (out / "settings.json", *_all_lines(out)):
+        if not is_regular(path):  # reading a pipe would never end
             raise UserError(f"`OUT` must hold results as regular files, got {path}; move it away")
-    return open(out / "pairs.jsonl", "a+b")
 
 
-def _unwritable(out: Path, error: Exception) -> UserError:
-    return UserError(f"`OUT` must be a folder that can be written, got {out} ({error})")
+def _all_lines(out: Path) -> list[Path]:
+    """Files of lines, of any rank."""
+    return [out / LINES, *sorted(path for path in out.glob("pairs.*.jsonl") if path.name[6:-6].isdecimal())]
 
 
 @contextlib.contextmanager
-def _alone(stream: IO[bytes], out: Path) -> Iterator[None]:
+def _lock(stream: IO[bytes], out: Path, shared: bool = False) -> Iterator[None]:
     """Hold the lock, which the system releases even if the process is killed."""
+    handle = None
     try:
-        if sys.platform == "win32":
-            lock = os.open(out / ".lock", os.O_CREAT | os.O_EXCL | os.O_TEMPORARY)  # deleted with its handle
-        else:
-            lock = None
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if sys.platform != "win32":
+            _flock(stream, fcntl.LOCK_SH if shared else fcntl.LOCK_EX, _PATIENCE if shared else 0)
+        elif not shared:
+            handle = os.open(f"{stream.name}.lock", os.O_CREAT | os.O_EXCL | os.O_TEMPORARY)  # deleted with its handle
     except (BlockingIOError, FileExistsError, PermissionError):
-        raise UserError(
-            f"`OUT` must be written by one export at a time, got {out}, which another is writing; wait for it or name another "
-            "folder"
-        ) from None
+        rule = "`OUT` must be written by one export at a time, got"
+        raise Busy(f"{rule} {out}, which another is writing; wait for it or name another folder") from None
     except OSError:
-        lock = None  # some network file systems have no locks
+        pass  # some network file systems have no locks
     _held.add(stream)
     try:
         yield
     finally:
         _held.discard(stream)
-        if lock is not None:
-            os.close(lock)
+        if handle is not None:
+            os.close(handle)
+
+
+if sys.platform != "win32":
+
+    def _flock(stream: IO[bytes], kind: int, patience: float) -> None:
+        end = time.monotonic() + patience
+        while True:
+            try:
+                fcntl.flock(stream, kind | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                if time.monotonic() >= end:
+                    raise
+            time.sleep(0.1)
 
 
 def _check_settings(out: Path, settings: dict[str, Any], new: bool) -> None:
@@ -112,37 +150,46 @@ def _remove_drafts(out: Path) -> None:
 
 
 class PairLines:
-    """The lines of `pairs.jsonl`: the negatives whose pictures exist.
+    """The lines of this process: the negatives whose pictures exist.
 
     Attributes:
-        done: the numbers of the negatives.
+        done: the numbers of the negatives, those of other ranks included.
         unchanged: the files of negatives that equal their image.
     """
 
     def __init__(self, stream: IO[bytes]) -> None:
         self.stream = stream
         self.done, self.unchanged = set[int](), list[str]()
-        self._last, self._in_order = -1, True
 
-    def load(self, out: Path, wanted: Callable[[int], dict[str, str]], pictures: Callable[[int], dict[str, str]]) -> None:
+    def load(self, out: Path, expected: Expected, needed: range | None = None) -> None:
         """Read the file and remove lines that are damaged, duplicate, of another image, or without their pictures.
 
+        Lines of other files are read as well; without ranks, they are moved to this one.
+
         Args:
-            wanted: the number of a negative -> the expected fields of its line.
-            pictures: the number of a negative -> its pictures, by folder name.
+            needed: the numbers without which no line is moved nor removed; pictures are not checked then.
         """
-        there = {name: {e.name for e in os.scandir(out / name) if e.is_file() and e.stat().st_size} for name in FOLDERS}
+        there = None if needed is not None else {name: _files(out / name) for name in FOLDERS}
         self.stream.seek(0)
         content = self.stream.read()
-        texts = content[: content.rfind(b"\n") + 1].split(b"\n")[:-1]  # a kill cuts off the last one
-        kept = [text for text in texts if self._is_good(line := _parsed(text), there, wanted, pictures) and self._count(line)]
+        texts = _whole(content)
+        kept = [text for text in texts if self._count_good(_parsed(text), there, expected)]
+        name = os.path.basename(self.stream.name)
+        others = [path for path in _all_lines(out) if path.name != name]
+        more = [x for path in others for x in _whole(path.read_bytes()) if self._count_good(_parsed(x), there, expected)]
+        if not self.done.issuperset(needed or ()):
+            return
         if len(kept) < len(texts):
-            print(
-                f"{out / 'pairs.jsonl'}: {len(texts) - len(kept)} lines were damaged, double or without their pictures; "
-                "what they lack is written again",
-                file=sys.stderr,
-            )
-        self._replace(kept, content)
+            lost = f"{len(texts) - len(kept)} lines were damaged, double or without their pictures"
+            print(f"{self.stream.name}: {lost}; what they lack is written again", file=sys.stderr)
+        if name != LINES:
+            self._replace(kept, content)
+            return
+        _remove_drafts(out)
+        self._replace(_by_number(kept + more), content)
+        for path in others:
+            with contextlib.suppress(OSError):  # its rank has it open, on Windows
+                path.unlink()
 
     def add(self, text: str) -> None:
         self.stream.write(text.encode() + b"\n")
@@ -151,26 +198,27 @@ class PairLines:
 
     def settle(self) -> None:
         """Sort the lines by number, as in an export that was never stopped."""
-        if not self._in_order:
-            self.stream.seek(0)
-            content = self.stream.read()
-            self._replace(sorted(content.splitlines(), key=lambda text: json.loads(text)["number"]), content)
+        self.stream.seek(0)
+        content = self.stream.read()
+        self._replace(_by_number(_whole(content)), content)
 
-    def _is_good(self, line: dict[str, Any], there: Any, wanted: Any, pictures: Any) -> bool:
+    def _count_good(self, line: dict[str, Any], there: dict[str, set[str]] | None, expected: Expected) -> bool:
+        """Whether a line is of a negative that is there and was not counted yet; counts it."""
         number = line.get("number")
         if type(number) is not int or number < 0 or number in self.done or not isinstance(line.get("pairs"), list):
             return False
-        same = all(line.get(key) == value for key, value in wanted(number).items())
-        return same and all(name in there[folder] for folder, name in pictures(number).items())
+        names = expected(number, line.get("image"))
+        if names is None or any(line.get(key) != value for key, value in names[0].items()):
+            return False
+        if there is not None and any(name not in there[folder] for folder, name in names[1].items()):
+            return False
+        self._count(line)
+        return True
 
-    def _count(self, line: dict[str, Any]) -> bool:
-        number = line["number"]
-        self._in_order &= self._last < number
-        self._last = number
-        self.done.add(number)
+    def _count(self, line: dict[str, Any]) -> None:
+        self.done.add(line["number"])
         if line.get("changed") is False:
             self.unchanged.append(line["file"])
-        return True
 
     def _replace(self, texts: list[bytes], content: bytes) -> None:
         new = b"".join(text + b"\n" for text in texts)
@@ -178,6 +226,19 @@ class PairLines:
             self.stream.truncate(0)
             self.stream.write(new)
             self.stream.flush()
+
+
+def _files(folder: Path) -> set[str]:
+    return {entry.name for entry in os.scandir(folder) if entry.is_file() and entry.stat().st_size}
+
+
+def _whole(content: bytes) -> list[bytes]:
+    """The lines that have their end: a kill cuts off the last one, and another rank may be writing it."""
+    return content[: content.rfind(b"\n") + 1].split(b"\n")[:-1]
+
+
+def _by_number(texts: list[bytes]) -> list[bytes]:
+    return sorted(texts, key=lambda text: int(json.loads(text)["number"]))
 
 
 def _parsed(text: bytes) -> dict[str, Any]:

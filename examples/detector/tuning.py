@@ -68,7 +68,10 @@ class Draws(Sampler[tuple[int, int]]):
 
 
 def own_randomness(number: int, seed: int) -> contextlib.AbstractContextManager[None]:
-    """Draws inside, on the CPU, depend only on both arguments; afterwards all generators are restored."""
+    """Draws inside, on the CPU, depend only on both arguments; afterwards all generators are restored.
+
+    Not by `functional.negative_seed`: all recorded results were drawn with these seeds.
+    """
     return own_seed(number * 1_000_003 + seed)
 
 
