@@ -200,7 +200,7 @@ class SaliencySwap(v2.Transform):
 
         >>> swap, image = SaliencySwap(), torch.zeros(3, 32, 32, dtype=torch.uint8)
         >>> swap.draw({"image": image, "label": 1})["pairs"].shape
-        torch.Size([1, 4, 7])
+        torch.Size([1, 3, 7])
         """
         leaves = sample_leaves(sample, self.roi)
         self.check_inputs(leaves)

@@ -246,7 +246,7 @@ def test_two_processes_train_like_one(toy: Path, tmp_path: Path) -> None:
     ("option", "sentence"),
     [
         ("--saliency resnet81", "error: `model` must be .*resnet18"),
-        ("--levels 7", r"error: `levels` must be in \[-4, 3\]"),
+        ("--levels 7", r"error: `levels` must be in \[-3, 2\]"),
         ("--size 16", "error: `size` must be 32 or more"),
         ("--seed -1", "error: `seed` must be 0 or more, got -1"),
         ("--white 0", "error: `white` must be above 0 and finite, got 0.0"),
