@@ -24,15 +24,13 @@ class HelpWithDefaults(argparse.ArgumentDefaultsHelpFormatter):
 
 
 def add_preview(commands: Any) -> None:
-    parser = commands.add_parser(
+    parser = _command(
+        commands,
         "preview",
-        help="draw a contact sheet: original, saliency maps, clusters, patch pair, negative, mask",
-        description="Draws one row per image: original, a saliency map per level, clusters, the patch pair, the "
+        "draw a contact sheet: original, saliency maps, clusters, patch pair, negative, mask",
+        "Draws one row per image: original, a saliency map per level, clusters, the patch pair, the "
         "negative and its mask. Prints the sheet's path and how many images per second were augmented.",
-        epilog=STATUS,
-        formatter_class=HelpWithDefaults,
     )
-    add_images(parser)
     parser.add_argument("--out", "--output", type=Path, default=Path("contact_sheet.png"), help="the picture to write")
     add_size(parser, 32, (256,))
     add_white(parser)
@@ -44,16 +42,14 @@ def add_preview(commands: Any) -> None:
 
 
 def add_precompute(commands: Any) -> None:
-    parser = commands.add_parser(
+    parser = _command(
+        commands,
         "precompute",
-        help="fill a cache with the salient regions of a folder's images",
-        description="Fills DIR with the regions that Compose([Resize(S), SaliencySwap(cache=DIR)]) looks up for the RGB "
+        "fill a cache with the salient regions of a folder's images",
+        "Fills DIR with the regions that Compose([Resize(S), SaliencySwap(cache=DIR)]) looks up for the RGB "
         "images of a folder, as torchvision's ImageFolder reads them. Can be stopped and started again; under torchrun "
         "or srun each process takes its share.",
-        epilog=STATUS,
-        formatter_class=HelpWithDefaults,
     )
-    add_images(parser)
     add_size(parser, 2)
     parser.add_argument("--cache", type=Path, required=True, help="the folder to fill")
     parser.add_argument("--batch-size", type=whole(1, 65_536), default=64, help="images per pass of the net")
@@ -63,17 +59,15 @@ def add_precompute(commands: Any) -> None:
 
 
 def add_export(commands: Any) -> None:
-    parser = commands.add_parser(
+    parser = _command(
+        commands,
         "export",
-        help="write negatives with their masks as files",
-        description="Writes OUT/normal, OUT/swap and OUT/mask, which anomalib's Folder reads as normal_dir, "
+        "write negatives with their masks as files",
+        "Writes OUT/normal, OUT/swap and OUT/mask, which anomalib's Folder reads as normal_dir, "
         "abnormal_dir and mask_dir, and OUT/pairs.jsonl: one line per negative with its image, levels and boxes. The images "
         "are taken in turn. Can be stopped and started again; under torchrun or srun each process takes its share. The result "
         "does not depend on the number of workers or processes.",
-        epilog=STATUS,
-        formatter_class=HelpWithDefaults,
     )
-    add_images(parser)
     parser.add_argument("out", type=Path, help="the folder to write, new or of the same settings")
     parser.add_argument("--count", type=whole(1, 10**7), required=True, help="number of negatives")
     add_size(parser, 2)
@@ -82,6 +76,15 @@ def add_export(commands: Any) -> None:
     parser.add_argument("--num-workers", type=whole(0, 1024), default=os.cpu_count() or 1, help="processes")
     add_scale(parser)
     add_guidance(parser)
+
+
+def _command(commands: Any, name: str, short: str, description: str) -> argparse.ArgumentParser:
+    """The parser of a command that takes images."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name, help=short, description=description, epilog=STATUS, formatter_class=HelpWithDefaults
+    )
+    add_images(parser)
+    return parser
 
 
 def add_guidance(parser: argparse.ArgumentParser) -> None:
