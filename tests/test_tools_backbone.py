@@ -80,12 +80,19 @@ def test_a_backbone_is_trained_measured_and_loads_and_its_teacher_needs_feature_
 
 
 def test_a_share_of_the_weights_before_is_kept(tmp_path: Path) -> None:
-    before, after = {"a": np.float16([0, 8])}, {"a": np.float16([4, 0])}
-    np.savez(tmp_path / "before.npz", **before)
-    kept = mixed(after, tmp_path / "before.npz", 0.25)
-    assert kept["a"].dtype == np.float16 and kept["a"].tolist() == [3, 2]
+    names = ("stage1.conv0.weight", "stage4.conv1.bias", "head.weight")
+    np.savez(tmp_path / "before.npz", **{name: np.float16([0, 8]) for name in names})
+    after = {name: np.float16([4, 0]) for name in names}
+    kept = mixed(after, tmp_path / "before.npz", [0.25, 0, 0, 0, 0.5])
+    assert {a.dtype for a in kept.values()} == {np.dtype(np.float16)}
+    assert [kept[name].tolist() for name in names] == [[3, 2], [4, 0], [2, 4]]
+
+
+@pytest.mark.parametrize("options", [["--keep", "0.5"], ["--start", "x", "--keep", "1"], ["--start", "x", "--keep", "0", "0"]])
+def test_shares_that_cannot_be_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str]) -> None:
     with pytest.raises(SystemExit):
-        train_backbone.main(["--data", "x", "--teacher", "x", "--out", str(tmp_path), "--keep", "0.5"])  # without --start
+        train_backbone.main(["--data", "x", "--teacher", "x", "--out", str(tmp_path), *options])
+    assert "`--keep` must be one share in [0, 1), or five, with --start, got " in capsys.readouterr().err
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")

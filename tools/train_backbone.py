@@ -215,7 +215,8 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--even-weight", type=float, default=0.3, help="of even maps where a composite has no object")
     parser.add_argument("--composite-map-weight", type=float, default=0.0)
     parser.add_argument("--start", type=Path, help="a tiny.npz to go on from")
-    parser.add_argument("--keep", type=float, default=0.0, help="share of the weights of --start in the result (default 0)")
+    more = "share of the weights of --start in the result: one, or one for each stage and one for the head (default 0)"
+    parser.add_argument("--keep", type=float, nargs="+", default=[0.0], metavar="SHARE", help=more)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--bf16", action="store_true", help="bfloat16 wherever no maps are learnt")
@@ -225,8 +226,10 @@ def options() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> None:
     parser = options()
     args = parser.parse_args(argv)
-    if args.keep and not (args.start and 0 < args.keep < 1):
-        parser.error(f"`--keep` must be a share in (0, 1), with --start, got {args.keep:g}")
+    if len(args.keep) not in (1, 5) or min(args.keep) < 0 or max(args.keep) >= 1 or (any(args.keep) and not args.start):
+        parser.error(
+            f"`--keep` must be one share in [0, 1), or five, with --start, got {' '.join(map('{:g}'.format, args.keep))}"
+        )
     torch.manual_seed(args.seed)
     torch.set_num_threads(args.threads)
     args.out.mkdir(parents=True, exist_ok=True)
@@ -243,8 +246,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     folded = fold(student)
     train(folded, lesson, args, "folded", args.folded_epochs, args.folded_lr)
     state = state_of(folded)
-    if args.keep:
-        state = mixed(state, args.start, args.keep)
+    if any(args.keep):
+        state = mixed(state, args.start, args.keep if len(args.keep) == 5 else args.keep * 5)
     np.savez(args.out / "tiny.npz", **state)
     print(f"{args.out / 'tiny.npz'}: {sum(v.size for v in state.values())} parameters")
 

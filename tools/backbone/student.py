@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -114,12 +115,15 @@ def state_of(folded: Student) -> dict[str, np.ndarray]:
     return {name: tensor.detach().half().contiguous().numpy() for name, tensor in tensors_of(folded).items()}
 
 
-def mixed(arrays: dict[str, np.ndarray], start: Path, keep: float) -> dict[str, np.ndarray]:
+def mixed(arrays: dict[str, np.ndarray], start: Path, keep: Sequence[float]) -> dict[str, np.ndarray]:
     """`keep` times the arrays of the file that the training started from, plus the rest of the new ones, float16.
 
-    Between the two, a net keeps most of what it knew and most of what it has learned (as in WiSE-FT, arXiv 2109.01903)."""
-    with np.load(start, allow_pickle=False) as old:
-        return {n: (keep * old[n].astype("f4") + (1 - keep) * x.astype("f4")).astype("f2") for n, x in arrays.items()}
+    The shares are those of the four stages and the head. Between the two, a net keeps most of what it knew and most of what
+    it has learned (as in WiSE-FT, arXiv 2109.01903)."""
+    shares = dict(zip(("stage1", "stage2", "stage3", "stage4", "head"), keep, strict=True))
+    with np.load(start, allow_pickle=False) as file:
+        old = {name: file[name].astype("f4") for name in arrays}
+    return {n: (old[n] + (1 - shares[n.split(".")[0]]) * (x.astype("f4") - old[n])).astype("f2") for n, x in arrays.items()}
 
 
 def layer_cam(logits: Tensor, features: list[Tensor]) -> list[Tensor]:
