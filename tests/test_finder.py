@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from cutswap_transforms import KMeans, LayerCAMExtractor, RegionCache, SaliencySwap
 from cutswap_transforms.cache.entry import content_key, pack, unpack
+from cutswap_transforms.saliency import tiny
 
 
 @pytest.mark.parametrize("cache", ["memory", "folder", "object"])
@@ -147,7 +148,8 @@ def test_a_name_of_a_folder_is_taken_as_it_is_written(tmp_path, monkeypatch):
 
 
 TINY, GRID = SaliencySwap(cache=None, levels="all"), 24
-GOOD = pack(np.ones((1, 4, GRID, GRID), bool))[0]
+LEVELS = len(tiny.LEVELS)
+GOOD = pack(np.ones((1, LEVELS, GRID, GRID), bool))[0]
 
 
 def with_entries(folder, entries):
@@ -176,9 +178,9 @@ ENTRIES = st.one_of(
 @settings(max_examples=40)
 @given(first=ENTRIES, second=ENTRIES)
 @example(first=GOOD[:2] + bytes(len(GOOD) - 2), second=GOOD[:2] + bytes(72) + GOOD[74:])  # no cell, a level without a cell
-@example(first=b"", second=bytes((4, 0, 0)))
+@example(first=b"", second=bytes((LEVELS, 0, 0)))
 def test_an_entry_that_is_none_changes_no_result_and_is_replaced(tmp_path_factory, without_cache, first, second):
-    assume(all(unpack(entry, GRID, 4) is None for entry in (first, second)))
+    assume(all(unpack(entry, GRID, LEVELS) is None for entry in (first, second)))
     folder = tmp_path_factory.mktemp("c")
     swap = with_entries(folder, [first, second])
     assert torch.equal(outputs(swap, 2), without_cache)

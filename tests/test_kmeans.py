@@ -67,7 +67,7 @@ class Finite(np.ndarray):
 
 
 def test_an_empty_cluster_is_never_nearest_and_brings_no_inf_into_a_product():
-    points = np.linspace(0, 3e38, 7)[None, :, None].view(Finite)
+    points = np.linspace(0, kmeans.LARGEST, 7, dtype="f4")[None, :, None].view(Finite)
     labels = kmeans.lloyd(np, points, np.array([[0, 0, 0, 2, 2, 2, 2]]), 4, 5)
     assert labels.tolist() == [[0, 0, 0, 2, 2, 2, 2]]
     assert kmeans.lloyd(np, points, np.full((1, 7), -1), 4, 5).tolist() == [[-1] * 7]
@@ -115,6 +115,8 @@ def test_points_are_checked():
         KMeans()(np.zeros((5, 1)))
     with pytest.raises(TypeError, match=r"`points` must be a real tensor, got torch\.complex64"):
         KMeans()(torch.zeros(5, 1, dtype=torch.complex64))
+    with pytest.raises(ValueError, match=r"`points` must not exceed 1e\+18, got 2e\+18; divide the columns by their spread"):
+        KMeans()(torch.tensor([[0.5, -2e18], [0.1, 3.0]]))
 
 
 @pytest.mark.parametrize("kind", K_MEANS.values())

@@ -61,9 +61,10 @@ def make_cells(maps: list[Tensor], images: Tensor, grid: int, inside: Tensor | N
     saliency = _scaled(resampled, flat, within)
     if holes is not None:
         saliency = xp.where(_array(host, holes), float("nan"), saliency)
-    columns = (saliency, *_opponent_colors(_array(host, squashed(images, grid).flatten(2))))
-    points = xp.stack([xp.broadcast_to(c, saliency.shape) for c in columns], -1)
-    return Cells(as_dtype(points, "float32"), flat, mask, covered, within)
+    colors = _opponent_colors(_array(host, squashed(images, grid).flatten(2)))
+    shared = xp.broadcast_to(colors, (*saliency.shape[:2], *colors.shape[2:]))
+    columns = xp.concatenate((as_dtype(saliency, "float32")[:, :, None], shared), 2)  # [N, L, 4, P], as k-means reads them
+    return Cells(xp.swapaxes(columns, 2, 3), flat, mask, covered, within)
 
 
 def _scaled(values: Array, flat: Array, within: Array | None) -> Array:
@@ -76,11 +77,11 @@ def _scaled(values: Array, flat: Array, within: Array | None) -> Array:
     return scaled if within is None else xp.where(within, scaled, float("nan"))
 
 
-def _opponent_colors(pixels: Array) -> tuple[Array, Array, Array]:
-    """Lightness, red-green and yellow-blue, each [N, 1, P], of pixels [N, 3, P] in [0, 255]."""
-    colors = pixels[:, :, None] * (1 / 255)  # [N, 3, 1, P]
-    r, g, b = colors[:, 0], colors[:, 1], colors[:, 2]
-    return (r + g + b) * (1 / 3), r - g, (r + g) * 0.5 - b
+def _opponent_colors(pixels: Array) -> Array:
+    """Lightness, red-green and yellow-blue [N, 1, 3, P] of pixels float32 [N, 3, P] in [0, 255]."""
+    r, g, b = (pixels[:, None, i] * (1 / 255) for i in range(3))
+    colors: Array = library(pixels).stack(((r + g + b) * (1 / 3), r - g, (r + g) * 0.5 - b), 2)
+    return colors
 
 
 def _covered(values: Array, low: Array, high: Array) -> Array:

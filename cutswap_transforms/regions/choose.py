@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 from torch import Tensor
 
-from ..arrays import Array, library, widened
+from ..arrays import Array, as_dtype, library
 
 EMPTY = -1e30  # the mean of a cluster without points: below any other, and finite in float32 too
 REGIONS = ("salient", "top")
@@ -29,25 +30,32 @@ def salient_points(saliency: Array, labels: Array, k: int, region: str) -> Array
     Returns:
         bool [..., P].
     """
-    xp = library(labels)
-    means = cluster_means(saliency, labels, k)
+    member = _members(labels, k)
+    means = cluster_means(saliency, member)
     if region == "top":
-        first: Array = (labels == means.argmax(-1)[..., None]) & (labels >= 0)
-        return first
-    lowest = xp.amin(xp.where(means == EMPTY, -EMPTY, means), -1)
-    chosen = means >= ((xp.amax(means, -1) + lowest) * 0.5)[..., None]  # [..., k]
-    index = labels.clip(0)
-    salient: Array = chosen.gather(-1, index) if isinstance(index, Tensor) else np.take_along_axis(chosen, index, -1)
-    salient &= labels >= 0
+        chosen = _members(means.argmax(-1)[..., None], k)[..., 0]
+    else:
+        xp = library(labels)
+        lowest = xp.amin(xp.where(means == EMPTY, -EMPTY, means), -1)
+        chosen = means >= ((xp.amax(means, -1) + lowest) * 0.5)[..., None]  # [..., k]
+    salient: Array = (member & chosen[..., None]).any(-2)
     return salient
 
 
-def cluster_means(saliency: Array, labels: Array, k: int) -> Array:
-    """Mean saliency [..., k] of the clusters, EMPTY for one without points; labels int64 [..., P] below k, -1 is noise."""
-    xp = library(labels)
-    numbers = xp.arange(k) if xp is np else xp.arange(k, device=labels.device)
-    member = labels[..., None, :] == numbers[:, None]  # [..., k, P]
-    columns = xp.stack((xp.where(labels >= 0, saliency, 0.0), xp.ones_like(saliency)), -1)  # one product: sums and sizes
-    sums = widened(member) @ widened(columns)  # [..., k, 2]
+def _members(labels: Array, k: int) -> Array:
+    """bool [..., k, P]: the points of each cluster."""
+    numbers = np.arange(k) if not isinstance(labels, Tensor) else torch.arange(k, device=labels.device)
+    member: Array = labels[..., None, :] == numbers[:, None]
+    return member
+
+
+def cluster_means(saliency: Array, member: Array) -> Array:
+    """Mean saliency [..., k] of the clusters, EMPTY for one without points; member bool [..., k, P].
+
+    Values of points without a cluster do not count."""
+    xp = library(saliency)
+    known = xp.where(member.any(-2), saliency, 0.0)
+    columns = xp.stack((known, xp.ones_like(known)), -1)  # one product: sums and sizes
+    sums = as_dtype(member, "float32") @ as_dtype(columns, "float32")  # [..., k, 2]
     means: Array = xp.where(sums[..., 1] > 0, sums[..., 0] / sums[..., 1].clip(1), EMPTY)
     return means

@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 
 from ..arguments import checked_bool, checked_int, checked_number
-from ..arrays import Array, as_dtype, library, widened
+from ..arrays import Array, as_dtype, library
 
-FAR = 1e300  # above float32 squared, but finite: matrix products of some CPUs warn of inf * 0 in unused lanes
+LARGEST = 1e18  # of a point's numbers: squares of larger ones do not fit into float32
+FAR = 1e38  # above all distances, but finite: matrix products of some CPUs warn of inf * 0 in unused lanes
 OVERSHOOT = 1e-3  # rounding and resampling leave [0, 1] by less; the start clips such values
 
 _UNION = (
@@ -75,7 +76,7 @@ class KMeans:
     @property
     def fingerprint(self) -> str:
         """All that the labels depend on. Raise the version when the same arguments give other labels."""
-        return f"{self!r} v5"
+        return f"{self!r} v6"
 
     def __call__(self, points: Tensor) -> Tensor:
         """Label points [P, D] or, M sets at once, [M, P, D]. The first column is saliency in [0, 1].
@@ -85,7 +86,7 @@ class KMeans:
 
         Raises:
             TypeError: `points` is not a tensor of real numbers.
-            ValueError: another rank, no column, or (on the CPU) saliency of another range.
+            ValueError: another rank, no column, or (on the CPU) saliency of another range or numbers above 1e18.
         """
         rows = _checked_points(points)
         labels = torch.from_numpy(self.label(rows.numpy())) if rows.device.type == "cpu" else self.label(rows)
@@ -96,7 +97,7 @@ class KMeans:
         xp = library(points)
         if 0 in points.shape:
             return as_dtype(points.sum(-1), "int64")
-        x = widened(points if self.color else points[..., :1])
+        x = points if self.color else points[..., :1]
         finite = xp.isfinite(x.sum(-1))
         x = xp.where(finite[..., None], x, 0.0)  # a copy, modified below
         labels = as_dtype(x[..., 0] * self.n_clusters, "int64").clip(0, self.n_clusters - 1)  # equal parts of [0, 1]
@@ -118,17 +119,21 @@ def _checked_points(points: Tensor) -> Tensor:
         raise ValueError(f"`points` must be [P, D] or [M, P, D] with D at least 1, got shape {tuple(points.shape)}")
     rows = points.detach().to(torch.float32)
     if rows.device.type == "cpu":
-        _check_saliency(rows[..., 0][rows.isfinite().all(-1)])
+        _check_range(rows[rows.isfinite().all(-1)])
     return rows if rows.ndim == 3 else rows[None]
 
 
-def _check_saliency(values: Tensor) -> None:
-    low, high = (float(v) for v in values.aminmax()) if len(values) else (0.0, 1.0)
+def _check_range(points: Tensor) -> None:
+    if not len(points):
+        return
+    low, high = (float(v) for v in points[:, 0].aminmax())
     if low < -OVERSHOOT or high > 1 + OVERSHOOT:
         raise ValueError(
             f"`points` must have saliency in [0, 1] in the first column, got values from {low:.4g} to {high:.4g}; "
             "scale it by (x - x.min()) / (x.max() - x.min())"
         )
+    if (largest := float(points.abs().max())) > LARGEST:
+        raise ValueError(f"`points` must not exceed {LARGEST:g}, got {largest:.4g}; divide the columns by their spread")
 
 
 def lloyd(xp: ModuleType, x: Array, labels: Array, n_clusters: int, n_iter: int) -> Array:
@@ -138,28 +143,27 @@ def lloyd(xp: ModuleType, x: Array, labels: Array, n_clusters: int, n_iter: int)
 
     Args:
         xp: numpy or torch, the library of the arrays.
-        x: float64 [M, P, D], float32 on devices that may lack float64.
+        x: float32 [M, P, D].
         labels: int64 [M, P]; -1, no cluster, is kept.
     """
     numbers = xp.arange(n_clusters) if xp is np else xp.arange(n_clusters, device=x.device)
-    far = min(FAR, float(xp.finfo(x.dtype).max))
     kept = (labels >= 0)[:, None, :]
     holes = xp is torch or not kept.all()
     member = labels[:, None, :] == numbers[:, None]  # [M, k, P]
-    x = xp.concatenate((x, xp.ones_like(x[..., :1])), -1)  # a column of ones: one product gives sums and sizes
-    columns = xp.swapaxes(x, 1, 2)  # [M, D + 1, P]
-    columns = np.ascontiguousarray(columns) if xp is np else columns
+    columns = xp.concatenate((xp.swapaxes(x, 1, 2), xp.ones_like(x[:, None, :, 0])), 1)  # [M, D + 1, P]
+    rows = xp.swapaxes(columns, 1, 2)  # with the ones, one product gives sums and sizes
+    before = None
     for _ in range(n_iter):
-        sums = widened(member) @ x  # [M, k, D + 1]
-        sizes = sums[..., -1]
-        lines = sums / -sizes.clip(1)[..., None]
+        sums = as_dtype(member, "float32") @ rows  # [M, k, D + 1]
+        if xp is np and before is not None and np.array_equal(before, sums):
+            break
+        before, sizes = sums, sums[..., -1:]
+        lines = sums / -sizes.clip(1)
         # Half the squared distance minus a term common to all means: a linear function of the point.
-        lines[..., -1] = xp.where(sizes > 0, (lines[..., :-1] ** 2).sum(-1) * 0.5, far)
+        lines[..., -1:] = xp.where(sizes > 0, (lines[..., :-1] ** 2).sum(-1)[..., None] * 0.5, FAR)
         distance = lines @ columns  # [M, k, P]
-        before, member = member, distance == xp.amin(distance, 1)[:, None]
+        member = distance == xp.amin(distance, 1)[:, None]
         if holes:
             member = member & kept
-        if xp is np and np.array_equal(before, member):
-            break
     nearest: Array = xp.where(kept[:, 0], as_dtype(member, "int64").argmax(1), -1)
     return nearest
