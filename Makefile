@@ -1,6 +1,6 @@
 # Two commands are enough: `make demo` to see the library work, `make test` to check a change.
-# Both set up an environment on first use and again when setup.cfg or pyproject.toml change: the virtual environment
-# that is active, so that torch is not installed twice, or else .venv.
+# Both set up an environment on first use, and again when setup.cfg, pyproject.toml or the version change: the virtual
+# environment that is active, so that torch is not installed twice, or else .venv.
 
 VENV ?= $(or $(VIRTUAL_ENV),.venv)
 PYTHON ?= python3
@@ -18,7 +18,7 @@ PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo detector explorer test test-slow test-matrix test-oldest test-newest test-integrations test-explorer bench docs build clean
+.PHONY: help demo detector explorer test test-slow test-matrix test-oldest test-newest test-integrations test-explorer bench docs build release-check clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -27,7 +27,7 @@ $(PY):
 	@echo "Setting up $(VENV). This downloads torch: a few minutes and 6 GB, once. An active virtual environment would be used instead."
 	$(PYTHON) -m venv $(VENV)
 
-$(CORE): setup.cfg pyproject.toml | $(PY)
+$(CORE): setup.cfg pyproject.toml cutswap_transforms/__init__.py | $(PY)
 	$(PY) -m pip install --disable-pip-version-check --editable .
 	@touch $@
 
@@ -95,6 +95,10 @@ build: $(TEST)  ## sdist and wheel in dist/, checked
 	rm -rf dist
 	$(PY) -m build
 	$(PY) -m twine check --strict dist/*
+
+release-check: build  ## sdist and wheel as a stranger gets them, with the oldest and the newest interpreter
+	tests/release.sh $(OLDEST)
+	tests/release.sh $(NEWEST)
 
 clean:  ## remove what the targets made; the environment stays, delete .venv yourself
 	rm -rf build dist demo site *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -301,7 +301,7 @@ class SaliencySwap(v2.Transform):
 
         Args:
             images: single images, PIL or tensor [C, H, W], or samples with one; sizes may differ.
-            rows: maximum number of rows, spread evenly over `images`.
+            rows: maximum number of rows, spread evenly over `images`; the sheet says of how many.
 
         Returns:
             An RGB image, which Jupyter displays.
@@ -310,9 +310,9 @@ class SaliencySwap(v2.Transform):
             TypeError: `roi` is a key, and the images are not samples with a mask under it.
             ValueError: no images, or `rows` below 1.
         """
-        from .preview.sheet import contact_sheet, spread  # training does not need the drawing code
+        from .preview.sheet import overview  # training does not need the drawing code
 
-        return contact_sheet(spread(cast(Sequence[ImageLike], images), rows), self)
+        return overview(cast(Sequence[ImageLike], images), self, rows)
 
     def as_anomaly_generator(self) -> AnomalyGenerator:
         """The swap as a module `x -> (augmented, mask)`, mask float [N, 1, H, W]: anomalib's generator interface."""

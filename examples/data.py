@@ -65,14 +65,20 @@ def _check_part(why: str, name: str) -> None:
 # ---- folders ---------------------------------------------------------------------------------------------------------
 
 
+def _check_folder(folder: Path) -> None:
+    if folder.is_file():
+        raise DataError(f"`data` must be 'toy' or a folder, got the file {str(folder)!r}; name the folder that it is in")
+    if not folder.is_dir():
+        raise DataError(f"`data` must be 'toy' or a folder, got {str(folder)!r}, which does not exist")
+
+
 def read_categories(folder: Path, names: Sequence[str] = (), option: str = "--categories") -> list[Category]:
     """All categories of a folder, or those named: VisA where there is a 1cls.csv, magnetic tiles where there is MT_Free,
     else MVTec layout.
 
     The folder may be a category itself or hold one category per subfolder. `option` is the name for error messages.
     """
-    if not folder.is_dir():
-        raise DataError(f"`data` must be 'toy' or a folder, got {str(folder)!r}, which is none")
+    _check_folder(folder)
     table = next((t for t in (folder / "1cls.csv", folder / "split_csv" / "1cls.csv") if t.is_file()), None)
     if table:
         return read_visa(table, folder, names, option)
@@ -129,8 +135,7 @@ def read_normal(folder: Path, names: Sequence[str] = ()) -> Category:
 
     If the folder itself has no images, they may be in a subfolder `good`. Test images are left out.
     """
-    if not folder.is_dir():
-        raise DataError(f"`data` must be 'toy' or a folder, got {str(folder)!r}, which is none")
+    _check_folder(folder)
     if (folder / "train").is_dir():
         found = _named([read_mvtec(folder, tested=False)], names, "--category")
     elif images_in(folder) or (folder / "good").is_dir():

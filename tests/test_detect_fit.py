@@ -32,8 +32,8 @@ def test_a_run_leaves_a_detector_a_report_and_a_sheet(toy: Path, tmp_path: Path,
     assert {p.name for p in tmp_path.iterdir()} == {FILE, "settings.json", "report.md", "negatives.png", "kept.png"}
     assert "fitted with 24 images in" in capsys.readouterr().out
     report = (tmp_path / "report.md").read_text()
-    assert "14 images were fitted on, 10 were kept out" in report
-    assert "0.01 false alarms were asked for; 10 kept images can promise 0.091 at least (99 would be needed)" in report
+    assert "14 images were fitted on, 10 were held out" in report
+    assert "0.01 false alarms were asked for; 10 held-out images can promise 0.091 at least (99 would be needed)" in report
     assert report.count("| place, stride") == report.count("| neighbours, stride") == 3
     assert "These are synthetic" in report
     assert f"a score above {detector.threshold(0.01):.2f} are then defects" in report
@@ -296,7 +296,9 @@ def test_data_that_cannot_be_fitted_get_a_sentence(toy: Path, tmp_path: Path) ->
             run("fit", folder, "--out", tmp_path / "out", options=SMALL)
         return str(raised.value)
 
-    assert "`data` must be 'toy' or a folder, got 'nowhere', which is none" in sentence("nowhere")
+    assert "`data` must be 'toy' or a folder, got 'nowhere', which does not exist" in sentence("nowhere")
+    (tmp_path / "part.png").touch()
+    assert "part.png'; name the folder that it is in" in sentence(tmp_path / "part.png")
     (tmp_path / "empty").mkdir()
     assert "error: `data` must hold images of good parts (.png" in sentence(tmp_path / "empty")
     assert "error: `data` must hold 20 normal images or more, got 19" in sentence(write(tmp_path / "few", 19))

@@ -50,7 +50,7 @@ def test_every_image_gets_a_row_and_a_heat_map(
     count = sum(row[3] == "defect" for row in found)
     told = capsys.readouterr().out
     assert f"{count} of 9 images are defects: scores above {detector.threshold(0.01):.2f}, at 0.0909 false alarms" in told
-    assert "(0.01 cannot be promised with 10 kept images" in told
+    assert "(0.01 cannot be promised with 10 images held out" in told
     assert told.endswith("scores.csv, summary.png, heatmaps\n")
 
 
@@ -209,7 +209,8 @@ def test_where_it_refuses_to_read_or_write(fitted: Path, toy: Path, tmp_path: Pa
 
     for inside in (folder, folder / "scores", tmp_path / "images/../images/out"):
         assert "error: `out` must be outside the images, got" in sentence(folder, inside)
-    assert "`images` must be images or folders of them, got" in sentence(tmp_path / "lost", tmp_path / "out")
+    assert "`images` must be images or folders of them, got" in (told := sentence(tmp_path / "lost", tmp_path / "out"))
+    assert "which does not exist" in told
     (tmp_path / "empty").mkdir()
     assert "folders of them, got none in" in sentence(tmp_path / "empty", tmp_path / "out")
     (tmp_path / "file").write_text("mine")

@@ -19,6 +19,7 @@ from detector.fitting import split
 from detector.model import FILE, VERSION, digest_of
 from detector.networks import Features, unit_length
 from helpers.detecting import SMALL, fit, run
+from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
@@ -58,6 +59,10 @@ def test_scores_and_heat_maps_at_the_images_own_size(fitted: Path, images: torch
     for wrong in (images.float(), images / 255 - 1, images * torch.nan):
         with pytest.raises(ValueError, match=r"`images` must lie in \[0, 1\] where they are floats, got values from"):
             detector(wrong)
+    with pytest.raises(ValueError, match=r"got \[3, \d+, \d+\]; for one image pass image\[None\]"):
+        detector(images[0])
+    with pytest.raises(TypeError, match=r"got Image; use v2.functional.pil_to_tensor\(image.convert\('RGB'\)\)\[None\]"):
+        detector(Image.new("RGB", (64, 64)))
     with pytest.raises(TypeError, match=r"`images` must be a tensor \[N, 3, H, W\], got list"):
         detector([images])
     for rate in (0.0, 1.0, float("nan")):

@@ -70,7 +70,7 @@ def test_magnetic_tiles_as_they_are_published(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("", None, r"`data` must be 'toy' or a folder, got '.*/cap', which is none"),
+        ("", None, r"`data` must be 'toy' or a folder, got '.*/cap', which does not exist"),
         ("train/good", None, "`data` must hold the normal images in train/good, got .*train' with nothing in it"),
         ("train", None, "must hold train/good .* or VisA's 1cls.csv, got .* with ground_truth, test; for anomalib"),
         ("test", None, "must hold test/<defect> and test/good, got .* with ground_truth, train"),

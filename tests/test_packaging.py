@@ -34,10 +34,16 @@ def left_out(folder: str, names: list[str]) -> set[str]:
 
 
 @pytest.fixture(scope="module")
-def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the sdist and the wheel made from it, built from a copy: the working tree stays as it is."""
-    source = tmp_path_factory.mktemp("source") / "project"
-    shutil.copytree(ROOT, source, ignore=left_out)
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy to build from: the working tree stays as it is."""
+    copy = tmp_path_factory.mktemp("source") / "project"
+    shutil.copytree(ROOT, copy, ignore=left_out)
+    return copy
+
+
+@pytest.fixture(scope="module")
+def dist(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the sdist and the wheel made from it."""
     out = tmp_path_factory.mktemp("dist")
     run(sys.executable, "-m", "build", "--no-isolation", "--outdir", out, source, cwd=source)
     return out
@@ -57,6 +63,16 @@ def test_sdist_holds_tests_examples_and_documents_and_the_index_takes_both(dist:
     assert {"tests/test_packaging.py", "tests/conftest.py", "examples/make_samples.py", "benchmarks/run.py"} <= names
     assert not any("__pycache__" in name for name in names)
     assert "PASSED" in run(sys.executable, "-m", "twine", "check", "--strict", *dist.iterdir(), cwd=dist).stdout
+
+
+def test_the_sdist_builds_the_wheel_that_the_tree_builds(source: Path, wheel: Path, tmp_path: Path):
+    run(sys.executable, "-m", "build", "--no-isolation", "--wheel", "--outdir", tmp_path, source, cwd=source)
+    assert contents(tmp_path / wheel.name) == contents(wheel)
+
+
+def contents(wheel: Path) -> dict[str, bytes]:
+    with zipfile.ZipFile(wheel) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
 
 
 def test_wheel_holds_the_package_alone_with_floors_and_no_caps(wheel: Path):

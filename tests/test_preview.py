@@ -194,6 +194,9 @@ def test_the_caption_has_the_settings_in_words_and_how_many_images_are_shown(
     monkeypatch.setattr(preview, "_unchanged", lambda *_: [])
     assert run(folder, "--limit", "2", "--seed", "7", *out) == 0
     assert run(folder, "--net", "caption_net:darkness", "--levels", "0", *out) == 0
+    (folder / "broken.png").write_bytes(b"no image")
+    assert run(folder, *out) == 0
+    assert captions.pop().endswith("; 3 of 4 images, the others could not be read")
     assert captions == [
         "saliency tiny; clustering kmeans; levels all; scale 0.002 to 0.03; ratio 0.3 to 3.3; grid 24; seed 7; "
         "shorter side 32 px; 2 of 3 images, see --limit",

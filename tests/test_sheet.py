@@ -162,12 +162,22 @@ def test_a_preview_by_a_key_says_that_it_takes_samples() -> None:
         swap.preview({"image": picture()})  # type: ignore[arg-type]
 
 
+def test_a_preview_of_some_images_says_of_how_many_and_names_them_by_their_place(written: Written) -> None:
+    swapper().preview([picture(i) for i in range(5)], rows=2)
+    lines = [text for text, _ in written]
+    assert any(line.endswith("2 of 5 images, see rows") for line in lines)
+    assert [line for line in lines if re.fullmatch(r"image \d", line)] == ["image 0", "image 2"]
+    written.clear()
+    swapper().preview(torch.rand(2, 3, 20, 20), rows=2)
+    assert not any("see rows" in text for text, _ in written)
+
+
 def test_a_swap_previews_itself_and_an_extractor_its_maps() -> None:
     images, swap = [picture(i) for i in range(5)], swapper()
     torch.manual_seed(0)
-    sheet = swap.preview(images, rows=2)
+    sheet = swap.preview(images, rows=5)
     torch.manual_seed(0)
-    assert sheet.tobytes() == contact_sheet([images[0], images[2]], swap).tobytes()
+    assert sheet.tobytes() == contact_sheet(images, swap).tobytes()
     with pytest.raises(ValueError, match="`rows` must be at least 1, got 0"):
         swap.preview(images, rows=0)
     with pytest.raises(ValueError, match="`images` must hold at least one image, got none"):

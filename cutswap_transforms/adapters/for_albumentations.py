@@ -16,6 +16,7 @@ from ..images import refusal
 from ..seeds import own_seed
 from ..swap import mark_leaf, swap_patches
 from ..transform import SaliencySwap
+from .samples import own_swap
 
 _REFUSED = {
     "bboxes": "BoundingBoxes",
@@ -49,7 +50,7 @@ class AlbumentationsSwap(A.DualTransform):
 
     def __init__(self, swap: SaliencySwap | Mapping[str, Any] | None = None, p: float = 1.0) -> None:
         super().__init__(p=p)
-        self.swap = SaliencySwap(**swap) if isinstance(swap, Mapping) else swap or SaliencySwap()
+        self.swap = SaliencySwap(**swap) if isinstance(swap, Mapping) else own_swap(swap)
 
     @property
     def targets(self) -> dict[str, Any]:

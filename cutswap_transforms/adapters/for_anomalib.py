@@ -12,7 +12,7 @@ from lightning.pytorch import Callback
 
 from ..transform import SaliencySwap
 from .items import is_item
-from .samples import swapped_fields
+from .samples import own_swap, swapped_fields
 
 
 class AnomalibSwap(Callback):
@@ -27,12 +27,12 @@ class AnomalibSwap(Callback):
         swap: by default `SaliencySwap(p=0.5)`, so that half of the images stay normal.
 
     Raises:
-        TypeError: a batch of videos, or one that is not anomalib's.
+        TypeError: `swap` is not a SaliencySwap; a batch of videos, or one that is not anomalib's.
         TypeError, ValueError: as `SaliencySwap`, also for a depth map, a mask or labels that do not match the images.
     """
 
     def __init__(self, swap: SaliencySwap | None = None) -> None:
-        self.swap = swap or SaliencySwap(p=0.5)
+        self.swap = own_swap(swap, p=0.5)
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
         if not is_item(batch):

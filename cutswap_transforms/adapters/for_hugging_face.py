@@ -15,6 +15,7 @@ from torchvision import tv_tensors
 from ..images import as_image, is_image
 from ..swap import empty_mask
 from ..transform import SaliencySwap
+from .samples import own_swap
 
 FOLLOWING = (PIL.Image.Image, tv_tensors.Image, tv_tensors.Mask)
 
@@ -40,7 +41,7 @@ class HuggingFaceSwap:
     def __init__(self, swap: SaliencySwap | None = None, column: str = "image", mask: str | None = None) -> None:
         if mask == column:
             raise ValueError(f"`mask` must name a new column, got {mask!r}, which is that of the images")
-        self.swap, self.column, self.mask = swap or SaliencySwap(), column, mask
+        self.swap, self.column, self.mask = own_swap(swap), column, mask
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, Any]:
         if not isinstance(batch, Mapping):

@@ -11,6 +11,7 @@ from torchvision import tv_tensors
 
 from ..images import refusal
 from ..transform import SaliencySwap
+from .samples import own_swap
 
 
 class KorniaSwap(K.IntensityAugmentationBase2D):
@@ -31,7 +32,7 @@ class KorniaSwap(K.IntensityAugmentationBase2D):
 
     def __init__(self, swap: SaliencySwap | None = None, same_on_batch: bool = False, keepdim: bool = False) -> None:
         super().__init__(p=1.0, same_on_batch=same_on_batch, keepdim=keepdim)
-        self.swap = swap or SaliencySwap()
+        self.swap = own_swap(swap)
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]  # as SaliencySwap.forward
     def forward(self, input: Tensor, params: dict[str, Any] | None = None, **kwargs: Any) -> Tensor:

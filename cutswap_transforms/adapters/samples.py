@@ -21,6 +21,19 @@ if TYPE_CHECKING:
     from ..transform import SaliencySwap
 
 
+def own_swap(swap: SaliencySwap | None, p: float = 1.0) -> SaliencySwap:
+    """The swap that an adapter was given, or the default one.
+
+    Raises:
+        TypeError: something else, such as the name of a net.
+    """
+    from ..transform import SaliencySwap  # which imports this file
+
+    if swap is not None and not isinstance(swap, SaliencySwap):
+        raise TypeError(f"`swap` must be a SaliencySwap, got {swap!r}; pass SaliencySwap(...) with its arguments")
+    return SaliencySwap(p=p) if swap is None else swap
+
+
 def swapped_fields(swap: SaliencySwap, item: Item) -> dict[str, Any]:
     """Image, depth map, mask and label of an item or a batch of anomalib after the swap.
 

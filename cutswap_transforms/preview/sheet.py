@@ -82,6 +82,22 @@ def contact_sheet(
     return _page(rows, headings, settings_in_words(swap) if caption is None else caption, cell)
 
 
+def overview(images: Sequence[ImageLike], swap: SaliencySwap, rows: int) -> Image.Image:
+    """The sheet of at most `rows` images, evenly spaced and named by their place; the caption says how many there are."""
+    shown, places = spread(images, rows), spread(range(len(images)), rows)
+    caption = "; ".join([settings_in_words(swap), *count_in_words(len(shown), len(images), "see rows")])
+    return contact_sheet(shown, swap, names=[f"image {i}" for i in places], caption=caption)
+
+
+def count_in_words(shown: int, found: int, reason: str) -> list[str]:
+    """How many of the images are shown, if some are left out.
+
+    >>> count_in_words(8, 15, "see rows"), count_in_words(8, 8, "see rows")
+    (['8 of 15 images, see rows'], [])
+    """
+    return [f"{shown} of {found} images, {reason}"] if shown < found else []
+
+
 def spread(items: Sequence[Item], limit: int) -> list[Item]:
     """At most `limit` items, evenly spaced, so that every part of a sorted folder is shown.
 

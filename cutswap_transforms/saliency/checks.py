@@ -35,7 +35,8 @@ def check_layers(layers: Sequence[str], known: Iterable[str], model: str) -> tup
     """
     names = (layers,) if isinstance(layers, str) else layers
     if not isinstance(names, Sequence) or not all(isinstance(n, str) for n in names):
-        raise TypeError(f"`layers` must be None or a sequence of module names, got {layers!r}")
+        got = shortened(repr(layers))
+        raise TypeError(f"`layers` must be None or a sequence of module names, got {got}; named_modules() has the names")
     if not names:
         raise ValueError("`layers` must name at least one module, got none; None finds them automatically")
     known = list(known)
@@ -51,6 +52,6 @@ def check_target(target: int | None, classes: int) -> None:
         raise ValueError(f"`target` must be in [0, {classes - 1}] for {classes} classes, got {target}")
 
 
-def shortened(error: Exception) -> str:
+def shortened(error: object) -> str:
     text = " ".join(str(error).split())
     return text if len(text) <= REASON else f"{text[:REASON]}..."

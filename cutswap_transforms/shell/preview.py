@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from ..preview.settings import settings_in_words
-from ..preview.sheet import contact_sheet, spread
+from ..preview.sheet import contact_sheet, count_in_words, spread
 from ..seeds import own_seed
 from ..transform import SaliencySwap
 from .files import find_images
@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> None:
 
 def _caption(args: argparse.Namespace, swap: SaliencySwap, shown: int, found: int) -> str:
     """The settings, and how many of the images the sheet shows."""
-    count = [f"{shown} of {found} images, see --limit"] if found > args.limit else []
+    count = count_in_words(shown, found, "see --limit" if found > args.limit else "the others could not be read")
     source = [f"net {args.net}"] if args.net else []
     return "; ".join([settings_in_words(swap), *source, f"seed {args.seed}", size_text(args.size), *count])
 

@@ -111,7 +111,7 @@ def caught(rows: Sequence[dict[str, Any]], rate: float) -> str:
 def draw(out: Any, detector: Detector, images: Tensor, heat: Tensor, rows: Sequence[dict[str, Any]], rate: float) -> None:
     """Histogram of the scores; heat maps of the highest scores, the missed defects and the false alarms."""
     groups = {
-        "kept good images": detector.normal_scores.tolist(),
+        "held-out good images": detector.normal_scores.tolist(),
         "good": [row["score"] for row in rows if not row["defect"]],
         "defects": [row["score"] for row in rows if row["defect"]],
     }

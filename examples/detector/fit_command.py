@@ -115,16 +115,16 @@ def report(args: argparse.Namespace, detector: Detector, images: Tensor, samples
     tuned = f"tuned for {args.steps} steps on {args.negatives}" if args.steps else "not tuned"
     text = f"# Detector of {images.shape[0]} normal images\n\n"
     text += f"Features: {args.features}, {args.size} px, {tuned}. Fitted in {seconds:.0f} s.\n"
-    text += f"{len(parts.fit) + len(parts.weigh)} images were fitted on, {len(parts.kept)} were kept out to calibrate.\n\n"
+    text += f"{len(parts.fit) + len(parts.weigh)} images were fitted on, {len(parts.kept)} were held out to calibrate.\n\n"
     text += f"## False alarms\n\n{rate_sentence(args.false_alarms, len(parts.kept))}\n"
     text += "`score --false-alarms RATE` takes another rate without fitting again.\n\n"
     text += f"Images with a score above {detector.threshold(args.false_alarms):.2f} are then defects.\n\n"
     text += (
-        "The kept images that score highest decide that threshold; `kept.png` shows them. Take out what is no good part and "
+        "The held-out images that score highest decide that threshold; `kept.png` shows them. Remove images that do not show "
+        "a good part, and fit again. If a good part is just unusual, add more images like it, or choose a higher rate.\n\n"
     )
-    text += "fit again. If a good part is just unusual, more images like it, or a higher rate, bring the threshold down.\n\n"
     highest = [[samples[i].path.name, f"{score:.2f}"] for i, score in highest_kept(args, detector, images)]
-    text += markdown(["kept image", "score"], highest)
+    text += markdown(["held-out image", "score"], highest)
     text += "\n## Maps and their weights\n\n"
     text += markdown(["map", "weight"], weights)
     if args.fusion == "negatives":
@@ -140,9 +140,11 @@ def found_text(args: argparse.Namespace, detector: Detector, images: Tensor, neg
         return ""
     kept = images[split(len(images), args.seed).kept]
     rows = found_negatives(detector, kept, negatives, args.seed, args.false_alarms)
-    text = f"\n## Negatives that are found\n\nOf kept images, by {args.negatives}, at that rate. "
+    text = f"\n## Negatives that are found\n\nIn held-out images, by {args.negatives}, at that rate. "
     text += "These are synthetic, and larger than many defects: real ones may be easier or harder.\n\n"
     found = [[area, str(count), f"{100 * share:.0f} %"] for area, count, share in rows]
     text += markdown(["altered area", "negatives", "found"], found)
-    text += "\n`negatives.png` shows some of them. If they do not lie on your part: docs/detector.md, When it does not work.\n"
+    text += (
+        '\n`negatives.png` shows some of them. If they are not on your part, see docs/detector.md, "When it does not work".\n'
+    )
     return text

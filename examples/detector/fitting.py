@@ -189,7 +189,7 @@ def rate_sentence(false_alarms: float, count: int) -> str:
     rate = promised_rate(false_alarms, count)
     if rate > false_alarms:
         return (
-            f"{false_alarms:g} false alarms were asked for; {count} kept images can promise {rate:.3f} at least "
+            f"{false_alarms:g} false alarms were asked for; {count} held-out images can promise {rate:.3f} at least "
             f"({int(1 / false_alarms + 0.5) - 1} would be needed), so that is the rate."
         )
     return f"At most {rate:g} of new normal images are called defects, on average over calibrations."

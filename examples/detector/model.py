@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import PIL.Image
 import torch
 import torch.nn.functional as F
 from data import DataError
@@ -201,9 +202,11 @@ class Detector(nn.Module):
 
 def check_images(images: Any) -> None:
     if not isinstance(images, Tensor):
-        raise TypeError(f"`images` must be a tensor [N, 3, H, W], got {type(images).__name__}")
+        way = "; use v2.functional.pil_to_tensor(image.convert('RGB'))[None]" if isinstance(images, PIL.Image.Image) else ""
+        raise TypeError(f"`images` must be a tensor [N, 3, H, W], got {type(images).__name__}{way}")
     if images.ndim != 4 or images.shape[1] != 3 or 0 in images.shape[2:]:
-        raise ValueError(f"`images` must be [N, 3, H, W], got {list(images.shape)}")
+        way = "; for one image pass image[None]" if images.ndim == 3 and images.shape[0] == 3 else ""
+        raise ValueError(f"`images` must be [N, 3, H, W], got {list(images.shape)}{way}")
     if images.dtype != torch.uint8 and not images.is_floating_point():
         raise ValueError(f"`images` must be uint8, or floats in [0, 1], got {images.dtype}")
     if images.is_floating_point() and images.numel():

@@ -84,7 +84,7 @@ def run_score(args: argparse.Namespace) -> int:
     print(f"{count} of {len(done)} images are defects: scores above {limit:.2f}, at {rate:.3g} false alarms")
     if rate > args.false_alarms:
         kept = len(detector.normal_scores)
-        print(f"({args.false_alarms:g} cannot be promised with {kept} kept images: see report.md of the run)")
+        print(f"({args.false_alarms:g} cannot be promised with {kept} images held out: see report.md of the run)")
     print(f"in {args.out}: {', '.join(name for name in OURS if (args.out / name).exists())}")
     return 1 if faults else 0
 
@@ -106,7 +106,8 @@ def named_files(named: Sequence[Path], out: Path) -> list[tuple[str, Path]]:
         elif path.is_file():
             found.append((path.name, path))
         else:
-            raise DataError(f"`images` must be images or folders of them, got {str(path)!r}, which is none")
+            what = "is neither" if os.path.lexists(path) else "does not exist"
+            raise DataError(f"`images` must be images or folders of them, got {str(path)!r}, which {what}")
     ours = [str(path) for _, path in found if is_within(path, out)]
     if ours:
         raise DataError(f"`out` must be outside the images, got {str(out)!r}, which holds {ours[0]!r}")

@@ -289,6 +289,12 @@ def test_what_the_core_refuses_is_refused_with_its_sentence(case):
 
 
 @pytest.mark.parametrize("make", [AnomalibSwap, KorniaSwap, AlbumentationsSwap, HuggingFaceSwap])
+def test_what_is_no_swap_is_refused_at_once(make):
+    with pytest.raises(TypeError, match=r"`swap` must be a SaliencySwap, got 'resnet18'; pass SaliencySwap\(\.\.\.\)"):
+        make("resnet18")
+
+
+@pytest.mark.parametrize("make", [AnomalibSwap, KorniaSwap, AlbumentationsSwap, HuggingFaceSwap])
 def test_copies_are_made_before_and_after_the_first_call(make):
     adapter = make(SaliencySwap(levels="all"))
     for _ in range(2):

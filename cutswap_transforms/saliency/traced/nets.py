@@ -6,7 +6,7 @@ import copy
 import hashlib
 import http.client
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Any, cast
@@ -49,7 +49,7 @@ def build_net(
             raise ValueError(f'`weights` must stay "DEFAULT" with your own module, which has its own, got {weights!r}')
         return _traced_module(model, layers, target, size or CROP, dtype), size or CROP
     if not isinstance(model, str):
-        raise TypeError(f"`model` must be a name or an nn.Module, got {model!r}")
+        raise TypeError(f"`model` must be a name or an nn.Module, got {_described(model)}")
     names = torchvision.models.list_models(module=torchvision.models)
     if model not in names:
         raise ValueError(
@@ -64,6 +64,15 @@ def build_net(
     net = _shared.get(key) or _traced_by_name(model, resolved, layers, target, size, dtype)
     _shared[key] = net
     return net, size
+
+
+def _described(thing: object) -> str:
+    """What was given in place of a module, and the way out where it is plain."""
+    if isinstance(thing, type):
+        return f"the class {thing.__name__}; pass an instance of it"
+    if isinstance(thing, Mapping):
+        return f"{type(thing).__name__}; load a state dict into your module first, by load_state_dict"
+    return repr(thing)
 
 
 def _traced_module(model: nn.Module, layers: Sequence[str] | None, *arguments: Any) -> TracedCAM:
