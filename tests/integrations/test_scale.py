@@ -28,12 +28,16 @@ COUNT = 6
 @pytest.fixture
 def folder(tmp_path):
     """`parts` with six images in two folders."""
+    draw(tmp_path, COUNT)
+    return tmp_path
+
+
+def draw(folder: Path, count: int) -> None:
     rng = np.random.default_rng(0)
-    for i in range(COUNT):
-        path = tmp_path / f"parts/{'ab'[i % 2]}/{i}.png"
+    for i in range(count):
+        path = folder / f"parts/{'ab'[i % 2]}/{i}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(rng.integers(0, 256, (90, 120, 3), dtype=np.uint8)).save(path)
-    return tmp_path
 
 
 def run(folder: Path, section: str, then: str = "") -> str:
@@ -52,14 +56,14 @@ def program(folder: Path, *arguments: str) -> str:
     return done.stdout
 
 
-def export(folder: Path, *more: str) -> None:
-    numbers = ["--count", str(COUNT), "--size", "256", "256", "--num-workers", "0"]
+def export(folder: Path, *more: str, count: int = COUNT) -> None:
+    numbers = ["--count", str(count), "--size", "256", "256", "--num-workers", "0"]
     program(folder, "-m", "cutswap_transforms", "export", "parts", "out", *numbers, *more)
 
 
-def exported(folder: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def exported(folder: Path, count: int = COUNT) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Negative and mask of each image, by its key."""
-    export(folder)
+    export(folder, count=count)
     lines = map(json.loads, (folder / "out/pairs.jsonl").read_text().splitlines())
     found = {Path(x["image"]).relative_to("parts").as_posix(): f"out/{{}}/{x['file']}" for x in lines}
     return {key: tuple(pixels(folder / path.format(kind)) for kind in ("swap", "mask")) for key, path in found.items()}
@@ -107,16 +111,17 @@ def test_a_pipeline_sees_no_sample_twice_and_draws_for_each(folder):
 
 
 @pytest.mark.timeout(600)  # a local Ray takes a minute to start on two cores
-def test_ray_data_writes_the_pixels_of_export(folder, monkeypatch):
-    expected = exported(folder)
+def test_ray_data_writes_the_pixels_of_export(tmp_path, monkeypatch):
+    draw(tmp_path, 160)  # the first actor would be done with fewer before the second one starts
+    expected = exported(tmp_path, count=160)
     with tempfile.TemporaryDirectory(prefix="ray") as short:  # of pytest's folder, the names of sockets would be too long
         monkeypatch.setenv("RAY_TMPDIR", short)
-        run(folder, "In Ray Data")
+        run(tmp_path, "In Ray Data")
     files = {}
-    for path in (folder / "negatives").glob("*.tar"):
+    for path in (tmp_path / "negatives").glob("*.tar"):
         with tarfile.open(path) as archive:
             files |= {member.name: pixels(io.BytesIO(archive.extractfile(member).read())) for member in archive}
-    assert len(files) == 2 * COUNT
+    assert len(files) == 2 * len(expected) == 320
     for key, (negative, mask) in expected.items():
         stem = key.replace(".", "_")
         assert (files[f"{stem}.png"] == negative).all() and (files[f"{stem}.mask.png"] == mask).all()
