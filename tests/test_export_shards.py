@@ -48,12 +48,12 @@ def picture(data: bytes) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(data)))
 
 
-def killed_before(parts, sample, workers=0, rank=0, world=1):
-    """A process that is killed before it writes that sample; its exit code."""
+def started(parts, dies_before=None, workers=0, rank=0, world=1):
+    """A process that is killed before it writes the sample of that index."""
     write, written = wds.TarWriter.write, []
 
     def dying(tar, made):
-        if len(written) == sample:
+        if len(written) == dies_before:
             os.kill(os.getpid(), signal.SIGKILL)
         written.append(write(tar, made))
 
@@ -65,8 +65,13 @@ def killed_before(parts, sample, workers=0, rank=0, world=1):
 
     process = CONTEXT.Process(target=work)
     process.start()
-    process.join(120)
-    return process.exitcode
+    return process
+
+
+def ended(*processes):
+    for process in processes:
+        process.join(120)
+    return [process.exitcode for process in processes]
 
 
 def test_shards_hold_the_negatives_of_the_folders(parts, capsys):
@@ -119,11 +124,18 @@ def test_bytes_do_not_depend_on_workers_ranks_or_the_order(parts, monkeypatch, c
     assert len(a) == 5 and all(other == a for other in others)
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_three_ranks_at_once_write_what_one_writes(parts, workers):
+    assert run(parts, "whole", *SHARDS, count=11) == 0
+    assert ended(*(started(parts, workers=workers, rank=rank, world=3) for rank in range(3))) == [0, 0, 0]
+    assert contents(parts.parent / "out") == contents(parts.parent / "whole")
+
+
 @pytest.mark.parametrize(("sample", "workers"), [(0, 0), (5, 0), (5, 2), (10, 0)])
 def test_a_killed_export_goes_on_to_the_same_bytes(parts, capsys, sample, workers):
     assert run(parts, "whole", *SHARDS, count=11) == 0
     out = parts.parent / "out"
-    assert killed_before(parts, sample, workers) == -signal.SIGKILL
+    assert ended(started(parts, sample, workers)) == [-signal.SIGKILL]
     left = sorted(path.name for path in out.glob("shard-*"))
     done = {0: 0, 5: 1, 10: 2}[sample]
     assert left == [f"shard-{k:06d}.tar" for k in range(done)] and len(list(out.glob(".*.draft"))) == 1
@@ -140,8 +152,7 @@ def test_a_killed_export_goes_on_to_the_same_bytes(parts, capsys, sample, worker
 def test_a_killed_rank_goes_on(parts, monkeypatch, then):
     assert run(parts, "whole", *SHARDS, count=11) == 0
     out = parts.parent / "out"
-    assert killed_before(parts, 4, rank=0, world=2) == -signal.SIGKILL
-    assert killed_before(parts, 99, rank=1, world=2) == 0
+    assert ended(*(started(parts, 4 if rank == 0 else None, rank=rank, world=2) for rank in range(2))) == [-signal.SIGKILL, 0]
     assert len(list(out.glob("shard-*.tar"))) == 2 and len(list(out.glob(".*.draft"))) == 1
     for rank, world in {"the same rank": [(0, 2)], "other ranks": [(2, 3), (1, 3), (0, 3)], "no ranks": [(0, 1)]}[then]:
         monkeypatch.setenv("RANK", str(rank))
