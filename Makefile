@@ -78,7 +78,7 @@ test-oldest:
 test-newest:
 	tests/matrix.sh $(NEWEST)
 
-test-integrations:  ## the adapters beside anomalib, kornia, albumentations, Hugging Face, in an environment that it removes
+test-integrations:  ## beside anomalib, kornia, albumentations, Hugging Face, webdataset, Ray, in an environment that it removes
 	tests/integrations/run.sh $(PYTHON)
 
 test-explorer: $(TEST) $(EXPLORER)  ## the explorer in a real browser: the Chromium of the system, or the one that CHROMIUM names

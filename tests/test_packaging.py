@@ -88,7 +88,8 @@ def test_wheel_holds_the_package_alone_with_floors_and_no_caps(wheel: Path):
     assert (metadata["Requires-Python"], metadata["License-Expression"]) == (">=3.10", "BSD-3-Clause")
     core = {r for r in metadata.get_all("Requires-Dist") or [] if "extra ==" not in r}
     assert core == {"torch>=2.11", "torchvision>=0.26", "numpy"}
-    extras = {"sklearn", "opencv", "opencv-headless", "all", "detector", "docs", "examples", "explorer", "test", "dev"}
+    extras = {"sklearn", "opencv", "opencv-headless", "webdataset", "all"}
+    extras |= {"detector", "docs", "examples", "explorer", "test", "dev"}
     assert set(metadata.get_all("Provides-Extra") or []) == extras
 
 
@@ -102,7 +103,8 @@ import sys
 from importlib.machinery import BuiltinImporter, FrozenImporter, PathFinder
 
 BLOCKED = {"albumentations", "anomalib", "captum", "cv2", "datasets", "hypothesis", "joblib", "kornia", "lightning",
-           "matplotlib", "pandas", "pytest", "pytorch_grad_cam", "scipy", "sklearn", "torchcam", "torchmetrics"}
+           "matplotlib", "pandas", "pytest", "pytorch_grad_cam", "scipy", "sklearn", "torchcam", "torchmetrics",
+           "webdataset"}
 COSTLY = {"torch._dynamo", "torch._export", "torch._inductor", "triton"}
 
 class WithoutExtras(PathFinder):

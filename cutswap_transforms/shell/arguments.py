@@ -62,14 +62,21 @@ def add_export(commands: Any) -> None:
     parser = _command(
         commands,
         "export",
-        "write negatives with their masks as files",
+        "write negatives with their masks as files, or as shards for WebDataset",
         "Writes OUT/normal, OUT/swap and OUT/mask, which anomalib's Folder reads as normal_dir, "
-        "abnormal_dir and mask_dir, and OUT/pairs.jsonl: one line per negative with its image, levels and boxes. The images "
-        "are taken in turn. Can be stopped and started again; under torchrun or srun each process takes its share. The result "
-        "does not depend on the number of workers or processes.",
+        "abnormal_dir and mask_dir, and OUT/pairs.jsonl: one line per negative with its image, levels and boxes. With --shards "
+        "it writes tar files instead. The images are taken in turn. Can be stopped and started again; under torchrun or srun "
+        "each process takes its share. The result does not depend on the number of workers or processes.",
     )
     parser.add_argument("out", type=Path, help="the folder to write, new or of the same settings")
-    parser.add_argument("--count", type=whole(1, 10**7), required=True, help="number of negatives")
+    parser.add_argument("--count", type=whole(1, 10**9), required=True, help="number of negatives")
+    parser.add_argument(
+        "--shards",
+        type=whole(1, 10**6),
+        metavar="K",
+        help="write K tar files in place of folders, OUT/shard-000000.tar and so on, of samples with png (the negative), "
+        "mask.png and json (image, levels and boxes); needs the package webdataset",
+    )
     add_size(parser, 2)
     add_white(parser)
     parser.add_argument("--seed", type=whole(0, 2**32 - 1), default=0, help="of the random swaps")

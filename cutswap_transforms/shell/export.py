@@ -1,11 +1,12 @@
-"""`export FOLDER OUT --count N --seed S --size H W` writes negatives and their masks as files.
+"""`export FOLDER OUT --count N --seed S --size H W` writes negatives and their masks as files, or as shards.
 
 Requirements:
 
 - the result depends only on the images, the settings and the seed: every negative has its own seed, so the number of
   workers and machines does not change it, nor does an interruption;
-- ranks share the images out; together they write what one process would write, and none of it twice;
-- a stopped run can continue: a negative is done when its line is written, which is after its pictures;
+- ranks share the work out; together they write what one process would write, and none of it twice;
+- a stopped run can continue: a negative is done when its line is written, which is after its pictures; a shard when it has
+  its name;
 - the images are read, never written: OUT must not contain any of them, with links resolved.
 """
 
@@ -16,29 +17,25 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from PIL import Image
-from torch.utils.data import DataLoader, Dataset
-from torchvision.transforms.v2 import functional as tvf
+from torch.utils.data import Dataset
 
-from ..cache.precompute import progress
-from ..draw import PatchPair
 from ..ranks import rank_and_world
-from ..seeds import negative_seed, own_seed
-from ..swap import empty_mask, swaps_made
-from ..transform import SaliencySwap
-from .files import ImageFiles, find_images, image_keys
+from .files import find_images, image_keys
 from .messages import UserError, one_line, tell_unchanged
+from .negatives import Negatives
 from .outputs import check_outside, save_image
 from .resolve import image_files, make_swap
 from .resume import FOLDERS, Names, PairLines, join, open_out
+from .shards import Samples, check_installed, finish, open_shards, shards_of, whole, write_shard
 
 SETTINGS = ("size", "white", "seed", "model", "weights", "clustering", "levels", "scale")
+MOST_FILES = 10**7  # negatives in folders
 
 
 def run(args: argparse.Namespace) -> None:
@@ -48,41 +45,77 @@ def run(args: argparse.Namespace) -> None:
         rank, world = rank_and_world()
     except ValueError as error:
         raise UserError(str(error)) from None
+    _check_shards(args)
     images = image_files(args, find_images(args.images))
     _check_outside(args, images.files)
-    work = Negatives(images, image_keys(args.images, images.files), make_swap(args, scale=tuple(args.scale)), args)
-    settings = _settings(args, work)
+    work = Negatives(images, image_keys(args.images, images.files), make_swap(args, scale=tuple(args.scale)), args.seed)
+    (_export_shards if args.shards else _export_files)(work, args, rank, world)
+
+
+def _check_shards(args: argparse.Namespace) -> None:
+    if args.shards:
+        check_installed()
+    if args.shards and args.shards > args.count:
+        raise UserError(f"`--shards` must be at most `--count`, {args.count}, got {args.shards}; an empty shard has no use")
+    if not args.shards and args.count > MOST_FILES:
+        raise UserError(f"`--count` must be at most {MOST_FILES} files, got {args.count}; write shards with `--shards`")
+
+
+def _export_files(work: Negatives, args: argparse.Namespace, rank: int, world: int) -> None:
+    files, settings = Files(work, args.out, args.count), _settings(args, work)
     with open_out(args.out, settings, rank, world) as stream:
-        _export(work, PairLines(stream), args, rank, world)
+        lines = PairLines(stream)
+        with _told(work, lambda: f"{len(lines.done)} negatives are in {args.out}"):
+            share = [number for number in range(args.count) if number % len(work.images) % world == rank]
+            lines.load(args.out, files.expected)
+            missing = [number for number in share if number not in lines.done]
+            for line in work.each(files, missing, len(missing), args.num_workers):
+                lines.add(line)
+            lines.settle()
+    total = len(lines.done) if world == 1 else len(share)
+    print(f"{args.out}: {total} negatives{_of(rank, world)}, {len(missing)} of them new")
+    tell_unchanged(lines.unchanged)
     if world > 1:
-        join(args.out, settings, work.expected, args.count)
+        join(args.out, settings, files.expected, args.count)
 
 
-def _export(work: Negatives, lines: PairLines, args: argparse.Namespace, rank: int, world: int) -> None:
-    share = [number for number in range(args.count) if number % len(work.images) % world == rank]
+def _export_shards(work: Negatives, args: argparse.Namespace, rank: int, world: int) -> None:
+    everything = shards_of(args.out, args.count, args.shards)
+    share = dict(islice(everything.items(), rank, None, world))
+    settings = _settings(args, work) | {"count": args.count, "shards": args.shards}
+    with (
+        open_shards(args.out, settings, shared=world > 1),
+        _told(work, lambda: f"{sum(map(whole, share))} of {len(share)} shards are in {args.out}"),
+    ):
+        missing = {path: numbers for path, numbers in share.items() if not whole(path)}
+        count = sum(map(len, missing.values()))
+        samples = work.each(Samples(work), chain.from_iterable(missing.values()), count, args.num_workers)
+        unchanged = [name for path, numbers in missing.items() for name in write_shard(path, len(numbers), samples)]
+    total = sum(map(len, share.values()))
+    print(f"{args.out}: {total} negatives in {len(share)} shards{_of(rank, world)}, {count} of them new")
+    tell_unchanged(unchanged)
+    if world > 1:
+        finish(args.out, settings, everything)
+
+
+def _of(rank: int, world: int) -> str:
+    return f" of rank {rank} of {world}" if world > 1 else ""
+
+
+@contextmanager
+def _told(work: Negatives, kept: Callable[[], str]) -> Iterator[None]:
+    """Every end of the writing as a sentence, with what is kept."""
+    then = "the same command goes on from there"
     try:
-        lines.load(args.out, work.expected)
-        before = len(lines.done)
-        work.numbers = [number for number in share if number not in lines.done]
-        _write(work, lines, args.num_workers)
-        lines.settle()
+        yield
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(_kept(args.out, lines)) from None
+        raise KeyboardInterrupt(f"{kept()}, {then}") from None
     except (MemoryError, OSError, RuntimeError) as error:
-        raise UserError(f"{one_line(error)}; {_kept(args.out, lines)}", 1) from None
+        raise UserError(f"{one_line(error)}; {kept()}, {then}", 1) from None
     except ValueError as error:  # no room for patches inside `--roi`
         raise UserError(one_line(error)) from None
     finally:
         work.images.print_notes()
-    if not lines.done.issuperset(share):
-        raise UserError(f"none of the {len(work.images)} images tried could be read")
-    count = f"{len(lines.done)} negatives" if world == 1 else f"{len(share)} negatives of rank {rank} of {world}"
-    print(f"{args.out}: {count}, {len(lines.done) - before} of them new")
-    tell_unchanged(lines.unchanged)
-
-
-def _kept(out: Path, lines: PairLines) -> str:
-    return f"{len(lines.done)} negatives are in {out}, the same command goes on from there"
 
 
 def _check_outside(args: argparse.Namespace, found: list[Path]) -> None:
@@ -110,69 +143,32 @@ def _stamp(path: Path) -> tuple[bytes, int, int]:
     return os.fsencode(path), status.st_size, status.st_mtime_ns
 
 
-def _write(work: Negatives, lines: PairLines, num_workers: int) -> None:
-    own = torch.Generator()  # the loader would draw a seed from the global generator
-    loader = DataLoader(work, batch_size=None, num_workers=min(num_workers, len(work)), generator=own)
-    for batch in progress(([line] for line in loader), len(work), "negatives") if work.numbers else ():
-        if not batch[0]:  # then no image can be read
-            break
-        lines.add(batch[0])
+class Files(Dataset[str]):
+    """Writes the pictures of a negative; an item is the line of its number, "" if no image can be read."""
 
-
-class Negatives(Dataset[str]):
-    """Writes negatives as a data set, so that a loader does it in parallel: an item is the line of one, "" if it failed.
-
-    The images are taken in turn. One that cannot be read leaves its negatives, and their seeds, to the next image that can,
-    so a rank need not know which images of the others can be read.
-    """
-
-    def __init__(self, images: ImageFiles, keys: Sequence[str], swap: SaliencySwap, args: argparse.Namespace) -> None:
-        self.images, self.keys, self.swap, self.out, self.seed = images, keys, swap, args.out, args.seed
-        self.numbers: Sequence[int] = ()
-        self._last = args.count - 1
-        self._places = {str(path): which for which, path in enumerate(images.files)}
-
-    def __len__(self) -> int:
-        return len(self.numbers)
+    def __init__(self, work: Negatives, out: Path, count: int) -> None:
+        self.work, self.files, self.out, self._last = work, work.images.files, out, count - 1
+        self._places = {str(path): which for which, path in enumerate(self.files)}
 
     def expected(self, number: int, image: object) -> Names | None:
         """What the line of a negative names, and its pictures by folder, if it is made of that image; None: no such image."""
-        own = number % len(self.images)
-        if image == str(self.images.files[own]):
+        own = number % len(self.files)
+        if image == str(self.files[own]):
             return self._names(number, own)
         return self._names(number, self._places[image]) if isinstance(image, str) and image in self._places else None
 
     def _names(self, number: int, which: int) -> Names:
         """The image itself is written once: with the negative of its number or, in place of an image before it, the last."""
-        stem = os.fsencode(self.images.files[which].stem)[:160].decode("utf-8", "ignore")  # file names have at most 255 bytes
+        stem = os.fsencode(self.files[which].stem)[:160].decode("utf-8", "ignore")  # file names have at most 255 bytes
         file = f"{number:06d}_{stem}.png"
         normal = {"normal": f"{which:06d}_{stem}.png"} if number == min(which, self._last) else {}
-        return {"file": file, "image": str(self.images.files[which])}, {**normal, "swap": file, "mask": file}
+        return {"file": file, "image": str(self.files[which])}, {**normal, "swap": file, "mask": file}
 
-    def __getitem__(self, index: int) -> str:
-        number = self.numbers[index]
-        turn, own = divmod(number, len(self.images))
-        found = self._readable(own)
-        if found is None:
+    def __getitem__(self, number: int) -> str:
+        made = self.work.make(number)
+        if made is None:
             return ""
-        which, image = found
-        with own_seed(negative_seed(self.seed, self.keys[own], turn)):
-            params = self.swap.make_params([image])
-        negative, mask = self.swap.transform(image, params), self.swap.transform(empty_mask(image), params)
-        made = {"normal": image, "swap": negative, "mask": tvf.to_pil_image(mask * 255)}
-        fields, pictures = self._names(number, which)
+        fields, pictures = self._names(number, made.which)
         for folder, name in pictures.items():
-            save_image(made[folder], self.out / folder / name)
-        pairs = [PatchPair(*row)._asdict() for row in params["pairs"][0][swaps_made(params["pairs"][0])].tolist()]
-        changed = negative.tobytes() != image.tobytes()
-        return json.dumps({"number": number, **fields, "pairs": pairs, "changed": changed})
-
-    def _readable(self, which: int) -> tuple[int, Image.Image] | None:
-        """The image of that index or, in a circle, the next one that can be read."""
-        outcomes = self.images.outcomes.numpy()  # shared with other workers
-        while outcomes[which] == 2 or not isinstance(image := self.images[which], Image.Image):
-            left = np.flatnonzero(outcomes != 2)
-            if not len(left):
-                return None
-            which = int(left[np.searchsorted(left, which) % len(left)])
-        return which, image
+            save_image(getattr(made, folder), self.out / folder / name)
+        return json.dumps({"number": number, **fields, **made.told})

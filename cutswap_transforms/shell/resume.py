@@ -51,18 +51,28 @@ def open_out(out: Path, settings: dict[str, Any], rank: int = 0, world: int = 1)
         UserError: a folder with other settings, in use by another export, or not writable.
     """
     with contextlib.ExitStack() as stack:
-        try:
-            _make(out)
-            stream = stack.enter_context(open(out / LINES, "a+b"))
-            stack.enter_context(_lock(stream, out, shared=world > 1))
+        with writable(out, settings, *_all_lines(out)):
+            for name in FOLDERS:
+                (out / name).mkdir(parents=True, exist_ok=True)
+            stream = stack.enter_context(locked(out / LINES, out, shared=world > 1))
             if world > 1:
-                stream = stack.enter_context(open(out / f"pairs.{rank}.jsonl", "a+b"))
-                stack.enter_context(_lock(stream, out))
-            new = not any(path.stat().st_size for path in _all_lines(out))
-            _check_settings(out, json.loads(json.dumps(settings, default=str)), new)
-        except (OSError, ValueError) as error:
-            raise UserError(f"`OUT` must be a folder that can be written, got {out} ({error})") from None
+                stream = stack.enter_context(locked(out / f"pairs.{rank}.jsonl", out))
+            check_settings(out, settings, not any(path.stat().st_size for path in _all_lines(out)))
         yield stream
+
+
+@contextlib.contextmanager
+def writable(out: Path, settings: dict[str, Any], *files: Path) -> Iterator[None]:
+    """Check the settings and files before anything is made in the folder; an error inside becomes a sentence on it."""
+    try:
+        for path in (out / "settings.json", *files):
+            if not is_regular(path):  # reading a pipe would never end
+                raise UserError(f"`OUT` must hold results as regular files, got {path}; move it away")
+        if (out / "settings.json").exists():
+            check_settings(out, settings, False)
+        yield
+    except (OSError, ValueError) as error:
+        raise UserError(f"`OUT` must be a folder that can be written, got {out} ({error})") from None
 
 
 def join(out: Path, settings: dict[str, Any], expected: Expected, count: int) -> None:
@@ -74,22 +84,20 @@ def join(out: Path, settings: dict[str, Any], expected: Expected, count: int) ->
         raise UserError(f"the lines could not be moved to {out / LINES} ({error}); the same command does it", 1) from None
 
 
-def _make(out: Path) -> None:
-    for name in FOLDERS:
-        (out / name).mkdir(parents=True, exist_ok=True)
-    for path in (out / "settings.json", *_all_lines(out)):
-        if not is_regular(path):  # reading a pipe would never end
-            raise UserError(f"`OUT` must hold results as regular files, got {path}; move it away")
-
-
 def _all_lines(out: Path) -> list[Path]:
     """Files of lines, of any rank."""
     return [out / LINES, *sorted(path for path in out.glob("pairs.*.jsonl") if path.name[6:-6].isdecimal())]
 
 
 @contextlib.contextmanager
-def _lock(stream: IO[bytes], out: Path, shared: bool = False) -> Iterator[None]:
-    """Hold the lock, which the system releases even if the process is killed."""
+def locked(path: Path, out: Path, shared: bool = False) -> Iterator[IO[bytes]]:
+    """The open file and its lock, which the system releases even if the process is killed."""
+    with open(path, "a+b") as stream, _lock(stream, out, shared):
+        yield stream
+
+
+@contextlib.contextmanager
+def _lock(stream: IO[bytes], out: Path, shared: bool) -> Iterator[None]:
     handle = None
     try:
         if sys.platform != "win32":
@@ -124,8 +132,9 @@ if sys.platform != "win32":
             time.sleep(0.1)
 
 
-def _check_settings(out: Path, settings: dict[str, Any], new: bool) -> None:
+def check_settings(out: Path, settings: dict[str, Any], new: bool) -> None:
     """Refuse negatives of other settings; write the settings if there are no negatives yet."""
+    settings = json.loads(json.dumps(settings, default=str))
     rule, note = "`OUT` must be new or of the same settings and images, got", out / "settings.json"
     if not note.exists() and not new:
         raise UserError(f"{rule} {out} without settings.json; name another folder")
@@ -143,7 +152,7 @@ def _check_settings(out: Path, settings: dict[str, Any], new: bool) -> None:
         )
 
 
-def _remove_drafts(out: Path) -> None:
+def remove_drafts(out: Path) -> None:
     for folder in (out, *(out / name for name in FOLDERS)):
         for draft in folder.glob(".*.draft"):
             draft.unlink(missing_ok=True)
@@ -185,7 +194,7 @@ class PairLines:
         if name != LINES:
             self._replace(kept, content)
             return
-        _remove_drafts(out)
+        remove_drafts(out)
         self._replace(_by_number(kept + more), content)
         for path in others:
             with contextlib.suppress(OSError):  # its rank has it open, on Windows

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The adapters with the libraries themselves, in an environment of their own that is removed afterwards.
+# The adapters and the blocks of docs/scale.md with the libraries themselves, in an environment of their own that is removed afterwards.
 # Usage: tests/integrations/run.sh [INTERPRETER]
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
