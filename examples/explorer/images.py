@@ -95,6 +95,22 @@ def check_photo(photo: Photo) -> None:
         raise RefusedImage(f"{photo.name!r} has pixels of 32 bits (mode {header.mode}). Convert it to 8 or 16 bits first.")
 
 
+def check_whole(photo: Photo) -> None:
+    """Decode the file, a JPEG at an eighth of its size, which is quick and finds a cut as well.
+
+    Raises:
+        RefusedImage: as `check_photo`; damaged data.
+    """
+    check_photo(photo)
+    image = _header(photo)
+    try:
+        with _without_warnings():
+            image.draft("RGB", (image.width // 8, image.height // 8))
+            image.load()
+    except Exception as error:  # damaged data can make a decoder raise anything
+        raise RefusedImage(f"{photo.name!r} is damaged: {str(error)[:200]}.") from error
+
+
 class Region(NamedTuple):
     """A region of interest for all images, and the Python expression that opens it."""
 

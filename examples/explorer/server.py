@@ -72,10 +72,9 @@ def application(worker: Executor, painters: Executor) -> FastAPI:
     from gradio.utils import get_upload_folder
 
     from .door import Door
-    from .images import MAX_BYTES
     from .page import build_page
     from .uploads import Uploads
-    from .visitor import Visitors
+    from .visitor import MAX_TOTAL, Visitors
 
     visitors, uploads = Visitors(painters), Uploads(get_upload_folder())
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
@@ -101,7 +100,7 @@ def application(worker: Executor, painters: Executor) -> FastAPI:
         footer_links=[],
         run_history=False,
         ssr_mode=False,
-        max_file_size=MAX_BYTES,
+        max_file_size=MAX_TOTAL,  # gradio would refuse all files for one that is too large; `images` refuses that one
         theme=gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
         css_paths=STYLE,
     )

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from make_samples import SCENES
 
-from .images import MEGABYTE, Opened, Photo, RefusedImage, Region, check_photo, opened, opened_region, plain_name, sample
+from .images import MEGABYTE, Opened, Photo, RefusedImage, Region, check_whole, opened, opened_region, plain_name, sample
 
 MAX_IMAGES, MAX_TOTAL = 64, 256 * MEGABYTE
 KEPT_FILES, KEPT_OPENED = 6, 4  # addresses with files to fetch; decoded images
@@ -41,26 +41,51 @@ class Visitor:
         """Keep an image. Returns its name on the page.
 
         Raises:
-            RefusedImage: not an image, or too many.
+            RefusedImage: not a whole image, or too many.
         """
         file = plain_name(name)
         photo = Photo(self._free_name(file), content, file)
-        check_photo(photo)
+        check_whole(photo)
         if len(self.photos) >= MAX_IMAGES:
-            raise RefusedImage(f"{name!r} is left out: the limit is {MAX_IMAGES} images. Reload the page to start again.")
+            raise RefusedImage(f"{name!r} is left out: the limit is {MAX_IMAGES} images. Remove some first.")
         if sum(len(p.content) for p in self.photos.values()) + len(content) > MAX_TOTAL:
             limit = MAX_TOTAL // MEGABYTE
-            raise RefusedImage(f"{name!r} is left out: the limit is {limit} MB. Reload the page to start again.")
+            raise RefusedImage(f"{name!r} is left out: the limit is {limit} MB. Remove some first.")
         self.photos[photo.name] = photo
         return photo.name
 
-    def confine(self, name: str, content: bytes) -> None:
-        """Use the picture of a mask as the region of interest, instead of an earlier one.
+    def remove(self, name: str) -> str | None:
+        """Forget an image. Returns the name of the next one, or of the last; None without any.
+
+        Raises:
+            RefusedImage: none of the visitor's own.
+        """
+        if name not in self.photos:
+            raise RefusedImage(f"{name[:80]!r} is none of your images, so it stays.")
+        at = list(self.photos).index(name)
+        del self.photos[name]
+        self._forget()
+        left = list(self.photos)
+        return left[min(at, len(left) - 1)] if left else None
+
+    def clear(self) -> None:
+        """Forget all images."""
+        self.photos.clear()
+        self._forget()
+
+    def _forget(self) -> None:
+        """Forget what was made of images: another one may get the name of one that was removed."""
+        self._opened.clear()
+        self.shown = None
+
+    def confine(self, name: str, content: bytes) -> str:
+        """Use the picture of a mask as the region of interest, instead of an earlier one. Returns its name.
 
         Raises:
             RefusedImage: as `opened_region`.
         """
         self.region = opened_region(Photo(plain_name(name), content))
+        return plain_name(name)
 
     def _free_name(self, name: str) -> str:
         """A unique name: images of two folders may have the same name, so the second gets a number."""

@@ -33,7 +33,7 @@ def image_file(folder: Path, name: str, scene: str = "flange", size: tuple[int, 
 
 
 def test_the_page_shows_every_step_and_asks_nobody_else(visit: Visit, server: Server) -> None:
-    for part, count in (("#drawn", 4), ("#words", 8), ("#found", 12)):
+    for part, count in (("#drawn", 4), ("#words", 8), ("#found", 9)):
         assert visit.page.locator(f"{part} img").count() == count
     assert "The regions cover" in visit.page.inner_text("#words") and "SaliencySwap(" in visit.code()
     addresses = {url for url in visit.requests if not url.startswith(("data:", "blob:"))}
@@ -214,17 +214,16 @@ def test_bad_files_are_told_and_good_ones_beside_them_taken(visit: Visit, server
     Image.new("1", (9000, 9000)).save(tmp_path / "bomb.png")
     whole = image_file(tmp_path, "good.png").read_bytes()
     (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "huge.png").write_bytes(whole + bytes(33 * 2**20))
     Image.new("L", (5472, 3648), 90).save(tmp_path / "large.jpg")
     Image.fromarray((np.arange(4800).reshape(60, 80) * 13).astype(np.uint16)).save(tmp_path / "sixteen.png")
     visit.upload(*sorted(tmp_path.iterdir()))
     said = visit.page.inner_text("#notice")
-    assert "4 images added." in said and "'notes.txt' is not a PNG, JPEG" in said
+    assert "3 images added." in said and "2 more files were left out." in said and "'cut.png' is damaged" in said
     assert (
         "'bomb.png' has 9000 x 9000 pixels; the limit is 67 million." in said
         and "'<img src=x onerror=alert(1)>.png' is not" in said
     )
-    visit.page.wait_for_selector("#message .error")
-    assert "'cut.png' is damaged" in visit.page.inner_text("#message")
     for name in ("large.jpg", "sixteen.png"):
         visit.choose("image", name)
         visit.page.wait_for_function("(name) => document.querySelector('#code textarea').value.includes(name)", arg=name)
@@ -234,7 +233,57 @@ def test_bad_files_are_told_and_good_ones_beside_them_taken(visit: Visit, server
     visit.page.wait_for_selector("#message .error")
     assert "is too large at the size as it is. Choose a size." in visit.page.inner_text("#message")
     assert "sixteen.png" in visit.code()  # of what is still shown
+    assert visit.page.inner_text("#notice") == said  # it stays until it is closed
+    visit.page.get_by_role("button", name="Close").click()
+    visit.page.locator("#notice").wait_for(state="hidden")
     assert server.files() == []
+
+
+def test_a_file_that_is_too_large_leaves_the_good_one_beside_it(visit: Visit, server: Server, tmp_path: Path) -> None:
+    (tmp_path / "large.png").write_bytes(bytes(33 * 2**20))
+    visit.upload(tmp_path / "large.png", image_file(tmp_path, "good.png"))
+    said = visit.page.inner_text("#notice")
+    assert "1 image added." in said and "'large.png' has 33 MB; 32 MB is the most." in said
+    assert visit.page.input_value("#image input") == "good.png" and server.files() == []
+
+
+def test_what_the_browser_refuses_stays_told_as_well(browser: Browser, server: Server, tmp_path: Path) -> None:
+    with (tmp_path / "larger.png").open("wb") as file:
+        file.truncate(300 * 2**20)
+    visit = Visit(browser, server.url)
+    visit.page.set_input_files("#drop input[type=file]", str(tmp_path / "larger.png"))
+    visit.page.wait_for_selector("#notice .error")
+    assert "maximum allowed size" in visit.page.inner_text("#notice .error")
+    visit.upload(image_file(tmp_path, "good.png"))
+    assert visit.page.inner_text("#notice") == "1 image added."
+    visit.close()
+    assert server.files() == []
+
+
+def test_images_are_removed_one_by_one_and_all_at_once(visit: Visit, tmp_path: Path) -> None:
+    page, image = visit.page, visit.page.locator("#image input")
+    before, remove = image.input_value(), visit.page.get_by_role("button", name="Remove this image")
+    assert not remove.is_visible()
+    visit.upload(*[image_file(tmp_path, f"{name}.png", seed=i) for i, name in enumerate("abc")])
+
+    def click(name: str, then: str) -> None:
+        page.get_by_role("button", name=name).click()
+        page.wait_for_function("(then) => document.querySelector('#code textarea').value.includes(then)", arg=then)
+        visit.settle()
+
+    visit.choose("image", "b.png")
+    click("Remove this image", "'c.png'")
+    visit.choose("image", before)
+    remove.click()
+    page.wait_for_selector("#notice .error")
+    assert f"'{before}' is none of your images, so it stays." in page.inner_text("#notice")
+    visit.choose("image", "c.png")
+    click("Remove this image", "'a.png'")
+    click("Remove all", "make_samples.py")
+    assert image.input_value() == before
+    remove.wait_for(state="hidden")
+    page.click("#image input")
+    assert page.get_by_role("option", name="a.png", exact=True).count() == 0
 
 
 def test_settings_that_contradict_are_told(visit: Visit) -> None:
@@ -249,24 +298,19 @@ def test_settings_that_contradict_are_told(visit: Visit) -> None:
 
 def test_numbers_that_are_typed_are_taken_or_told(visit: Visit) -> None:
     box = visit.page.locator("#largest input[type=number]")
+    code = visit.code()
     box.fill("999")
-    visit.page.wait_for_function("document.querySelector('#code textarea').value.includes('0.2)')")
-    box.fill("")
     visit.page.wait_for_selector("#message .error")
-    assert "`largest` must be like 3.0, got nothing." in visit.page.inner_text("#message")
+    visit.page.keyboard.press("Tab")
+    visit.settle()
+    assert "`largest` must be from 0.1 to 20, got 999." in visit.page.inner_text("#message")
+    assert (box.input_value(), visit.code()) == ("999", code)  # neither is moved into the range
+    box.fill("")
+    visit.page.get_by_text("`largest` must be like 3.0, got nothing.").wait_for()
     assert visit.page.evaluate("getComputedStyle(document.querySelector('#drawn')).opacity") == "0.35"
     box.fill("4")
     visit.page.wait_for_function("document.querySelector('#code textarea').value.includes('0.04)')")
     visit.page.wait_for_selector("#message .error", state="detached")
-
-
-def test_files_above_the_limit_are_refused_by_the_browser(browser: Browser, server: Server, tmp_path: Path) -> None:
-    (tmp_path / "large.png").write_bytes(bytes(33 * 2**20))
-    visit = Visit(browser, server.url)
-    visit.page.set_input_files("#drop input[type=file]", str(tmp_path / "large.png"))
-    visit.page.get_by_text("exceed the maximum allowed size").first.wait_for()
-    visit.close()
-    assert server.files() == []
 
 
 # ---- who may see and reach what -----------------------------------------------------------------------------------------
