@@ -34,21 +34,21 @@ class Events:
         """Keep dropped images, show the first."""
         visitor = self.visitors[request.session_hash]
         first, said = await self.run(received, visitor.add, given)
-        return [None, *_images(visitor, first or choice, said)]
+        return [None, said, *image_list(visitor, first or choice)]
 
     async def remove(self, request: gr.Request, choice: str) -> list[Any]:
         """Remove the image that is shown, show the next."""
         visitor = self.visitors[request.session_hash]
         try:
-            return _images(visitor, visitor.remove(choice) or FIRST, "")
+            return ["", *image_list(visitor, visitor.remove(choice) or FIRST)]
         except RefusedImage as error:
-            return _images(visitor, choice, refusal([str(error)]))
+            return [refusal([str(error)]), *image_list(visitor, choice)]
 
     async def clear(self, request: gr.Request) -> list[Any]:
         """Remove all images."""
         visitor = self.visitors[request.session_hash]
         visitor.clear()
-        return _images(visitor, FIRST, "")
+        return ["", *image_list(visitor, FIRST)]
 
     async def confine(self, request: gr.Request, given: Dropped) -> list[Any]:
         """Confine the patches to a dropped mask."""
@@ -93,6 +93,6 @@ def refusal(sentences: Sequence[str]) -> str:
     return paragraphs(sentences, "error") + CLOSE if sentences else ""
 
 
-def _images(visitor: Visitor, choice: str, said: str) -> list[Any]:
-    """The notice, the list of images and the buttons that remove some."""
-    return [said, gr.Dropdown(visitor.choices(), value=choice), gr.Row(visible=bool(visitor.photos))]
+def image_list(visitor: Visitor, choice: str) -> list[Any]:
+    """The list of images and the buttons that remove some."""
+    return [gr.Dropdown(visitor.choices(), value=choice), gr.Row(visible=bool(visitor.photos))]

@@ -8,8 +8,10 @@ from typing import Any
 
 import gradio as gr
 
-from .controls import image_controls, region_controls, setting_controls
+from .controls import ImageControls, image_controls, region_controls, setting_controls
+from .detector_tab import TrialEvents, tab_controls
 from .events import Events
+from .judging import DRAWING, FITTING
 from .scripts import SET_CONTROLS
 from .settings import CHOSEN, Settings
 from .uploads import Uploads
@@ -32,18 +34,24 @@ def build_page(visitors: Visitors, uploads: Uploads, worker: Executor) -> gr.Blo
     events = Events(visitors, worker)
     with gr.Blocks(title="cutswap_transforms explorer", analytics_enabled=False) as page:
         gr.HTML(INTRO, elem_classes="intro")
-        _negatives_board(events, page, uploads)
+        with gr.Tabs():
+            with gr.Tab("Negatives"):
+                images, settings = _negatives_board(events, page, uploads)
+            with gr.Tab("Detector") as tab:
+                _detector_board(events, tab, uploads, images, settings)
         page.unload(events.leave)
     return page
 
 
-def _negatives_board(events: Events, page: gr.Blocks, uploads: Uploads) -> None:
-    with gr.Row(elem_id="board"):
-        with gr.Column(scale=2, min_width=280, elem_id="controls"):
+def _negatives_board(
+    events: Events, page: gr.Blocks, uploads: Uploads
+) -> tuple[ImageControls, dict[str, gr.components.Component]]:
+    with gr.Row(elem_id="board", elem_classes="board"):
+        with gr.Column(scale=2, min_width=280, elem_id="controls", elem_classes="side"):
             images = image_controls(uploads)
             mask, release = region_controls(uploads)
             settings, options = setting_controls()
-        with gr.Column(scale=6, min_width=300, elem_id="results"):
+        with gr.Column(scale=6, min_width=300, elem_id="results", elem_classes="results"):
             message, drawn, words, found, code = _results()
     inputs, outputs = [images.image, *settings.values()], [message, drawn, words, found, code]
     show_again = {"fn": events.show, "inputs": inputs, "outputs": outputs, **RAW, **QUICK}
@@ -58,6 +66,24 @@ def _negatives_board(events: Events, page: gr.Blocks, uploads: Uploads) -> None:
     words.click(_chosen, None, [settings[name] for name in CHOSEN_BY_BUTTONS], **QUICK).then(**show_again)
     for name, value in (("clustering", "kmeans"), ("levels", CHOSEN)):
         settings[name].change(partial(_visible_at, value), settings[name], options[value], **QUICK)
+    return images, settings
+
+
+def _detector_board(
+    events: Events, tab: gr.Tab, uploads: Uploads, images: ImageControls, settings: dict[str, gr.components.Component]
+) -> None:
+    own, on = tab_controls(uploads), TrialEvents(events)
+    outcome, listed = [own.message, own.results, own.rate], [images.image, images.removal]
+    busy = {**QUICK, "show_progress": "minimal", "show_progress_on": own.results}
+    tab.select(on.stand, None, own.message, **QUICK)
+    own.good.upload(on.take_good, [own.good, images.image], [own.good, own.good_said, own.message, *listed], **QUICK)
+    own.others.upload(on.take_others, [own.others, own.rate], [own.others, own.others_said, own.clear, *outcome], **busy)
+    own.clear.click(on.clear_others, own.rate, [own.others_said, own.clear, *outcome], **busy)
+    drawing = own.samples.click(lambda: DRAWING, None, own.message, **QUICK)
+    drawing.then(on.take_samples, images.image, [own.clear, own.message, *listed], **QUICK)
+    fitting = own.fit.click(lambda: FITTING, None, own.message, **QUICK)
+    fitting.then(on.fit, [own.rate, *settings.values()], outcome, preprocess=False, **busy)
+    own.rate.input(on.move, own.rate, outcome[:2], **RAW, **QUICK)
 
 
 def _chosen(event: gr.EventData) -> list[Any]:

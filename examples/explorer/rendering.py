@@ -20,6 +20,7 @@ class Figure(NamedTuple):
     seed: int | None = None  # that a click selects
     chosen: bool = False
     link: str = ""  # that a click opens
+    kind: str = ""  # a class in the style sheet
 
 
 def strip(panels: Sequence[Image.Image]) -> bytes:
@@ -61,7 +62,7 @@ def figures(url: str, size: tuple[int, int], items: Sequence[Figure], kind: str)
         if item.link:
             window = f'<a href="{item.link}" target="_blank" title="open in full size">{window}</a>'
         if item.seed is None:
-            parts.append(f"<figure>{window}<figcaption>{caption}</figcaption></figure>")
+            parts.append(f'<figure class="{item.kind}">{window}<figcaption>{caption}</figcaption></figure>')
         else:
             pressed = str(item.chosen).lower()
             parts.append(

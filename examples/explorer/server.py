@@ -19,6 +19,7 @@ from fastapi import FastAPI, HTTPException, Response
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 HOST = "127.0.0.1"
+KINDS = {".jpg": "image/jpeg", ".png": "image/png", ".csv": "text/csv"}
 STYLE = Path(__file__).with_name("style.css")
 
 
@@ -87,7 +88,7 @@ def application(worker: Executor, painters: Executor) -> FastAPI:
         if make is None:
             raise HTTPException(404, "This picture is no longer kept. Move a control to make it again.")
         content = await asyncio.to_thread(make)
-        kind = "image/jpeg" if name.endswith(".jpg") else "image/png"
+        kind = KINDS.get(Path(name).suffix, "application/octet-stream")
         return Response(content, media_type=kind, headers={"Cache-Control": "no-store"})
 
     page = build_page(visitors, uploads, worker)

@@ -171,13 +171,63 @@ def test_a_region_of_interest_is_shown_can_be_replaced_and_removed(visit: Visit,
     page.get_by_role("button", name="Remove it").wait_for(state="hidden")
 
 
+# ---- the detector -------------------------------------------------------------------------------------------------------
+
+
+def fit_on_drawn_parts(visit: Visit) -> None:
+    visit.page.get_by_role("tab", name="Detector").click()
+    visit.page.get_by_role("button", name="Or try it on drawn parts").click()
+    visit.page.get_by_text(re.compile("You have 3. good parts and 10 images to judge")).wait_for(timeout=90_000)
+    visit.page.get_by_role("button", name="Fit and judge").click()
+    visit.page.locator("#trial .chart").wait_for(timeout=120_000)
+
+
+def test_a_detector_is_fitted_and_its_verdict_follows_the_rate(visit: Visit, server: Server, tmp_path: Path) -> None:
+    page = visit.page
+    fit_on_drawn_parts(visit)
+    page.wait_for_function("[...document.querySelectorAll('#trial img')].every((p) => p.complete && p.naturalWidth)")
+    assert page.locator("#trial img").count() == 10 + 6 and not page.locator("#trial-message p").count()
+    assert "would be needed), so that is the rate." in page.inner_text("#trial")
+    first = page.inner_text("#trial .verdict")
+    page.locator("#rate input[type=number]").fill("30")
+    page.get_by_text("At most 0.3 of new normal images").wait_for()
+    assert page.inner_text("#trial .verdict") != first
+    (tmp_path / "notes.txt").write_text("hello")
+    part = image_file(tmp_path, "mine.png", seed=3)
+    page.set_input_files("#others input[type=file]", [str(tmp_path / "notes.txt"), str(part)])
+    page.get_by_text("of 11 images are defects").wait_for()
+    assert "'notes.txt' is not a PNG" in page.inner_text("#others-said") and "mine.png" in page.inner_text("#trial")
+    name, _ = saved(visit, "scores.csv")
+    assert name == "scores.csv" and server.files() == []
+    page.get_by_role("button", name="Remove the images to judge").click()
+    page.get_by_text("Scores above").wait_for()
+    assert page.locator("#trial img").count() == 6
+    page.get_by_role("tab", name="Negatives").click()
+    visit.choose("image", "flange_03.png")  # good parts are images of the other tab as well
+    assert "flange_03.png" in visit.code()
+
+
+def test_too_few_good_parts_are_told_as_by_the_command(visit: Visit, tmp_path: Path) -> None:
+    visit.page.get_by_role("tab", name="Detector").click()
+    visit.page.set_input_files("#good input[type=file]", str(image_file(tmp_path, "good.png")))
+    visit.page.get_by_text("You have 1 good part and 0 images to judge.").wait_for()
+    visit.page.get_by_role("button", name="Fit and judge").click()
+    visit.page.get_by_text("`data` must hold 20 normal images or more, got 1.").wait_for(timeout=60_000)
+    assert not visit.page.locator("#rate").is_visible()
+
+
 # ---- what is taken home -------------------------------------------------------------------------------------------------
 
 
-def download(visit: Visit, name: str) -> tuple[str, Image.Image]:
+def saved(visit: Visit, name: str) -> tuple[str, bytes]:
     with visit.page.expect_download() as waiting:
         visit.page.get_by_role("link", name=name, exact=True).click()
-    return waiting.value.suggested_filename, Image.open(io.BytesIO(Path(waiting.value.path()).read_bytes()))
+    return waiting.value.suggested_filename, Path(waiting.value.path()).read_bytes()
+
+
+def download(visit: Visit, name: str) -> tuple[str, Image.Image]:
+    file, content = saved(visit, name)
+    return file, Image.open(io.BytesIO(content))
 
 
 def test_the_copied_lines_make_the_downloaded_pictures(visit: Visit, tmp_path: Path) -> None:
@@ -509,6 +559,8 @@ def test_it_writes_into_its_own_folder_alone_reaches_nobody_and_removes_the_fold
     try:
         visit.upload(image_file(tmp_path, "a.png"), image_file(tmp_path, "b.jpg"))
         download(visit, "contact sheet")
+        fit_on_drawn_parts(visit)
+        saved(visit, "detector")
         (folder,) = server.temporary.iterdir()
         assert folder.name.startswith("cutswap-explorer-") and server.files() == []
     finally:
