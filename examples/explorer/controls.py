@@ -20,14 +20,15 @@ LEVELS_INFO = "Maps of the net, from fine (0) to coarse. A swap on each, which s
 
 
 class ImageControls(NamedTuple):
-    """Images are dropped, chosen and removed; `removal` is hidden while the visitor has none."""
+    """Images are dropped, chosen and removed; `own` is hidden while the visitor has none."""
 
     drop: gr.File
     notice: gr.HTML
     image: gr.Dropdown
-    removal: gr.Row
+    own: gr.Column
     remove: gr.Button
     clear: gr.Button
+    mosaic: gr.Button
 
 
 def image_controls(uploads: Uploads) -> ImageControls:
@@ -35,10 +36,12 @@ def image_controls(uploads: Uploads) -> ImageControls:
         drop = drop_area(uploads, label=f"Your images, {MAX_IMAGES} at most", file_count="multiple", elem_id="drop")
         notice = gr.HTML(elem_id="notice", js_on_load=NOTICE)
         image = gr.Dropdown(list(SAMPLES), value=FIRST, label="Image", elem_id="image", filterable=False)
-        with gr.Row(visible=False, elem_id="removal") as removal:
-            remove = gr.Button("Remove this image", size="sm", elem_id="remove-image")
-            clear = gr.Button("Remove all", size="sm", elem_id="clear")
-    return ImageControls(drop, notice, image, removal, remove, clear)
+        with gr.Column(visible=False, elem_id="own") as own:
+            mosaic = gr.Button("One negative of each of my images", size="sm", elem_id="show-mosaic")
+            with gr.Row():
+                remove = gr.Button("Remove this image", size="sm", elem_id="remove-image", min_width=100)
+                clear = gr.Button("Remove all", size="sm", elem_id="clear", min_width=100)
+    return ImageControls(drop, notice, image, own, remove, clear, mosaic)
 
 
 def region_controls(uploads: Uploads) -> tuple[gr.File, gr.Button]:
@@ -64,14 +67,14 @@ def setting_controls() -> tuple[dict[str, gr.components.Component], dict[str, gr
     with gr.Column(elem_id="settings"):
         slide("seed", "Seed")
         add(gr.Dropdown, "size", "Resize: shorter side in pixels", list(SIZES), filterable=False)
-        with gr.Accordion("Patches"):
+        with gr.Accordion("Patches", open=False):
             add(gr.Radio, "levels", "Levels to swap on", list(LEVELS), info=LEVELS_INFO)
             add(gr.CheckboxGroup, "chosen", "Chosen levels", [0, 1, 2, 3], visible=False)
             slide("smallest", "Smallest, % of image")
             slide("largest", "Largest, % of image")
             slide("flattest", "Widest shape, height / width")
             slide("tallest", "Tallest shape, height / width")
-        with gr.Accordion("Saliency and clusters"):
+        with gr.Accordion("Saliency and clusters", open=False):
             add(gr.Dropdown, "net", "Saliency net", list(nets_at_hand()), info=NETS, filterable=False)
             slide("grid", "Grid: cells along each side")
             add(

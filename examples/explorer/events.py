@@ -11,6 +11,7 @@ import gradio as gr
 
 from .controls import FIRST
 from .images import RefusedImage
+from .mosaic import key_of, mosaic
 from .rendering import paragraphs
 from .scripts import CLOSE
 from .views import update
@@ -27,8 +28,20 @@ class Events:
         self.visitors, self._worker = visitors, worker
 
     async def show(self, request: gr.Request, choice: str, *values: Any) -> list[Any]:
-        view = await self.run(update, self.visitors[request.session_hash], choice, values)
-        return [gr.skip() if part is None else part for part in view]
+        visitor = self.visitors[request.session_hash]
+        view = await self.run(update, visitor, choice, values)
+        kept = visitor.mosaic is None or visitor.mosaic.key == key_of(visitor, values)
+        return [gr.skip() if part is None else part for part in (*view, None if kept else "")]
+
+    async def show_mosaic(self, request: gr.Request, *values: Any) -> str:
+        return await self.run(mosaic, self.visitors[request.session_hash], values)
+
+    def choose(self, request: gr.Request, event: gr.EventData, choice: str) -> str:
+        """The image of a tile of the mosaic."""
+        visitor = self.visitors[request.session_hash]
+        tile = str(event.given).removeprefix("tile=")
+        names = visitor.mosaic.names if visitor.mosaic else ()
+        return names[int(tile)] if tile.isdecimal() and int(tile) < len(names) else choice
 
     async def take(self, request: gr.Request, given: Dropped, choice: str) -> list[Any]:
         """Keep dropped images, show the first."""
@@ -95,4 +108,4 @@ def refusal(sentences: Sequence[str]) -> str:
 
 def image_list(visitor: Visitor, choice: str) -> list[Any]:
     """The list of images and the buttons that remove some."""
-    return [gr.Dropdown(visitor.choices(), value=choice), gr.Row(visible=bool(visitor.photos))]
+    return [gr.Dropdown(visitor.choices(), value=choice), gr.Column(visible=bool(visitor.photos))]

@@ -11,8 +11,9 @@ import gradio as gr
 from .controls import ImageControls, image_controls, region_controls, setting_controls
 from .detector_tab import TrialEvents, tab_controls
 from .events import Events
+from .guide import guide
 from .judging import DRAWING, FITTING
-from .scripts import SET_CONTROLS
+from .scripts import CLOSES, SET_CONTROLS
 from .settings import CHOSEN, Settings
 from .uploads import Uploads
 from .visitor import Visitors
@@ -52,15 +53,17 @@ def _negatives_board(
             mask, release = region_controls(uploads)
             settings, options = setting_controls()
         with gr.Column(scale=6, min_width=300, elem_id="results", elem_classes="results"):
-            message, drawn, words, found, code = _results()
-    inputs, outputs = [images.image, *settings.values()], [message, drawn, words, found, code]
+            message, mosaic, drawn, words, found, code = _results()
+    inputs, outputs = [images.image, *settings.values()], [message, drawn, words, found, code, mosaic]
     show_again = {"fn": events.show, "inputs": inputs, "outputs": outputs, **RAW, **QUICK}
     show_again |= {"show_progress": "minimal", "show_progress_on": drawn}
     gr.on([page.load, *(control.input for control in inputs)], **show_again)
-    changed = [images.notice, images.image, images.removal]
+    changed = [images.notice, images.image, images.own]
     images.drop.upload(events.take, [images.drop, images.image], [images.drop, *changed], **QUICK).then(**show_again)
     images.remove.click(events.remove, images.image, changed, **QUICK).then(**show_again)
     images.clear.click(events.clear, None, changed, **QUICK).then(**show_again)
+    images.mosaic.click(events.show_mosaic, [*settings.values()], mosaic, preprocess=False, **QUICK)
+    mosaic.click(events.choose, images.image, images.image, preprocess=False, **QUICK).then(**show_again)
     mask.upload(events.confine, mask, [mask, images.notice, release], **QUICK).then(**show_again)
     release.click(events.release, None, [images.notice, release], **QUICK).then(**show_again)
     words.click(_chosen, None, [settings[name] for name in CHOSEN_BY_BUTTONS], **QUICK).then(**show_again)
@@ -73,7 +76,7 @@ def _detector_board(
     events: Events, tab: gr.Tab, uploads: Uploads, images: ImageControls, settings: dict[str, gr.components.Component]
 ) -> None:
     own, on = tab_controls(uploads), TrialEvents(events)
-    outcome, listed = [own.message, own.results, own.rate], [images.image, images.removal]
+    outcome, listed = [own.message, own.results, own.rate], [images.image, images.own]
     busy = {**QUICK, "show_progress": "minimal", "show_progress_on": own.results}
     tab.select(on.stand, None, own.message, **QUICK)
     own.good.upload(on.take_good, [own.good, images.image], [own.good, own.good_said, own.message, *listed], **QUICK)
@@ -96,10 +99,12 @@ def _visible_at(value: str, now: str) -> Any:
     return gr.update(visible=now == value)
 
 
-def _results() -> tuple[gr.HTML, gr.HTML, gr.HTML, gr.HTML, gr.Textbox]:
+def _results() -> tuple[gr.HTML, gr.HTML, gr.HTML, gr.HTML, gr.HTML, gr.Textbox]:
     message = gr.HTML(elem_id="message")
+    mosaic = gr.HTML(elem_id="mosaic", js_on_load=SET_CONTROLS + CLOSES)
     drawn = gr.HTML(elem_id="drawn")
     words = gr.HTML(elem_id="words", js_on_load=SET_CONTROLS)
+    gr.HTML(guide(), elem_id="guide")
     code = gr.Textbox(label="Python that makes this negative", lines=9, buttons=["copy"], elem_id="code")
     found = gr.HTML(elem_id="found")
-    return message, drawn, words, found, code
+    return message, mosaic, drawn, words, found, code

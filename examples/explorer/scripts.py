@@ -17,11 +17,12 @@ new MutationObserver(() => {
         props.value = text.outerHTML + '%CLOSE%';
     }
 }).observe(document.body, {childList: true, subtree: true});
-element.addEventListener('click', (event) => { if (event.target.closest('[data-close]')) props.value = ''; });"""
+"""
+CLOSES = "element.addEventListener('click', (event) => { if (event.target.closest('[data-close]')) props.value = ''; });"
 # On leaving the box of a number, Gradio moves it into the range of its slider, silently. Here the page says what is wrong.
 KEEP_NUMBERS = """document.addEventListener('blur', (event) => {
     const range = event.target.validity;
     if (event.target.type === 'number' && (range.rangeUnderflow || range.rangeOverflow)) event.stopImmediatePropagation();
 }, true);"""
 CLOSE = '<button type="button" class="offer" data-close>Close</button>'
-NOTICE = KEEP_MESSAGES.replace("%CLOSE%", CLOSE) + KEEP_NUMBERS
+NOTICE = KEEP_MESSAGES.replace("%CLOSE%", CLOSE) + CLOSES + KEEP_NUMBERS

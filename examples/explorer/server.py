@@ -73,6 +73,7 @@ def application(worker: Executor, painters: Executor) -> FastAPI:
     from gradio.utils import get_upload_folder
 
     from .door import Door
+    from .guide import FILE, guide_picture
     from .page import build_page
     from .uploads import Uploads
     from .visitor import MAX_TOTAL, Visitors
@@ -90,6 +91,10 @@ def application(worker: Executor, painters: Executor) -> FastAPI:
         content = await asyncio.to_thread(make)
         kind = KINDS.get(Path(name).suffix, "application/octet-stream")
         return Response(content, media_type=kind, headers={"Cache-Control": "no-store"})
+
+    @app.get(f"/{FILE}")
+    async def picture_of_the_guide() -> Response:
+        return Response(await asyncio.to_thread(guide_picture), media_type="image/jpeg")
 
     page = build_page(visitors, uploads, worker)
     page.has_launched = True  # `launch` sets it, mounting does not; without it gradio accepts any path as an upload

@@ -134,7 +134,7 @@ def _drawn(
     )
     size = (image.height, image.width)
     advice = advise(found, swap, size)
-    others = [Figure(f"seed {seed}", f"Negative of seed {seed}", seed, seed == settings.seed) for seed in several]
+    others = [Figure(f"seed {seed}", f"Negative of seed {seed}", f"seed={seed}", seed == settings.seed) for seed in several]
     parts = (
         _downloads(url, photo.name, settings.seed),
         paragraphs([_swapped(image, swap, settings.seed, params), *advice.sentences], "word"),

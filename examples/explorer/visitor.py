@@ -32,6 +32,7 @@ class Visitor:
         self.trial: Any = None  # that detector and its results, see `trial`
         self.region: Region | None = None  # of interest, in all images
         self.shown: Any = None  # the result of the last update, see `views`
+        self.mosaic: Any = None  # what is shown of all images, see `mosaic`
         self._addresses: dict[str, str] = {}  # of the files that each part of the page shows
         self._opened: OrderedDict[tuple[str, str], Opened] = OrderedDict()
         self._files: OrderedDict[str, dict[str, File]] = OrderedDict()

@@ -171,6 +171,48 @@ def test_a_region_of_interest_is_shown_can_be_replaced_and_removed(visit: Visit,
     page.get_by_role("button", name="Remove it").wait_for(state="hidden")
 
 
+def test_one_negative_of_each_image_is_shown_chosen_from_and_put_away(visit: Visit, tmp_path: Path) -> None:
+    page = visit.page
+    visit.upload(*[image_file(tmp_path, f"{name}.png", seed=i) for i, name in enumerate("abc")])
+    show = page.get_by_role("button", name="One negative of each of my images")
+    show.click()
+    page.locator("#mosaic img").nth(2).wait_for()
+    page.get_by_role("button", name="Negative of c.png").click()
+    page.wait_for_function("document.querySelector('#code textarea').value.includes('c.png')")
+    visit.settle()
+    assert page.input_value("#image input") == "c.png" and page.locator("#mosaic img").count() == 3
+    visit.slide("seed", 4)  # so these are not the negatives of the settings any more
+    page.locator("#mosaic").wait_for(state="hidden")
+    show.click()
+    page.get_by_text("One negative of each of your images, seed 4").wait_for()
+    page.locator("#mosaic [data-close]").click()
+    page.locator("#mosaic").wait_for(state="hidden")
+
+
+def test_controls_for_experts_are_folded_and_the_column_shows_that_it_goes_on(browser: Browser, server: Server) -> None:
+    visit = Visit(browser, server.url)
+    shade = "getComputedStyle(document.querySelector('#controls'), '::after').opacity"
+    assert not any(visit.page.locator(f"#{control}").is_visible() for control in ("largest", "grid", "net", "n_iter"))
+    assert visit.page.evaluate(shade) == "0"  # everything is in sight
+    visit.open_controls()
+    assert float(visit.page.evaluate(shade)) > 0.5
+    visit.page.evaluate("document.querySelector('#controls').scrollTo(0, 9999)")
+    visit.page.wait_for_function(f"Number({shade}) < 0.1")
+    visit.close()
+
+
+def test_a_suggested_size_is_taken_while_its_controls_are_folded(browser: Browser, server: Server) -> None:
+    visit = Visit(browser, server.url)
+    visit.open_controls()
+    visit.choose("image", "sample: wood")
+    visit.slide("largest", 20)
+    visit.page.get_by_role("button", name="Patches").click()
+    visit.page.locator("#largest").wait_for(state="hidden")
+    visit.page.get_by_role("button", name="Use 0.2 to").click()
+    visit.page.wait_for_function("!document.querySelector('#code textarea').value.includes('0.2)')")
+    visit.close()
+
+
 # ---- the detector -------------------------------------------------------------------------------------------------------
 
 
@@ -498,6 +540,9 @@ def test_a_phone_shows_it_without_sideways_scrolling_and_keeps_the_pair_in_sight
     visit = Visit(browser, server.url, 390, 844)
     page = visit.page
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    tops = page.evaluate("['images', 'drawn', 'words', 'settings', 'found'].map((id) => document.getElementById(id).offsetTop)")
+    assert tops == sorted(tops) and len(set(tops)) == 5  # advice and seeds come before the controls
+    visit.open_controls()
     page.evaluate("document.querySelector('#clustering').scrollIntoView({block: 'center'})")
     time.sleep(0.3)
     box = page.locator("#drawn").bounding_box()
