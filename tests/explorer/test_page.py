@@ -588,6 +588,13 @@ def test_the_screenshots_of_the_documents(width: int, height: int, browser: Brow
     visit.page.screenshot(path=folder / f"explorer-{width}.png", full_page=True)
     if width == 1280:
         visit.page.screenshot(path=folder / "explorer.jpg", quality=88)
+    fit_on_drawn_parts(visit)
+    visit.page.wait_for_function("[...document.querySelectorAll('#trial img')].every((p) => p.complete && p.naturalWidth)")
+    visit.page.evaluate("document.activeElement.blur(); window.scrollTo(0, 0)")
+    visit.page.mouse.move(0, 0)
+    visit.page.screenshot(path=folder / f"explorer-detector-{width}.png", full_page=True)
+    if width == 1280:
+        visit.page.screenshot(path=folder / "explorer-detector.jpg", quality=88)
     with Image.open(folder / f"explorer-{width}.png") as shot:
         assert shot.width == width and shot.height > height
     visit.close()
