@@ -7,8 +7,9 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-WIDTH, ROW, LEFT, RIGHT, BOTTOM = 760, 44, 150, 16, 34  # in its own units
-SPREAD = 11  # by which dots are moved up and down, so that equal scores are seen
+WIDTH, ROW, LEFT, RIGHT, BOTTOM = 560, 54, 12, 12, 30  # in its own units
+LABEL, DOTS = 17, 37  # of a row: the baseline of its label, the middle of its dots
+SPREAD = 10  # by which dots are moved up and down, so that equal scores are seen
 GOLDEN = 0.618  # successive multiples, modulo 1, are far apart
 
 
@@ -28,10 +29,10 @@ def score_chart(groups: Sequence[Group], threshold: float) -> str:
     parts = [
         f'<svg class="chart" viewBox="0 0 {WIDTH} {bottom + BOTTOM}" role="img" aria-label="Scores and the threshold">',
         f'<rect class="defect" x="{at:.1f}" y="0" width="{WIDTH - RIGHT - at:.1f}" height="{bottom}"/>',
-        *[_row(group, ROW * i + ROW / 2, axis, threshold) for i, group in enumerate(groups)],
+        *[_row(group, ROW * i, axis, threshold) for i, group in enumerate(groups)],
         f'<line class="limit" x1="{at:.1f}" x2="{at:.1f}" y1="0" y2="{bottom}"/>',
         *[_tick(value, axis.at(value), bottom) for value in axis.ticks()],
-        f'<text x="{LEFT - 12}" y="{bottom + 26}" text-anchor="end">score</text></svg>',
+        "</svg>",
     ]
     return "".join(parts)
 
@@ -57,8 +58,8 @@ class _Axis:
 
 
 def _row(group: Group, y: float, axis: _Axis, threshold: float) -> str:
-    label = f'<text x="{LEFT - 12}" y="{y + 4}" text-anchor="end">{html.escape(group.label)}</text>'
-    dots = [_dot(name, score, axis.at(score), y + _shift(i), threshold) for i, (name, score) in enumerate(group.dots)]
+    label = f'<text x="0" y="{y + LABEL}">{html.escape(group.label)}</text>'
+    dots = [_dot(name, score, axis.at(score), y + DOTS + _shift(i), threshold) for i, (name, score) in enumerate(group.dots)]
     return f'<g class="{group.kind}">{label}{"".join(dots)}</g>'
 
 
@@ -72,4 +73,4 @@ def _shift(i: int) -> float:
 
 
 def _tick(value: float, x: float, bottom: float) -> str:
-    return f'<text x="{x:.1f}" y="{bottom + 26}" text-anchor="middle">{value:g}</text>'
+    return f'<text x="{x:.1f}" y="{bottom + 22}" text-anchor="middle">{value:g}</text>'

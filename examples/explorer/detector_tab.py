@@ -74,7 +74,7 @@ class TrialEvents:
 
     async def clear_others(self, request: gr.Request, percent: Any) -> list[Any]:
         visitor = self._events.visitors[request.session_hash]
-        visitor.others.clear()
+        await self._events.run(visitor.others.clear)
         outcome = await self._events.run(judge, visitor, percent)
         return ["", gr.Button(visible=False), *_parts(outcome)]
 

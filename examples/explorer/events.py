@@ -22,7 +22,8 @@ Dropped = list[tuple[str, bytes]]
 
 
 class Events:
-    """For the visitor a page belongs to. Slow work runs in `worker`, so that the server stays responsive."""
+    """For the visitor a page belongs to. What is slow or changes images runs in `worker`: one after the other, and the server
+    stays responsive."""
 
     def __init__(self, visitors: Visitors, worker: Executor) -> None:
         self.visitors, self._worker = visitors, worker
@@ -53,14 +54,14 @@ class Events:
         """Remove the image that is shown, show the next."""
         visitor = self.visitors[request.session_hash]
         try:
-            return ["", *image_list(visitor, visitor.remove(choice) or FIRST)]
+            return ["", *image_list(visitor, await self.run(visitor.remove, choice) or FIRST)]
         except RefusedImage as error:
             return [refusal([str(error)]), *image_list(visitor, choice)]
 
     async def clear(self, request: gr.Request) -> list[Any]:
         """Remove all images."""
         visitor = self.visitors[request.session_hash]
-        visitor.clear()
+        await self.run(visitor.clear)
         return ["", *image_list(visitor, FIRST)]
 
     async def confine(self, request: gr.Request, given: Dropped) -> list[Any]:

@@ -67,9 +67,9 @@ def _background(trial: Trial, rate: float) -> list[str]:
 
 def _chart(trial: Trial, rate: float) -> str:
     groups = (
-        Group("good, kept out", "good", [(one.name, one.score) for one in trial.kept]),
-        Group("their negatives", "made", [(f"negative {i}", float(score)) for i, score in enumerate(trial.negatives)]),
-        Group("your images", "judged", [(one.name, one.score) for one in trial.judged]),
+        Group("scores of good parts, kept out", "good", [(one.name, one.score) for one in trial.kept]),
+        Group("of negatives of these", "made", [(f"negative {i}", float(score)) for i, score in enumerate(trial.negatives)]),
+        Group("of your images", "judged", [(one.name, one.score) for one in trial.judged]),
     )
     return score_chart(groups, trial.detector.threshold(rate))
 
