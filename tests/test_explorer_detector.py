@@ -61,6 +61,15 @@ def test_the_verdicts_are_those_of_the_detector_which_can_be_taken_home(judged: 
     assert rows[0] == "file,score,p_value,verdict" and rows[1].startswith("./=bad.png,") and rows[1].endswith(",defect")
 
 
+def test_negatives_weigh_the_maps_and_those_of_kept_parts_are_scored(judged: Visitor) -> None:
+    weights, negatives = judged.trial.detector.weights, judged.trial.negatives
+    assert float(weights.max() - weights.min()) > 0.01  # without negatives all are equal
+    assert len(judged.trial.kept) == 10 and len(negatives) == 3 * 10
+    assert f"Of 30 negatives of the kept parts, {float((negatives > judged.trial.kept[0].score).double().mean()):.0%}" in (
+        at_rate(judged, 1).results or ""
+    )
+
+
 def test_heat_maps_show_the_spot_and_everything_that_is_named_can_be_fetched(judged: Visitor) -> None:
     html = at_rate(judged, 10).results
     assert fetched(judged, html, "judged.jpg").size == (3 * 388, 192)
