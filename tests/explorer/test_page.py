@@ -417,6 +417,7 @@ def test_two_visitors_do_not_see_each_other(browser: Browser, server: Server, tm
     assert second.page.get_by_role("option", name="secret.png").count() == 0
     second.page.keyboard.press("Escape")
     first.slide("seed", 9)
+    second.open_controls()
     second.slide("grid", 23)
     second.slide("grid", 24)
     assert second.shown() == other and "secret" not in second.page.content()
