@@ -29,16 +29,21 @@ QUARTER_TURNS = {
 
 
 def read_image(path: Path, size: int, white: float | None = None, smallest: int = 1) -> Tensor:
-    """uint8 [3, size, size], decoded as by the package's commands, resized to a square with antialiasing.
+    """The square of the image in a regular file; see `square`."""
+    with opened(path) as file:
+        return square(file, size, white, smallest)
+
+
+def square(file: Image.Image, size: int, white: float | None = None, smallest: int = 1) -> Tensor:
+    """uint8 [3, size, size] of an image from `Image.open`, decoded as by the package's commands, resized with antialiasing.
 
     An image with a side below `smallest` is refused. 16-bit and float images are scaled to 8 bits: `white`, by default
     65535, becomes 255. Without it, images of unknown white are refused: floats, values beyond 16 bits, and 16-bit files of
     cameras with 12 bits or less. Other surprises, such as transparency, cause a warning, once per process.
     """
-    with opened(path) as file:
-        if min(file.size) < smallest:
-            raise ValueError(f"its sides must be {smallest} px or more, got {file.width} x {file.height}")
-        image, notes, top = decoded(file, white)
+    if min(file.size) < smallest:
+        raise ValueError(f"its sides must be {smallest} px or more, got {file.width} x {file.height}")
+    image, notes, top = decoded(file, white)
     if Note.NOT_FINITE in notes:
         raise ValueError("its values must be finite, got NaN or infinite ones")
     if Note.FLOATS in notes or Note.STRETCHED in notes or (Note.NARROW in notes and top < 4096):

@@ -37,14 +37,18 @@ def test_files_that_are_no_images_are_refused_with_the_reason(data: bytes, sente
         guest().add("x", data)
 
 
-def test_damaged_data_is_told_when_the_image_is_shown() -> None:
-    visitor = guest(
-        ("a.png", content(picture(size=(200, 200)))[:5000]),
-        ("b.jpg", content(picture(), "JPEG")[:900]),
-        ("c.png", png_header(9, 9)),
-    )
-    for name in visitor.photos:
-        assert f"{name}&#x27; is damaged" in update(visitor, name, values()).message
+@pytest.mark.parametrize(
+    "data",
+    [content(picture(size=(200, 200)))[:5000], content(picture(size=(900, 700)), "JPEG")[:9000], png_header(9, 9)],
+    ids=["cut PNG", "cut JPEG", "nothing but a header"],
+)
+def test_damaged_data_is_refused_when_it_is_dropped(data: bytes) -> None:
+    visitor = guest()
+    with pytest.raises(RefusedImage, match="'x' is damaged: "):
+        visitor.add("x", data)
+    assert visitor.photos == {}
+    visitor.photos["x"] = Photo("x", data)  # as if it had passed
+    assert "x&#x27; is damaged" in update(visitor, "x", values()).message
     assert update(visitor, SAMPLES[0], values()).message == ""
 
 

@@ -161,6 +161,11 @@ def test_settings_start_at_the_defaults_of_the_library() -> None:
         ({"clustering": "__import__"}, "`clustering` must be one of kmeans, sklearn, opencv, got '__import__'"),
         ({"grid": None}, "`grid` must be like 24, got nothing."),
         ({"seed": float("inf")}, "`seed` must be like 0, got 'inf'"),
+        ({"seed": -1}, "`seed` must be from 0 to 999, got -1."),
+        ({"grid": 1e9}, "`grid` must be from 2 to 64, got 1e[+]09."),
+        ({"grid": 24.7}, "`grid` must be like 24, got '24.7'."),
+        ({"largest": 999}, "`largest` must be from 0.1 to 20, got 999."),
+        ({"largest": float("nan")}, "`largest` must be from 0.1 to 20, got nan."),
         ({"chosen": ["a"]}, r"`chosen` must be like \(0,\)"),
         ({"smallest": 5.0}, "The smallest patch of 5 % is larger than the largest of 3 %: move one of the two."),
         ({"levels": "chosen", "chosen": (7,)}, r"`levels` must be in \[-3, 2\] for 3 saliency maps, got 7"),
@@ -196,10 +201,3 @@ def test_nets_are_offered_when_their_weights_are_at_hand_and_nothing_is_fetched(
     finally:
         settings.nets_at_hand.cache_clear()
         settings._guide.cache_clear()  # or the net lives on, and other tests find it without its weights
-
-
-def test_numbers_beyond_a_slider_are_its_end_as_its_box_then_shows() -> None:
-    made = Settings.of(
-        [{"seed": -1, "grid": 1e9, "largest": 999}.get(f.name, v) for f, v in zip(fields(Settings), values(), strict=True)]
-    )
-    assert (made.seed, made.grid, made.largest) == (0, 64, 20)

@@ -10,7 +10,7 @@ from explorer import views, visitor
 from explorer.images import RefusedImage
 from explorer.views import update
 from explorer.visitor import KEPT_FILES, SAMPLES, Visitor, Visitors
-from helpers.explorer import MASK, AtOnce, content, guest, picture, png_header, values
+from helpers.explorer import MASK, AtOnce, content, fetched, guest, picture, png_header, values
 from PIL import Image
 
 
@@ -66,12 +66,34 @@ def test_a_visitor_keeps_so_many_images_under_names_that_differ(monkeypatch: pyt
     assert [visitor.add(name, data) for name in ("a.png", "x/a.png", "a.png", "b")] == ["a.png", "a (2).png", "a (3).png", "b"]
     assert visitor.choices() == ["a.png", "a (2).png", "a (3).png", "b", *SAMPLES]
     monkeypatch.setattr("explorer.visitor.MAX_IMAGES", 4)
-    with pytest.raises(RefusedImage, match=r"'c' is left out: the limit is 4 images. Reload the page to start again."):
+    with pytest.raises(RefusedImage, match=r"'c' is left out: the limit is 4 images. Remove some first."):
         visitor.add("c", data)
     monkeypatch.setattr("explorer.visitor.MAX_IMAGES", 9)
     monkeypatch.setattr("explorer.visitor.MAX_TOTAL", 4 * len(data))
     with pytest.raises(RefusedImage, match="'c' is left out: the limit is 0 MB"):
         visitor.add("c", data)
+
+
+def test_images_are_removed_and_nothing_of_them_is_shown_again() -> None:
+    visitor = guest(*[(name, content(picture(seed=i))) for i, name in enumerate("abc")])
+    first = update(visitor, "b", values())
+    assert visitor.remove("b") == "c" and visitor.choices() == ["a", "c", *SAMPLES]
+    assert "no longer kept" in update(visitor, "b", values()).message
+    visitor.add("b", content(picture(seed=7)))
+    again = update(visitor, "b", values())
+    assert again.found != first.found
+    assert fetched(visitor, again.drawn, "drawn.jpg").tobytes() != fetched(visitor, first.drawn, "drawn.jpg").tobytes()
+    assert visitor.remove("b") == "c" and visitor.remove("c") == "a" and visitor.remove("a") is None
+    for name in ("a", SAMPLES[0], "x" * 200):
+        with pytest.raises(RefusedImage, match=r"is none of your images, so it stays\."):
+            visitor.remove(name)
+
+
+def test_all_images_are_removed_at_once_and_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("explorer.visitor.MAX_IMAGES", 2)
+    visitor = guest(("a", content(picture())), ("b", content(picture())))
+    visitor.clear()
+    assert visitor.choices() == list(SAMPLES) and visitor.add("c", content(picture())) == "c"
 
 
 def test_visitors_do_not_see_each_other_and_leave_nothing() -> None:

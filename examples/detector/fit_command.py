@@ -44,10 +44,15 @@ def run_fit(args: argparse.Namespace) -> int:
 def read(args: argparse.Namespace, category: Category) -> tuple[Tensor, list[Sample]]:
     split(len(category.train), args.seed)  # fails before reading if there are too few images
     images, samples = decode(category.train, args.size, args.skip_unreadable, args.white, SMALLEST)
-    split(len(images), args.seed)
+    check_normal(images, args.seed)
+    return images, samples
+
+
+def check_normal(images: Tensor, seed: int) -> None:
+    """uint8 [N, 3, S, S] must be enough images, and not all the same."""
+    split(len(images), seed)
     if (images == images[0]).all():
         raise DataError(f"`data` must hold images that differ, got {len(images)} times the same pixels")
-    return images, samples
 
 
 def check_whole(args: argparse.Namespace) -> None:

@@ -168,15 +168,21 @@ def calibrate(detector: Detector, images: Tensor) -> None:
     detector.normal_scores = detector(images)[0]
 
 
+def scored_negatives(detector: Detector, images: Tensor, negatives: Sequence[Negative], seed: int) -> tuple[Tensor, Tensor]:
+    """Altered areas and scores of negatives, three of each image that nothing was fitted on: float [3 N] both."""
+    areas, scores = [], []
+    for changed, masks in made_of(images, negatives, seed + 1, 3 * len(images)):
+        areas.append(masks.flatten(1).float().mean(1))
+        scores.append(detector(changed)[0])
+    return torch.cat(areas), torch.cat(scores)
+
+
 def found_negatives(
     detector: Detector, images: Tensor, negatives: Sequence[Negative], seed: int, rate: float
 ) -> list[tuple[str, int, float]]:
     """(altered area, number of negatives, share of them that is found) by thirds of area."""
-    areas, found = [], []
-    for changed, masks in made_of(images, negatives, seed + 1, 3 * len(images)):
-        areas.append(masks.flatten(1).float().mean(1))
-        found.append(detector.verdicts(detector(changed)[0], rate))
-    area, hit = torch.cat(areas), torch.cat(found)
+    area, scores = scored_negatives(detector, images, negatives, seed)
+    hit = detector.verdicts(scores, rate)
     order = area.argsort()
     rows = []
     for part in order.tensor_split(3):

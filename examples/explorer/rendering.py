@@ -17,9 +17,10 @@ class Figure(NamedTuple):
 
     caption: str
     alt: str
-    seed: int | None = None  # that a click selects
+    sets: str = ""  # what a click sets, "name=value"
     chosen: bool = False
     link: str = ""  # that a click opens
+    kind: str = ""  # a class in the style sheet
 
 
 def strip(panels: Sequence[Image.Image]) -> bytes:
@@ -60,13 +61,11 @@ def figures(url: str, size: tuple[int, int], items: Sequence[Figure], kind: str)
         caption = html.escape(item.caption)
         if item.link:
             window = f'<a href="{item.link}" target="_blank" title="open in full size">{window}</a>'
-        if item.seed is None:
-            parts.append(f"<figure>{window}<figcaption>{caption}</figcaption></figure>")
+        if not item.sets:
+            parts.append(f'<figure class="{item.kind}">{window}<figcaption>{caption}</figcaption></figure>')
         else:
             pressed = str(item.chosen).lower()
-            parts.append(
-                f'<button type="button" data-set="seed={item.seed}" aria-pressed="{pressed}">{window}{caption}</button>'
-            )
+            parts.append(f'<button type="button" data-set="{item.sets}" aria-pressed="{pressed}">{window}{caption}</button>')
     return f'<div class="figures {kind}">{"".join(parts)}</div>'
 
 

@@ -19,6 +19,7 @@ from fastapi import FastAPI, HTTPException, Response
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 HOST = "127.0.0.1"
+KINDS = {".jpg": "image/jpeg", ".png": "image/png", ".csv": "text/csv"}
 STYLE = Path(__file__).with_name("style.css")
 
 
@@ -72,10 +73,10 @@ def application(worker: Executor, painters: Executor) -> FastAPI:
     from gradio.utils import get_upload_folder
 
     from .door import Door
-    from .images import MAX_BYTES
+    from .guide import FILE, guide_picture
     from .page import build_page
     from .uploads import Uploads
-    from .visitor import Visitors
+    from .visitor import MAX_TOTAL, Visitors
 
     visitors, uploads = Visitors(painters), Uploads(get_upload_folder())
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
@@ -88,8 +89,12 @@ def application(worker: Executor, painters: Executor) -> FastAPI:
         if make is None:
             raise HTTPException(404, "This picture is no longer kept. Move a control to make it again.")
         content = await asyncio.to_thread(make)
-        kind = "image/jpeg" if name.endswith(".jpg") else "image/png"
+        kind = KINDS.get(Path(name).suffix, "application/octet-stream")
         return Response(content, media_type=kind, headers={"Cache-Control": "no-store"})
+
+    @app.get(f"/{FILE}")
+    async def picture_of_the_guide() -> Response:
+        return Response(await asyncio.to_thread(guide_picture), media_type="image/jpeg")
 
     page = build_page(visitors, uploads, worker)
     page.has_launched = True  # `launch` sets it, mounting does not; without it gradio accepts any path as an upload
@@ -101,7 +106,7 @@ def application(worker: Executor, painters: Executor) -> FastAPI:
         footer_links=[],
         run_history=False,
         ssr_mode=False,
-        max_file_size=MAX_BYTES,
+        max_file_size=MAX_TOTAL,  # gradio would refuse all files for one that is too large; `images` refuses that one
         theme=gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
         css_paths=STYLE,
     )

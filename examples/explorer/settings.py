@@ -59,30 +59,15 @@ class Settings:
 
     @classmethod
     def of(cls, values: Any) -> Settings:
-        """From a browser's values, which may be anything. Numbers beyond a slider's range are clipped, as the page then shows.
+        """From a browser's values, which may be anything.
 
         Raises:
             ValueError: a value that the control cannot have.
         """
-        read = {}
-        for field, value in zip(fields(cls), values, strict=True):
-            default = field.default
-            try:
-                if isinstance(default, bool):
-                    read[field.name] = bool(value)
-                elif isinstance(default, int):
-                    read[field.name] = int(value)
-                elif isinstance(default, tuple):
-                    read[field.name] = tuple(sorted(int(v) for v in value))
-                else:
-                    read[field.name] = type(default)(value)
-                if field.name in RANGES:
-                    low, high, _ = RANGES[field.name]
-                    read[field.name] = type(default)(min(max(value, low), high))
-            except (TypeError, ValueError, OverflowError):
-                got = "nothing" if value is None else repr(str(value)[:80])
-                raise ValueError(f"`{field.name}` must be like {default!r}, got {got}.") from None
-        settings = cls(**read)
+        settings = cls(**{f.name: _read(f.name, f.default, value) for f, value in zip(fields(cls), values, strict=True)})
+        for name, (low, high, _) in RANGES.items():
+            if not low <= (number := getattr(settings, name)) <= high:
+                raise ValueError(f"`{name}` must be from {low} to {high}, got {number:g}.")
         if settings.size not in SIZES:
             raise ValueError(f"`size` must be one of {', '.join(SIZES)}, got {settings.size[:80]!r}")
         if settings.net not in nets_at_hand():
@@ -153,6 +138,20 @@ class Settings:
         levels = self.chosen if self.levels == CHOSEN else self.levels
         levels = levels[0] if isinstance(levels, tuple) and len(levels) == 1 else levels
         return {"levels": levels, "scale": self.scale, "ratio": (self.flattest, self.tallest)}
+
+
+def _read(name: str, default: Any, value: Any) -> Any:
+    """The value in the type of the default."""
+    try:
+        if isinstance(default, tuple):
+            return tuple(sorted(int(v) for v in value))
+        read = type(default)(value)
+        if isinstance(default, int) and read != value:
+            raise ValueError("it would be rounded")
+        return read
+    except (TypeError, ValueError, OverflowError):
+        got = "nothing" if value is None else repr(str(value)[:80])
+        raise ValueError(f"`{name}` must be like {default!r}, got {got}.") from None
 
 
 @lru_cache(maxsize=KEPT)

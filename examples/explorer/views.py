@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import html
 import logging
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from PIL import Image, ImageChops
@@ -17,10 +14,10 @@ from cutswap_transforms.preview.advice import Advice, advise, percent
 from cutswap_transforms.preview.panels import dim_outside
 from cutswap_transforms.preview.sheet import contact_sheet
 from cutswap_transforms.preview.steps import RegionSteps, negative_picture, region_steps, swap_steps, swapped_pairs
-from cutswap_transforms.seeds import own_seed
 
 from .images import Photo
 from .rendering import Figure, figures, paragraphs, png, strip, thumbnail
+from .seeding import seeded
 from .settings import RANGES, Settings
 from .visitor import Visitor
 
@@ -33,7 +30,6 @@ PANELS = (
     Figure("difference, brightened", "The difference between the negative and the image"),
 )
 BEFORE = "What is shown below is from before."
-_generator = threading.Lock()  # all threads share one random generator
 
 
 class View(NamedTuple):
@@ -77,14 +73,21 @@ def update(visitor: Visitor, choice: str, values: Any) -> View:
         if shown is None or shown.key != key:
             shown = _shown(visitor, key, region_steps(image, swap, SIDE))
         drawn = _drawn(visitor, photo, image, swap, settings, shown.found)
-    except (ValueError, TypeError, ImportError, OSError) as error:
-        return View(paragraphs([f"{error} {BEFORE}"], "error"))
-    except Exception as error:  # a bug, or a damaged weights file: the page must survive
-        logging.exception("An update failed")
-        return View(paragraphs([f"This cannot be shown. {type(error).__name__}: {str(error)[:300]}. {BEFORE}"], "error"))
+    except Exception as error:  # may be a bug, or a damaged weights file: the page must survive
+        return View(told(error))
     visitor.shown = shown
-    visitor.shows(shown.address, drawn.address)
+    visitor.shows(found=shown.address, drawn=drawn.address)
     return View(paragraphs(notes, "note"), drawn.html, drawn.words, shown.html, settings.code(photo, interest))
+
+
+def told(error: Exception, before: str = BEFORE) -> str:
+    """HTML for the visitor; what is no mistake of the visitor is logged as well."""
+    if isinstance(error, (ValueError, TypeError, ImportError, OSError)):
+        said = str(error)
+    else:
+        logging.error("An update failed", exc_info=error)
+        said = f"This cannot be shown. {type(error).__name__}: {str(error)[:300]}"
+    return paragraphs([f"{said.rstrip('.')}. {before}".strip()], "error")
 
 
 def _shown(visitor: Visitor, key: Any, found: RegionSteps) -> Shown:
@@ -131,7 +134,7 @@ def _drawn(
     )
     size = (image.height, image.width)
     advice = advise(found, swap, size)
-    others = [Figure(f"seed {seed}", f"Negative of seed {seed}", seed, seed == settings.seed) for seed in several]
+    others = [Figure(f"seed {seed}", f"Negative of seed {seed}", f"seed={seed}", seed == settings.seed) for seed in several]
     parts = (
         _downloads(url, photo.name, settings.seed),
         paragraphs([_swapped(image, swap, settings.seed, params), *advice.sentences], "word"),
@@ -144,14 +147,8 @@ def _drawn(
     return Drawn(url, figures(f"{url}/drawn.jpg", found.photo.size, panels_shown, "large"), "".join(parts))
 
 
-@contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    with _generator, own_seed(seed):  # like torch.manual_seed for images on the CPU
-        yield
-
-
 def _params(image: Image.Image, swap: SaliencySwap, seed: int) -> dict[str, Any]:
-    with _seeded(seed):
+    with seeded(seed):
         return swap.make_params([image])
 
 
@@ -161,7 +158,7 @@ def _mask(image: Image.Image, params: dict[str, Any]) -> Image.Image:
 
 
 def _sheet(photo: Photo, image: Image.Image, swap: SaliencySwap, seed: int) -> Image.Image:
-    with _seeded(seed):
+    with seeded(seed):
         return contact_sheet([image], swap, names=[f"{photo.name}, seed {seed}"])
 
 

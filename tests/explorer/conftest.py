@@ -28,8 +28,9 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def visit(browser: Browser, server: Server) -> Iterator[Visit]:
-    """A visit without complaints of the browser."""
+    """A visit without complaints of the browser, with all controls unfolded."""
     made = Visit(browser, server.url)
+    made.open_controls()
     yield made
     made.close()
     assert made.complaints == []

@@ -140,6 +140,12 @@ class Visit:
         self.page.wait_for_selector("#found img")
         self.settle()
 
+    def open_controls(self) -> None:
+        """Unfold the controls for experts."""
+        for name, control in (("Patches", "largest"), ("Saliency and clusters", "grid")):
+            self.page.get_by_role("button", name=name).click()
+            self.page.locator(f"#{control} input").first.wait_for()
+
     def _on_request(self, request: Request) -> None:
         self.requests.append(request.url)
         if any(part in request.url for part in ("/run/predict", "/upload?", "/files/")):

@@ -33,7 +33,7 @@ def image_file(folder: Path, name: str, scene: str = "flange", size: tuple[int, 
 
 
 def test_the_page_shows_every_step_and_asks_nobody_else(visit: Visit, server: Server) -> None:
-    for part, count in (("#drawn", 4), ("#words", 8), ("#found", 12)):
+    for part, count in (("#drawn", 4), ("#words", 8), ("#found", 9)):
         assert visit.page.locator(f"{part} img").count() == count
     assert "The regions cover" in visit.page.inner_text("#words") and "SaliencySwap(" in visit.code()
     addresses = {url for url in visit.requests if not url.startswith(("data:", "blob:"))}
@@ -171,13 +171,105 @@ def test_a_region_of_interest_is_shown_can_be_replaced_and_removed(visit: Visit,
     page.get_by_role("button", name="Remove it").wait_for(state="hidden")
 
 
+def test_one_negative_of_each_image_is_shown_chosen_from_and_put_away(visit: Visit, tmp_path: Path) -> None:
+    page = visit.page
+    visit.upload(*[image_file(tmp_path, f"{name}.png", seed=i) for i, name in enumerate("abc")])
+    show = page.get_by_role("button", name="One negative of each of my images")
+    show.click()
+    page.locator("#mosaic img").nth(2).wait_for()
+    page.get_by_role("button", name="Negative of c.png").click()
+    page.wait_for_function("document.querySelector('#code textarea').value.includes('c.png')")
+    visit.settle()
+    assert page.input_value("#image input") == "c.png" and page.locator("#mosaic img").count() == 3
+    visit.slide("seed", 4)  # so these are not the negatives of the settings any more
+    page.locator("#mosaic").wait_for(state="hidden")
+    show.click()
+    page.get_by_text("One negative of each of your images, seed 4").wait_for()
+    page.locator("#mosaic [data-close]").click()
+    page.locator("#mosaic").wait_for(state="hidden")
+
+
+def test_controls_for_experts_are_folded_and_the_column_shows_that_it_goes_on(browser: Browser, server: Server) -> None:
+    visit = Visit(browser, server.url)
+    shade = "getComputedStyle(document.querySelector('#controls'), '::after').opacity"
+    assert not any(visit.page.locator(f"#{control}").is_visible() for control in ("largest", "grid", "net", "n_iter"))
+    assert visit.page.evaluate(shade) == "0"  # everything is in sight
+    visit.open_controls()
+    assert float(visit.page.evaluate(shade)) > 0.5
+    visit.page.evaluate("document.querySelector('#controls').scrollTo(0, 9999)")
+    visit.page.wait_for_function(f"Number({shade}) < 0.1")
+    visit.close()
+
+
+def test_a_suggested_size_is_taken_while_its_controls_are_folded(browser: Browser, server: Server) -> None:
+    visit = Visit(browser, server.url)
+    visit.open_controls()
+    visit.choose("image", "sample: wood")
+    visit.slide("largest", 20)
+    visit.page.get_by_role("button", name="Patches").click()
+    visit.page.locator("#largest").wait_for(state="hidden")
+    visit.page.get_by_role("button", name="Use 0.2 to").click()
+    visit.page.wait_for_function("!document.querySelector('#code textarea').value.includes('0.2)')")
+    visit.close()
+
+
+# ---- the detector -------------------------------------------------------------------------------------------------------
+
+
+def fit_on_drawn_parts(visit: Visit) -> None:
+    visit.page.get_by_role("tab", name="Detector").click()
+    visit.page.get_by_role("button", name="Or try it on drawn parts").click()
+    visit.page.get_by_text(re.compile("You have 3. good parts and 10 images to judge")).wait_for(timeout=90_000)
+    visit.page.get_by_role("button", name="Fit and judge").click()
+    visit.page.locator("#trial .chart").wait_for(timeout=120_000)
+
+
+def test_a_detector_is_fitted_and_its_verdict_follows_the_rate(visit: Visit, server: Server, tmp_path: Path) -> None:
+    page = visit.page
+    fit_on_drawn_parts(visit)
+    page.wait_for_function("[...document.querySelectorAll('#trial img')].every((p) => p.complete && p.naturalWidth)")
+    assert page.locator("#trial img").count() == 10 + 6 and not page.locator("#trial-message p").count()
+    assert "would be needed), so that is the rate." in page.inner_text("#trial")
+    first = page.inner_text("#trial .verdict")
+    page.locator("#rate input[type=number]").fill("30")
+    page.get_by_text("At most 0.3 of new normal images").wait_for()
+    assert page.inner_text("#trial .verdict") != first
+    (tmp_path / "notes.txt").write_text("hello")
+    part = image_file(tmp_path, "mine.png", seed=3)
+    page.set_input_files("#others input[type=file]", [str(tmp_path / "notes.txt"), str(part)])
+    page.get_by_text("of 11 images are defects").wait_for()
+    assert "'notes.txt' is not a PNG" in page.inner_text("#others-said") and "mine.png" in page.inner_text("#trial")
+    name, _ = saved(visit, "scores.csv")
+    assert name == "scores.csv" and server.files() == []
+    page.get_by_role("button", name="Remove the images to judge").click()
+    page.get_by_text("Scores above").wait_for()
+    assert page.locator("#trial img").count() == 6
+    page.get_by_role("tab", name="Negatives").click()
+    visit.choose("image", "flange_03.png")  # good parts are images of the other tab as well
+    assert "flange_03.png" in visit.code()
+
+
+def test_too_few_good_parts_are_told_as_by_the_command(visit: Visit, tmp_path: Path) -> None:
+    visit.page.get_by_role("tab", name="Detector").click()
+    visit.page.set_input_files("#good input[type=file]", str(image_file(tmp_path, "good.png")))
+    visit.page.get_by_text("You have 1 good part and 0 images to judge.").wait_for()
+    visit.page.get_by_role("button", name="Fit and judge").click()
+    visit.page.get_by_text("`data` must hold 20 normal images or more, got 1.").wait_for(timeout=60_000)
+    assert not visit.page.locator("#rate").is_visible()
+
+
 # ---- what is taken home -------------------------------------------------------------------------------------------------
 
 
-def download(visit: Visit, name: str) -> tuple[str, Image.Image]:
+def saved(visit: Visit, name: str) -> tuple[str, bytes]:
     with visit.page.expect_download() as waiting:
         visit.page.get_by_role("link", name=name, exact=True).click()
-    return waiting.value.suggested_filename, Image.open(io.BytesIO(Path(waiting.value.path()).read_bytes()))
+    return waiting.value.suggested_filename, Path(waiting.value.path()).read_bytes()
+
+
+def download(visit: Visit, name: str) -> tuple[str, Image.Image]:
+    file, content = saved(visit, name)
+    return file, Image.open(io.BytesIO(content))
 
 
 def test_the_copied_lines_make_the_downloaded_pictures(visit: Visit, tmp_path: Path) -> None:
@@ -214,17 +306,16 @@ def test_bad_files_are_told_and_good_ones_beside_them_taken(visit: Visit, server
     Image.new("1", (9000, 9000)).save(tmp_path / "bomb.png")
     whole = image_file(tmp_path, "good.png").read_bytes()
     (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "huge.png").write_bytes(whole + bytes(33 * 2**20))
     Image.new("L", (5472, 3648), 90).save(tmp_path / "large.jpg")
     Image.fromarray((np.arange(4800).reshape(60, 80) * 13).astype(np.uint16)).save(tmp_path / "sixteen.png")
     visit.upload(*sorted(tmp_path.iterdir()))
     said = visit.page.inner_text("#notice")
-    assert "4 images added." in said and "'notes.txt' is not a PNG, JPEG" in said
+    assert "3 images added." in said and "2 more files were left out." in said and "'cut.png' is damaged" in said
     assert (
         "'bomb.png' has 9000 x 9000 pixels; the limit is 67 million." in said
         and "'<img src=x onerror=alert(1)>.png' is not" in said
     )
-    visit.page.wait_for_selector("#message .error")
-    assert "'cut.png' is damaged" in visit.page.inner_text("#message")
     for name in ("large.jpg", "sixteen.png"):
         visit.choose("image", name)
         visit.page.wait_for_function("(name) => document.querySelector('#code textarea').value.includes(name)", arg=name)
@@ -234,7 +325,57 @@ def test_bad_files_are_told_and_good_ones_beside_them_taken(visit: Visit, server
     visit.page.wait_for_selector("#message .error")
     assert "is too large at the size as it is. Choose a size." in visit.page.inner_text("#message")
     assert "sixteen.png" in visit.code()  # of what is still shown
+    assert visit.page.inner_text("#notice") == said  # it stays until it is closed
+    visit.page.get_by_role("button", name="Close").click()
+    visit.page.locator("#notice").wait_for(state="hidden")
     assert server.files() == []
+
+
+def test_a_file_that_is_too_large_leaves_the_good_one_beside_it(visit: Visit, server: Server, tmp_path: Path) -> None:
+    (tmp_path / "large.png").write_bytes(bytes(33 * 2**20))
+    visit.upload(tmp_path / "large.png", image_file(tmp_path, "good.png"))
+    said = visit.page.inner_text("#notice")
+    assert "1 image added." in said and "'large.png' has 33 MB; 32 MB is the most." in said
+    assert visit.page.input_value("#image input") == "good.png" and server.files() == []
+
+
+def test_what_the_browser_refuses_stays_told_as_well(browser: Browser, server: Server, tmp_path: Path) -> None:
+    with (tmp_path / "larger.png").open("wb") as file:
+        file.truncate(300 * 2**20)
+    visit = Visit(browser, server.url)
+    visit.page.set_input_files("#drop input[type=file]", str(tmp_path / "larger.png"))
+    visit.page.wait_for_selector("#notice .error")
+    assert "maximum allowed size" in visit.page.inner_text("#notice .error")
+    visit.upload(image_file(tmp_path, "good.png"))
+    assert visit.page.inner_text("#notice") == "1 image added."
+    visit.close()
+    assert server.files() == []
+
+
+def test_images_are_removed_one_by_one_and_all_at_once(visit: Visit, tmp_path: Path) -> None:
+    page, image = visit.page, visit.page.locator("#image input")
+    before, remove = image.input_value(), visit.page.get_by_role("button", name="Remove this image")
+    assert not remove.is_visible()
+    visit.upload(*[image_file(tmp_path, f"{name}.png", seed=i) for i, name in enumerate("abc")])
+
+    def click(name: str, then: str) -> None:
+        page.get_by_role("button", name=name).click()
+        page.wait_for_function("(then) => document.querySelector('#code textarea').value.includes(then)", arg=then)
+        visit.settle()
+
+    visit.choose("image", "b.png")
+    click("Remove this image", "'c.png'")
+    visit.choose("image", before)
+    remove.click()
+    page.wait_for_selector("#notice .error")
+    assert f"'{before}' is none of your images, so it stays." in page.inner_text("#notice")
+    visit.choose("image", "c.png")
+    click("Remove this image", "'a.png'")
+    click("Remove all", "make_samples.py")
+    assert image.input_value() == before
+    remove.wait_for(state="hidden")
+    page.click("#image input")
+    assert page.get_by_role("option", name="a.png", exact=True).count() == 0
 
 
 def test_settings_that_contradict_are_told(visit: Visit) -> None:
@@ -249,24 +390,19 @@ def test_settings_that_contradict_are_told(visit: Visit) -> None:
 
 def test_numbers_that_are_typed_are_taken_or_told(visit: Visit) -> None:
     box = visit.page.locator("#largest input[type=number]")
+    code = visit.code()
     box.fill("999")
-    visit.page.wait_for_function("document.querySelector('#code textarea').value.includes('0.2)')")
-    box.fill("")
     visit.page.wait_for_selector("#message .error")
-    assert "`largest` must be like 3.0, got nothing." in visit.page.inner_text("#message")
+    visit.page.keyboard.press("Tab")
+    visit.settle()
+    assert "`largest` must be from 0.1 to 20, got 999." in visit.page.inner_text("#message")
+    assert (box.input_value(), visit.code()) == ("999", code)  # neither is moved into the range
+    box.fill("")
+    visit.page.get_by_text("`largest` must be like 3.0, got nothing.").wait_for()
     assert visit.page.evaluate("getComputedStyle(document.querySelector('#drawn')).opacity") == "0.35"
     box.fill("4")
     visit.page.wait_for_function("document.querySelector('#code textarea').value.includes('0.04)')")
     visit.page.wait_for_selector("#message .error", state="detached")
-
-
-def test_files_above_the_limit_are_refused_by_the_browser(browser: Browser, server: Server, tmp_path: Path) -> None:
-    (tmp_path / "large.png").write_bytes(bytes(33 * 2**20))
-    visit = Visit(browser, server.url)
-    visit.page.set_input_files("#drop input[type=file]", str(tmp_path / "large.png"))
-    visit.page.get_by_text("exceed the maximum allowed size").first.wait_for()
-    visit.close()
-    assert server.files() == []
 
 
 # ---- who may see and reach what -----------------------------------------------------------------------------------------
@@ -281,6 +417,7 @@ def test_two_visitors_do_not_see_each_other(browser: Browser, server: Server, tm
     assert second.page.get_by_role("option", name="secret.png").count() == 0
     second.page.keyboard.press("Escape")
     first.slide("seed", 9)
+    second.open_controls()
     second.slide("grid", 23)
     second.slide("grid", 24)
     assert second.shown() == other and "secret" not in second.page.content()
@@ -404,6 +541,9 @@ def test_a_phone_shows_it_without_sideways_scrolling_and_keeps_the_pair_in_sight
     visit = Visit(browser, server.url, 390, 844)
     page = visit.page
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    tops = page.evaluate("['images', 'drawn', 'words', 'settings', 'found'].map((id) => document.getElementById(id).offsetTop)")
+    assert tops == sorted(tops) and len(set(tops)) == 5  # advice and seeds come before the controls
+    visit.open_controls()
     page.evaluate("document.querySelector('#clustering').scrollIntoView({block: 'center'})")
     time.sleep(0.3)
     box = page.locator("#drawn").bounding_box()
@@ -449,6 +589,13 @@ def test_the_screenshots_of_the_documents(width: int, height: int, browser: Brow
     visit.page.screenshot(path=folder / f"explorer-{width}.png", full_page=True)
     if width == 1280:
         visit.page.screenshot(path=folder / "explorer.jpg", quality=88)
+    fit_on_drawn_parts(visit)
+    visit.page.wait_for_function("[...document.querySelectorAll('#trial img')].every((p) => p.complete && p.naturalWidth)")
+    visit.page.evaluate("document.activeElement.blur(); window.scrollTo(0, 0)")
+    visit.page.mouse.move(0, 0)
+    visit.page.screenshot(path=folder / f"explorer-detector-{width}.png", full_page=True)
+    if width == 1280:
+        visit.page.screenshot(path=folder / "explorer-detector.jpg", quality=88)
     with Image.open(folder / f"explorer-{width}.png") as shot:
         assert shot.width == width and shot.height > height
     visit.close()
@@ -465,6 +612,8 @@ def test_it_writes_into_its_own_folder_alone_reaches_nobody_and_removes_the_fold
     try:
         visit.upload(image_file(tmp_path, "a.png"), image_file(tmp_path, "b.jpg"))
         download(visit, "contact sheet")
+        fit_on_drawn_parts(visit)
+        saved(visit, "detector")
         (folder,) = server.temporary.iterdir()
         assert folder.name.startswith("cutswap-explorer-") and server.files() == []
     finally:

@@ -62,17 +62,24 @@ def test_an_upload_is_taken_once_and_leaves_the_disk(server: Server, take: int, 
     assert status == 403 and "The file is not one that was uploaded here." in answer
 
 
-def test_a_mask_is_taken_as_an_image_is(server: Server, picture: bytes) -> None:
+@pytest.mark.parametrize(
+    ("area", "rest", "said"),
+    [("roi", [], "of the image."), ("good", ["sample: wood"], "1 image added."), ("others", [1], "1 image added.")],
+)
+def test_every_area_takes_files_as_the_first_one_does(
+    area: str, rest: list[Any], said: str, server: Server, picture: bytes
+) -> None:
     config = json.loads(server.ask("/config")[1])
-    drop = next(c["id"] for c in config["components"] if c["props"].get("elem_id") == "roi")
-    confine = int(next(d["id"] for d in config["dependencies"] if drop in d["inputs"]))
+    drop = next(c["id"] for c in config["components"] if c["props"].get("elem_id") == area)
+    keep = int(next(d["id"] for d in config["dependencies"] if drop in d["inputs"]))
     before = reached(server)
     for given in (file(NOWHERE), file("/etc/hostname"), {"path": NOWHERE}, [file(NOWHERE)], NOWHERE):
-        assert server.ask(PREDICT, body(confine, None, data=[given]))[0] == 403
+        assert server.ask(PREDICT, body(keep, None, data=[given, *rest]))[0] == 403
     status, (path,) = server.upload(("a.png", picture))
-    status, answer = server.ask(PREDICT, body(confine, None, data=[file(path)]))
-    assert status == 200 and "of the image." in answer and not Path(path).exists()
-    assert server.ask(PREDICT, body(confine, None, data=[file(path)]))[0] == 403
+    given = file(path) if area == "roi" else [file(path)]
+    status, answer = server.ask(PREDICT, body(keep, None, data=[given, *rest]))
+    assert status == 200 and said in answer and not Path(path).exists()
+    assert server.ask(PREDICT, body(keep, None, data=[given, *rest]))[0] == 403
     assert reached(server) == before
 
 
@@ -251,7 +258,6 @@ def test_the_server_listens_on_the_loopback_interface_and_to_its_own_names(serve
 
 def test_uploads_that_no_page_takes_are_bounded(server: Server, take: int, picture: bytes) -> None:
     part = bytes(31 * 2**20)
-    assert server.upload(("a.png", bytes(33 * 2**20)))[0] == 413
     status, said = server.upload(*[(f"{i}.png", part) for i in range(9)])
     assert status == 413 and "The files dropped at once have 279 MB; 257 MB is the most." in said
     refused = 0
