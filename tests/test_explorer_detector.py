@@ -83,7 +83,7 @@ def test_heat_maps_show_the_spot_and_everything_that_is_named_can_be_fetched(jud
 
 def test_the_rate_moves_the_verdict_and_what_cannot_be_promised_is_told(judged: Visitor) -> None:
     low, high = (at_rate(judged, percent).results or "" for percent in (1, 50))
-    assert "0.01 false alarms were asked for; 10 kept images can promise 0.091 at least" in low
+    assert "0.01 false alarms were asked for; 10 held-out images can promise 0.091 at least" in low
     assert "At most 0.5 of new normal images are called defects" in high
 
     def limit(html: str) -> float:
