@@ -172,7 +172,7 @@ def test_an_array_that_asks_for_more_than_the_memory_is_refused_by_its_header(tm
         LayerCAMExtractor(weights=path)
 
 
-@pytest.mark.parametrize(("ground", "least"), [("cloth", 0.65), ("wood", 0.85), ("tiles", 0.55)])
+@pytest.mark.parametrize(("ground", "least"), [("cloth", 0.7), ("wood", 0.85), ("tiles", 0.5)])
 def test_it_sees_an_object_on_a_strong_texture(ground, least):
     """Cloth and tiles had no part in the training. The first version's net had 3 % of its region on objects on cloth, the
     second 84 % at the worst level."""
