@@ -114,7 +114,7 @@ def line_plot(path: Path, title: str, panels: dict[str, dict[str, tuple[Sequence
             ax.plot(x, y, marker="o", label=label)
         ax.set(title=name, xscale="log", yscale="log")
         ax.grid(alpha=0.3)
-        ax.legend(fontsize="small")
+        ax.legend(fontsize="small", loc="upper left")
     figure.suptitle(title)
     _save(plt, figure, path)
 

@@ -100,5 +100,5 @@ def draw_histograms(groups: dict[str, Sequence[float]], limit: float, path: Path
     axis.set(xlabel="anomaly score", ylabel="images", title=title, xscale="log" if logarithmic else "linear")
     for which in (axis.xaxis.set_major_formatter, axis.xaxis.set_minor_formatter):
         which(FuncFormatter(lambda value, _: f"{value:.3g}"))
-    axis.legend(fontsize="small")
+    axis.legend(fontsize="small", loc="upper right")  # "best" warns where it takes long
     figure.savefig(fresh(path), dpi=110)
