@@ -135,7 +135,7 @@ def test_a_negative_of_the_strip_chooses_its_seed_and_the_suggested_size_can_be_
     page.wait_for_function("document.querySelector('#code textarea').value.includes('manual_seed(8)')")
     visit.choose("image", "sample: wood")  # half of its patches have no room at this size
     visit.slide("largest", 20)
-    page.get_by_role("button", name="Use 0.2 to").click()
+    page.get_by_role("button", name="Use 0.").click()
     page.wait_for_function("!document.querySelector('#code textarea').value.includes('0.2)')")
     assert float(page.input_value("#largest input[type=number]")) < 20
     visit.settle()
@@ -208,7 +208,7 @@ def test_a_suggested_size_is_taken_while_its_controls_are_folded(browser: Browse
     visit.slide("largest", 20)
     visit.page.get_by_role("button", name="Patches").click()
     visit.page.locator("#largest").wait_for(state="hidden")
-    visit.page.get_by_role("button", name="Use 0.2 to").click()
+    visit.page.get_by_role("button", name="Use 0.").click()
     visit.page.wait_for_function("!document.querySelector('#code textarea').value.includes('0.2)')")
     visit.close()
 
