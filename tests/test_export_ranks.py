@@ -10,9 +10,8 @@ import subprocess
 import sys
 
 import pytest
-import torch
 from helpers.exports import arguments, contents, drawn_parts, lines, run
-from helpers.processes import CONTEXT
+from helpers.processes import began, ended
 
 from cutswap_transforms.shell import export, resume
 
@@ -47,20 +46,11 @@ def started(parts, rank, world, dies_at=None, **options):
         save(image, path)
 
     def work():
-        torch.set_num_threads(1)
         os.environ.update(dict(zip(TORCHRUN, (str(rank), str(world)), strict=True)))
         export.save_image = noted
-        os._exit(run(parts, "out", **options))
+        return run(parts, "out", **options)
 
-    process = CONTEXT.Process(target=work)
-    process.start()
-    return process
-
-
-def ended(*processes):
-    for process in processes:
-        process.join(120)
-    return [process.exitcode for process in processes]
+    return began(work)
 
 
 @pytest.mark.parametrize(("count", "workers"), [(3, 0), (17, 2)])

@@ -15,7 +15,7 @@ import pytest
 import torch
 from helpers.exports import contents, drawn_parts, lines, run
 from helpers.images import pixels
-from helpers.processes import CONTEXT
+from helpers.processes import began, ended
 from PIL import Image
 
 from cutswap_transforms.functional import swap_patches
@@ -58,20 +58,11 @@ def started(parts, dies_before=None, workers=0, rank=0, world=1):
         written.append(write(tar, made))
 
     def work():
-        torch.set_num_threads(1)
         os.environ.update(RANK=str(rank), WORLD_SIZE=str(world))
         wds.TarWriter.write = dying
-        os._exit(run(parts, "out", *SHARDS, count=11, workers=workers))
+        return run(parts, "out", *SHARDS, count=11, workers=workers)
 
-    process = CONTEXT.Process(target=work)
-    process.start()
-    return process
-
-
-def ended(*processes):
-    for process in processes:
-        process.join(120)
-    return [process.exitcode for process in processes]
+    return began(work)
 
 
 def test_shards_hold_the_negatives_of_the_folders(parts, capsys):

@@ -107,6 +107,17 @@ def test_arguments_are_checked(kind, arguments, error, sentence):
         kind(**arguments)
 
 
+@pytest.mark.parametrize("kind", K_MEANS.values())
+def test_a_weight_may_be_as_large_or_small_as_numbers_are(kind):
+    points = points_of(50, 4)
+    by_saliency = kind(saliency_weight=1e9)(points)
+    assert torch.equal(by_saliency, kind(saliency_weight=1e25)(points))
+    assert torch.equal(by_saliency, kind(saliency_weight=1e300)(points))
+    alone = kind(color=False)(points)
+    assert torch.equal(alone, kind(color=False, saliency_weight=1e-30)(points))
+    assert torch.equal(alone, kind(color=False, saliency_weight=1e30)(points))
+
+
 def test_points_are_checked():
     for shape in ((), (5,), (1, 1, 5, 1), (5, 0)):
         with pytest.raises(ValueError, match=r"`points` must be \[P, D\] or \[M, P, D\] with D at least 1, got shape"):

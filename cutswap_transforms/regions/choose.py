@@ -30,10 +30,10 @@ def salient_points(saliency: Array, labels: Array, k: int, region: str) -> Array
     Returns:
         bool [..., P].
     """
-    member = _members(labels, k)
+    member = members(labels, k)
     means = cluster_means(saliency, member)
     if region == "top":
-        chosen = _members(means.argmax(-1)[..., None], k)[..., 0]
+        chosen = members(means.argmax(-1)[..., None], k)[..., 0]
     else:
         xp = library(labels)
         lowest = xp.amin(xp.where(means == EMPTY, -EMPTY, means), -1)
@@ -42,9 +42,9 @@ def salient_points(saliency: Array, labels: Array, k: int, region: str) -> Array
     return salient
 
 
-def _members(labels: Array, k: int) -> Array:
-    """bool [..., k, P]: the points of each cluster."""
-    numbers = np.arange(k) if not isinstance(labels, Tensor) else torch.arange(k, device=labels.device)
+def members(labels: Array, k: int) -> Array:
+    """bool [..., k, P]: the points of each cluster; labels int64 [..., P]."""
+    numbers = torch.arange(k, device=labels.device) if isinstance(labels, Tensor) else np.arange(k)
     member: Array = labels[..., None, :] == numbers[:, None]
     return member
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ..arguments import checked_bool, checked_int, checked_number
 from ..arrays import Array, as_dtype, library
+from .choose import members
 
 LARGEST = 1e18  # of a point's numbers: squares of larger ones do not fit into float32
 FAR = 1e38  # above all distances, but finite: matrix products of some CPUs warn of inf * 0 in unused lanes
@@ -102,7 +103,10 @@ class KMeans:
         x = xp.where(finite[..., None], x, 0.0)  # a copy, modified below
         labels = as_dtype(x[..., 0] * self.n_clusters, "int64").clip(0, self.n_clusters - 1)  # equal parts of [0, 1]
         start: Array = xp.where(finite, labels, -1)
-        x[..., 0] *= self.saliency_weight
+        if self.saliency_weight > 1:  # the colors shrink in its place: squares of large numbers do not fit into float32
+            x[..., 1:] *= 1 / self.saliency_weight
+        elif self.color:  # without colors, the scale does not matter
+            x[..., 0] *= self.saliency_weight
         assigned: Array = self._partition(x, finite, start)
         return as_dtype(assigned, "int64")  # the default integer of NumPy 1 depends on the system
 
@@ -146,10 +150,9 @@ def lloyd(xp: ModuleType, x: Array, labels: Array, n_clusters: int, n_iter: int)
         x: float32 [M, P, D].
         labels: int64 [M, P]; -1, no cluster, is kept.
     """
-    numbers = xp.arange(n_clusters) if xp is np else xp.arange(n_clusters, device=x.device)
     kept = (labels >= 0)[:, None, :]
     holes = xp is torch or not kept.all()
-    member = labels[:, None, :] == numbers[:, None]  # [M, k, P]
+    member = members(labels, n_clusters)  # [M, k, P]
     columns = xp.concatenate((xp.swapaxes(x, 1, 2), xp.ones_like(x[:, None, :, 0])), 1)  # [M, D + 1, P]
     rows = xp.swapaxes(columns, 1, 2)  # with the ones, one product gives sums and sizes
     before = None

@@ -18,7 +18,7 @@ from torch.utils.data import get_worker_info
 from ..arrays import Array
 from .kmeans import KMeans
 
-Points = npt.NDArray[np.float64]  # [P, D], finite
+Points = npt.NDArray[np.float32]  # [P, D], finite
 Labels = npt.NDArray[np.int64]  # [P]
 
 
@@ -91,7 +91,7 @@ class OpenCVKMeans(LibraryKMeans):
         criteria = (cv2.TERM_CRITERIA_COUNT, self.n_iter + 2, 0.0)
         initial, k = start.astype(np.int32)[:, None], len(centers)
         # Its thread count is not set: in a forked worker that may wait for threads lost in the fork.
-        result = cv2.kmeans(points.astype(np.float32), k, initial, criteria, 1, cv2.KMEANS_USE_INITIAL_LABELS)
+        result = cv2.kmeans(points, k, initial, criteria, 1, cv2.KMEANS_USE_INITIAL_LABELS)
         labels: Labels = result[1][:, 0]
         return labels
 

@@ -6,7 +6,28 @@ import multiprocessing
 import os
 import signal
 
+import torch
+
 CONTEXT = multiprocessing.get_context("fork")
+
+
+def began(work):
+    """A forked process that does `work` with one thread and ends with its result as exit status."""
+
+    def alone():
+        torch.set_num_threads(1)
+        os._exit(work())
+
+    process = CONTEXT.Process(target=alone)
+    process.start()
+    return process
+
+
+def ended(*processes):
+    """The exit statuses."""
+    for process in processes:
+        process.join(120)
+    return [process.exitcode for process in processes]
 
 
 def in_child(work, uid=None):
