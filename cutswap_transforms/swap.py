@@ -10,6 +10,7 @@ from torch import Tensor
 from torchvision import tv_tensors
 
 from .arguments import check_tensor, checked_size
+from .arrays import Array
 from .draw import Box, PatchPair, fits
 from .images import ImageLike
 
@@ -115,9 +116,10 @@ def _inside(y: Tensor, x: Tensor, top: Tensor, left: Tensor, h: Tensor, w: Tenso
     return (y >= top) & (y < top + h) & (x >= left) & (x < left + w)
 
 
-def swaps_made(pairs: Tensor) -> Tensor:
-    """bool [N, S]: True for the pairs that swap something."""
-    return pairs[..., HEIGHT] > 0
+def swaps_made(pairs: Array) -> Array:
+    """bool [..., S]: True for the pairs [..., S, 7] that swap something."""
+    made: Array = pairs[..., HEIGHT] > 0
+    return made
 
 
 # ---- masks ------------------------------------------------------------------------------------------------------------

@@ -28,8 +28,8 @@ def unpack(entry: bytes, grid: int, levels: int | None = None) -> Regions | None
     if not count or entry[1] != grid or entry[0] != (levels or entry[0]) or len(entry) != _HEAD + (count + 7) // 8:
         return None
     bits = np.unpackbits(np.frombuffer(entry, np.uint8, offset=_HEAD), count=count)
-    regions = bits.view(np.bool_).reshape(entry[0], grid, grid)
-    return regions if regions.any((1, 2)).all() else None
+    regions = bits.view(np.bool_).reshape(entry[0], -1)
+    return regions.reshape(entry[0], grid, grid) if regions.any(1).all() else None
 
 
 def content_key(settings: bytes, pixels: npt.NDArray[np.uint8], inside: npt.NDArray[np.bool_] | None = None) -> bytes:
@@ -67,9 +67,8 @@ def _condensed(array: npt.NDArray[np.uint8]) -> list[bytes]:
     """
     flat, block = array.reshape(-1), _MULTIPLIERS.shape[1]
     count = flat.size // 8
-    words, whole = flat[: 8 * count].view("<u8"), count // block * block
-    sums = [flat[8 * count :].tobytes()]
-    for lanes, multipliers in ((words, _MULTIPLIERS[0]), (words.byteswap(), _MULTIPLIERS[1])):
-        sums.append(np.dot(lanes[:whole].reshape(-1, block), multipliers).tobytes())
-        sums.append(np.dot(lanes[whole:], multipliers[: count - whole]).tobytes())
-    return sums
+    words = flat[: 8 * count].view("<u8")
+    blocks = [words[start : start + block] for start in range(0, count + 1, block)]  # the last is the rest, perhaps empty
+    # Block by block, because a reversed copy of the whole image would push the caller's code and data out of the cache.
+    pairs = [(np.dot(x, _MULTIPLIERS[0, : x.size]), np.dot(x.byteswap(), _MULTIPLIERS[1, : x.size])) for x in blocks]
+    return [flat[8 * count :].tobytes(), np.array(pairs, "<u8").T.tobytes()]

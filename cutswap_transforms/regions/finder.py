@@ -146,7 +146,8 @@ class RegionFinder:
             stale = [j for j, known in enumerate(regions) if len(cast(Regions, known)) != self.num_levels]
             if stale:
                 renew(stale)
-        return np.stack(cast(list[Regions], regions))
+        found = cast(list[Regions], regions)
+        return np.stack(found) if len(found) > 1 else found[0][None]
 
     def _described(self) -> str | None:
         parts = [_fingerprint(x) for x in (self.saliency, self.clustering)]
