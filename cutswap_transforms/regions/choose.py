@@ -54,8 +54,9 @@ def cluster_means(saliency: Array, member: Array) -> Array:
 
     Values of points without a cluster do not count."""
     xp = library(saliency)
-    known = xp.where(member.any(-2), saliency, 0.0)
-    columns = xp.stack((known, xp.ones_like(known)), -1)  # one product: sums and sizes
-    sums = as_dtype(member, "float32") @ as_dtype(columns, "float32")  # [..., k, 2]
-    means: Array = xp.where(sums[..., 1] > 0, sums[..., 0] / sums[..., 1].clip(1), EMPTY)
+    known = as_dtype(xp.where(member.any(-2), saliency, 0.0), "float32")
+    shares = as_dtype(member, "float32")
+    sums, sizes = (shares @ known[..., None])[..., 0], shares.sum(-1)
+    empty = sizes == 0
+    means: Array = xp.where(empty, EMPTY, sums / (sizes + as_dtype(empty, "float32")))
     return means

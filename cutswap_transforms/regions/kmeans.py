@@ -158,12 +158,13 @@ def lloyd(xp: ModuleType, x: Array, labels: Array, n_clusters: int, n_iter: int)
     before = None
     for _ in range(n_iter):
         sums = as_dtype(member, "float32") @ rows  # [M, k, D + 1]
-        if xp is np and before is not None and np.array_equal(before, sums):
+        if xp is np and before is not None and (before == sums).all():
             break
         before, sizes = sums, sums[..., -1:]
-        lines = sums / -sizes.clip(1)
+        empty = as_dtype(sizes == 0, "float32")
+        lines = sums / -(sizes + empty)
         # Half the squared distance minus a term common to all means: a linear function of the point.
-        lines[..., -1:] = xp.where(sizes > 0, (lines[..., :-1] ** 2).sum(-1)[..., None] * 0.5, FAR)
+        lines[..., -1:] = (lines[..., :-1] ** 2).sum(-1, keepdims=True) * 0.5 + empty * FAR
         distance = lines @ columns  # [M, k, P]
         member = distance == xp.amin(distance, 1)[:, None]
         if holes:
