@@ -67,8 +67,11 @@ def _condensed(array: npt.NDArray[np.uint8]) -> list[bytes]:
     """
     flat, block = array.reshape(-1), _MULTIPLIERS.shape[1]
     count = flat.size // 8
-    words = flat[: 8 * count].view("<u8")
-    blocks = [words[start : start + block] for start in range(0, count + 1, block)]  # the last is the rest, perhaps empty
+    words = flat[: 8 * count]
+    ends = range(0, count + 1, block)  # the last block is the rest, perhaps empty
     # Block by block, because a reversed copy of the whole image would push the caller's code and data out of the cache.
-    pairs = [(np.dot(x, _MULTIPLIERS[0, : x.size]), np.dot(x.byteswap(), _MULTIPLIERS[1, : x.size])) for x in blocks]
-    return [flat[8 * count :].tobytes(), np.array(pairs, "<u8").T.tobytes()]
+    pairs = [
+        [(words[8 * i : 8 * (i + block)].view(order).astype("<u8", copy=False) * m[: count - i]).sum() for i in ends]
+        for order, m in zip(("<u8", ">u8"), _MULTIPLIERS, strict=True)
+    ]
+    return [flat[8 * count :].tobytes(), np.array(pairs, "<u8").tobytes()]
