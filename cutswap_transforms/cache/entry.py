@@ -67,11 +67,10 @@ def _condensed(array: npt.NDArray[np.uint8]) -> list[bytes]:
     """
     flat, block = array.reshape(-1), _MULTIPLIERS.shape[1]
     count = flat.size // 8
-    words = flat[: 8 * count]
-    ends = range(0, count + 1, block)  # the last block is the rest, perhaps empty
-    # Block by block, because a reversed copy of the whole image would push the caller's code and data out of the cache.
-    pairs = [
-        [(words[8 * i : 8 * (i + block)].view(order).astype("<u8", copy=False) * m[: count - i]).sum() for i in ends]
-        for order, m in zip(("<u8", ">u8"), _MULTIPLIERS, strict=True)
-    ]
-    return [flat[8 * count :].tobytes(), np.array(pairs, "<u8").tobytes()]
+    whole, sums = count // block * block, [flat[8 * count :].tobytes()]
+    for order, multipliers in zip(("<u8", ">u8"), _MULTIPLIERS, strict=True):
+        words = flat[: 8 * count].view(order).astype("<u8", copy=False)  # a fifth of the time of `byteswap`
+        # einsum takes two thirds of the time of `dot`, which has no fast loop for integers.
+        sums.append(np.einsum("ij,j->i", words[:whole].reshape(-1, block), multipliers).tobytes())
+        sums.append(np.einsum("i,i->", words[whole:], multipliers[: count - whole]).tobytes())
+    return sums
