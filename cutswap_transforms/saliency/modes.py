@@ -51,8 +51,9 @@ def autograd_allowed(device: torch.device = CPU) -> Iterator[None]:
 
 
 def without_autocast(device: str) -> AbstractContextManager[Any]:
-    """Disable autocast on a device type, if it has it."""
-    return torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext()
+    """Disable autocast on a device type, if it is enabled there."""
+    enabled = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    return torch.autocast(device, enabled=False) if enabled else nullcontext()
 
 
 @contextmanager
