@@ -77,9 +77,10 @@ def swaps(rows: list[list[int]], height: int, width: int) -> list[list[int]]:
 
 
 def swap_in_pil(image: PIL.Image.Image, pairs: list[list[int]]) -> PIL.Image.Image:
-    """`swap_patches` for a PIL image of any mode; mode, palette and info are kept."""
-    out = image.copy()
-    for _, ta, la, tb, lb, h, w in swaps(pairs, image.height, image.width):
+    """`swap_patches` for a PIL image of any mode; mode, palette and info are kept. Without a swap the image itself."""
+    made = swaps(pairs, image.height, image.width)
+    out = image.copy() if made else image
+    for _, ta, la, tb, lb, h, w in made:
         a, b = (la, ta, la + w, ta + h), (lb, tb, lb + w, tb + h)
         patch = image.crop(a)
         out.paste(image.crop(b), a)
@@ -89,7 +90,7 @@ def swap_in_pil(image: PIL.Image.Image, pairs: list[list[int]]) -> PIL.Image.Ima
 
 def swap_leaf(leaf: ImageLike, pairs: Tensor) -> ImageLike:
     """Swap in one image leaf of a sample; type, dtype, device and PIL mode are kept."""
-    return swap_in_pil(leaf, pairs[0].tolist()) if isinstance(leaf, PIL.Image.Image) else swap_patches(leaf, pairs)
+    return swap_in_pil(leaf, pairs.tolist()[0]) if isinstance(leaf, PIL.Image.Image) else swap_patches(leaf, pairs)
 
 
 def _gathered(batch: Tensor, pairs: Tensor) -> Tensor:

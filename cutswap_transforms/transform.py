@@ -253,8 +253,8 @@ class SaliencySwap(v2.Transform):
             raise ValueError(
                 f"`params` must be drawn for an image of (H, W) = {image_size(inpt)}, got those for {params['size']}"
             )
-        if pairs.device.type == "cpu" and not swaps_made(pairs.numpy()).any():  # NumPy's calls cost a third of torch's
-            return inpt  # no swap was drawn: returns the input itself
+        if isinstance(inpt, Tensor) and pairs.device.type == "cpu" and not swaps_made(pairs.numpy()).any():
+            return inpt  # no swap was drawn: returns the input itself, as for PIL images
         return mark_leaf(inpt, pairs) if mask else swap_leaf(inpt, pairs)
 
     def precompute(
