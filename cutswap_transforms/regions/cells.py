@@ -46,7 +46,8 @@ def make_cells(maps: list[Tensor], images: Tensor, grid: int, inside: Tensor | N
     """
     host = images.device.type == "cpu"
     xp: ModuleType = np if host else torch
-    maps = [m.detach() if m.dtype in (torch.float32, torch.float64) else m.detach().float() for m in maps]
+    maps = [m.detach() if m.requires_grad else m for m in maps]
+    maps = [m if m.dtype in (torch.float32, torch.float64) else m.float() for m in maps]
     maps = maps if host else [m * 0.5 for m in maps]  # so that every span fits in float32
     rows, low, high = _extremes(xp, maps)
     holes = None
