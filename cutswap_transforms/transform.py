@@ -177,7 +177,7 @@ class SaliencySwap(v2.Transform):
         if len(inputs) == 1 and is_item(inputs[0]):
             return inputs[0].update(in_place=False, **swapped_fields(self, inputs[0]))
         if not self.return_mask:
-            if len(inputs) == 1 and is_image(inputs[0]):  # no tree to walk through, which takes a tenth of a cached swap
+            if len(inputs) == 1 and is_image(inputs[0]):  # no tree to walk through
                 self.check_inputs([inputs[0]])
                 return self.transform(inputs[0], self.make_params([inputs[0]]))
             swapped = super().forward(*inputs)

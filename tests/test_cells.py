@@ -9,7 +9,7 @@ from helpers.clustering import INF, NAN, SPECS
 from helpers.images import scene
 
 from cutswap_transforms import KMeans
-from cutswap_transforms.regions.cells import make_cells, salient_regions
+from cutswap_transforms.regions.cells import SMALL, _resized, _shares, _small_on_grid, make_cells, salient_regions
 from cutswap_transforms.regions.clustering import resolve_clustering
 from cutswap_transforms.saliency.maps import squashed
 
@@ -54,6 +54,19 @@ def test_cells_are_saliency_and_opponent_colours():
     assert red[1] > 0.6 and abs(float(red[0]) - float(red[1]) / 3) < 0.01 and abs(float(red[2]) - float(red[1]) / 2) < 0.1
     assert blue[2] < -0.6 and float(np.abs(black).max()) < 0.3
     assert cells.flat.tolist() == [[False, True]] and cells.mask.tolist() == [[True, True]]
+
+
+@pytest.mark.parametrize("sides", [(1, 1), (2, 7), (24, 24), (31, 12), (64, 64), (1, SMALL)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_small_maps_are_resized_as_torch_resizes_them(sides, dtype, request):
+    _shares.cache_clear()
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)  # a caller may have set another
+    request.addfinalizer(lambda: torch.set_default_dtype(before))
+    maps = torch.rand(2, *sides, dtype=dtype, generator=torch.Generator().manual_seed(0))
+    found = torch.from_numpy(_small_on_grid(maps, 24))
+    assert found.dtype == dtype
+    torch.testing.assert_close(found, _resized(maps, 24), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("side", [5, 64, 200])

@@ -143,7 +143,7 @@ KINDS = {
 }
 
 
-SLOW = ("swin", "timm_vit", "timm_convnext")  # what they show others show as well
+SLOW = ("swin", "timm_swin", "timm_vit", "deit", "timm_convnext")  # what they show others show as well
 NAMES = [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in KINDS]
 
 

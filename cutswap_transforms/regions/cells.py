@@ -142,7 +142,8 @@ def _small_on_grid(m: Tensor, grid: int) -> npt.NDArray[Any]:
 def _shares(side: int, grid: int, finer: bool) -> npt.NDArray[np.float32]:
     """[G, side]: what each cell takes from each row of a map."""
     with real_tensors():
-        rows = F.interpolate(torch.eye(side)[None, None], size=(grid, side), mode="bilinear", antialias=finer)
+        eye = torch.eye(side, dtype=torch.float32)[None, None]
+        rows = F.interpolate(eye, size=(grid, side), mode="bilinear", antialias=finer)
     return rows[0, 0].numpy()
 
 
