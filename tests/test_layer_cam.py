@@ -75,9 +75,9 @@ def test_equals_grad_cam(resnet: nn.Module) -> None:
     torch.testing.assert_close(ours[:, 0], expected, rtol=0, atol=1e-4)
 
 
-ZOO = ["resnet18", "resnet50", "resnext50_32x4d", "mobilenet_v2", "mobilenet_v3_small", "efficientnet_b0", "squeezenet1_1"]
+ZOO = ["resnet18", "resnet50", "mobilenet_v2", "mobilenet_v3_small", "efficientnet_b0", "squeezenet1_1"]
 ZOO += ["shufflenet_v2_x0_5", "mnasnet0_5"]
-SLOW = ("convnext_tiny", "densenet121", "googlenet", "regnet_y_400mf", "vgg11_bn", "wide_resnet50_2")
+SLOW = ("convnext_tiny", "densenet121", "googlenet", "regnet_y_400mf", "resnext50_32x4d", "vgg11_bn", "wide_resnet50_2")
 ZOO += [pytest.param(name, marks=pytest.mark.slow) for name in SLOW]
 
 
