@@ -156,7 +156,7 @@ def first_pairs(
     for s, level in enumerate(chosen):
         v = u[HEAD + s * NUMBERS : HEAD + (s + 1) * NUMBERS]
         h, w = patch_size(SCALARS, v[0], v[1], image, scale, ratio)
-        pair = _first_pair(np.flatnonzero(regions[level]), grid, v[2:], h, w, image, taken, inside)
+        pair = _first_pair(regions[level].ravel().nonzero()[0], grid, v[2:], h, w, image, taken, inside)
         if pair is None:
             rows.append([level, 0, 0, 0, 0, 0, 0])
         else:
