@@ -42,7 +42,9 @@ def verdicts(results: dict[str, Result]) -> str:
     kept = sum(v.met is True for v in judged if not v.target.sought)
     unknown = sum(v.met is None for v in judged)
     first, *others = (r.environment for r in results.values())
-    parts = [describe(first), verdict_table(judged), f"{kept} met, {len(missed(judged))} not met, {unknown} not measured."]
+    goals = sum(v.met is False for v in judged if v.target.sought)
+    counts = f"{kept} met, {len(missed(judged))} not met, {goals} sought and not reached, {unknown} not measured."
+    parts = [describe(first), verdict_table(judged), counts]
     if any(env["commit"] != first["commit"] for env in others):
         runs = "; ".join(f"{n}: {r.environment['date']}, commit {r.environment['commit']}" for n, r in results.items())
         parts.append(f"Not of one commit: {runs}.")

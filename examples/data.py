@@ -91,7 +91,7 @@ def read_categories(folder: Path, names: Sequence[str] = (), option: str = "--ca
         raise DataError(
             "`data` must hold train/good (MVTec layout), a folder per category with it, or VisA's 1cls.csv, "
             f"got {str(folder)!r} with {_listing(folder)}; "
-            "for anomalib's Folder layout name the parts with --normal-dir and --abnormal-dir"
+            "for anomalib's Folder layout give fit the folder of normal images, and evaluate --normal-dir and --abnormal-dir"
         )
     _check_names(names, [sub.name for sub in found], option)
     return [read_mvtec(sub, folder) for sub in found if not names or sub.name in names]
@@ -365,7 +365,9 @@ def add_arguments(parser: argparse.ArgumentParser, tested: bool = True) -> None:
 
 
 def add_decoding(group: Any) -> None:
-    group.add_argument("--white", type=float, help="value of white in 16-bit and float images (default 65535)")
+    group.add_argument(
+        "--white", type=float, help="value of white in 16-bit and float images (default: that of the run, or 65535)"
+    )
     group.add_argument("--skip-unreadable", action="store_true", help="leave out images that cannot be read")
 
 

@@ -256,7 +256,10 @@ def test_report_holds_all_tables_and_the_verdicts(tmp_path, monkeypatch, capsys)
     text, quoted = (path.read_text(encoding="utf-8") for path in (tmp_path / "report.md", readme))
     assert all(f"## {name}" in text for name in SCRIPTS if name != "loader") and "## loader" not in text
     for shown in (text, quoted):
-        assert "0 met, 1 not met, 13 not measured." in shown and shown.count("| cached SaliencySwap, one swap / CutPaste") == 1
+        assert (
+            "0 met, 1 not met, 0 sought and not reached, 13 not measured." in shown
+            and shown.count("| cached SaliencySwap, one swap / CutPaste") == 1
+        )
     lines = quoted.splitlines()
     assert (lines[0], lines[-1], lines.count(run.MARK)) == ("before", "after", 2) and "old" not in lines
 
