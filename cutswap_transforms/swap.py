@@ -10,7 +10,6 @@ from torch import Tensor
 from torchvision import tv_tensors
 
 from .arguments import check_tensor, checked_size
-from .arrays import Array
 from .draw import Box, PatchPair, fits
 from .images import ImageLike
 
@@ -77,10 +76,9 @@ def swaps(rows: list[list[int]], height: int, width: int) -> list[list[int]]:
 
 
 def swap_in_pil(image: PIL.Image.Image, pairs: list[list[int]]) -> PIL.Image.Image:
-    """`swap_patches` for a PIL image of any mode; mode, palette and info are kept. Without a swap the image itself."""
-    made = swaps(pairs, image.height, image.width)
-    out = image.copy() if made else image
-    for _, ta, la, tb, lb, h, w in made:
+    """`swap_patches` for a PIL image of any mode; mode, palette and info are kept."""
+    out = image.copy()
+    for _, ta, la, tb, lb, h, w in swaps(pairs, image.height, image.width):
         a, b = (la, ta, la + w, ta + h), (lb, tb, lb + w, tb + h)
         patch = image.crop(a)
         out.paste(image.crop(b), a)
@@ -117,10 +115,9 @@ def _inside(y: Tensor, x: Tensor, top: Tensor, left: Tensor, h: Tensor, w: Tenso
     return (y >= top) & (y < top + h) & (x >= left) & (x < left + w)
 
 
-def swaps_made(pairs: Array) -> Array:
-    """bool [..., S]: True for the pairs [..., S, 7] that swap something."""
-    made: Array = pairs[..., HEIGHT] > 0
-    return made
+def swaps_made(pairs: Tensor) -> Tensor:
+    """bool [N, S]: True for the pairs that swap something."""
+    return pairs[..., HEIGHT] > 0
 
 
 # ---- masks ------------------------------------------------------------------------------------------------------------

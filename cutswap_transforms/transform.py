@@ -36,7 +36,7 @@ from .regions.clustering import Clustering, ClusteringLike
 from .regions.finder import CacheLike, Lookup, RegionFinder
 from .regions.roi import GivenRegion, Inside, RoiLike, checked_roi, inside_of, sample_leaves, with_given_region
 from .saliency.source import SaliencyLike, SaliencySource
-from .swap import empty_mask, mark_leaf, swap_leaf, swaps_made
+from .swap import HEIGHT, empty_mask, mark_leaf, swap_in_pil, swap_leaf
 from .views import SwapViews
 
 
@@ -253,8 +253,12 @@ class SaliencySwap(v2.Transform):
             raise ValueError(
                 f"`params` must be drawn for an image of (H, W) = {image_size(inpt)}, got those for {params['size']}"
             )
-        if isinstance(inpt, Tensor) and pairs.device.type == "cpu" and not swaps_made(pairs.numpy()).any():
-            return inpt  # no swap was drawn: returns the input itself, as for PIL images
+        if pairs.device.type == "cpu":
+            rows = pairs.tolist()
+            if not any(row[HEIGHT] > 0 for of_image in rows for row in of_image):
+                return inpt  # no swap was drawn: returns the input itself
+            if isinstance(inpt, PIL.Image.Image):
+                return swap_in_pil(inpt, rows[0])
         return mark_leaf(inpt, pairs) if mask else swap_leaf(inpt, pairs)
 
     def precompute(

@@ -65,8 +65,26 @@ def test_small_maps_are_resized_as_torch_resizes_them(sides, dtype, request):
     request.addfinalizer(lambda: torch.set_default_dtype(before))
     maps = torch.rand(2, *sides, dtype=dtype, generator=torch.Generator().manual_seed(0))
     found = torch.from_numpy(_small_on_grid(maps, 24))
-    assert found.dtype == dtype
-    torch.testing.assert_close(found, _resized(maps, 24), rtol=0, atol=1e-6)
+    torch.testing.assert_close(found, _resized(maps, 24).double(), rtol=0, atol=1e-6)
+
+
+def test_small_maps_keep_their_precision_and_their_strides_do_not_matter():
+    image = torch.full((1, 3, 64, 64), 128, dtype=torch.uint8)
+    blob = torch.exp(-((torch.linspace(-1, 1, 14, dtype=torch.float64)[:, None] - torch.linspace(-1, 1, 14)) ** 2))[None]
+    near, far = (salient_regions([blob + offset], image, KMeans()) for offset in (0, 1e8))
+    assert near.equal(far)
+    coarse = torch.rand(1, 1, 4, 4, generator=torch.Generator().manual_seed(204))
+    few = (torch.nn.functional.interpolate(coarse, (56, 56), mode="bicubic").clamp(0, 1)[0] * 5).round() / 5  # with ties
+    assert salient_regions([few], image, KMeans()).equal(salient_regions([few.mT.contiguous().mT], image, KMeans()))
+
+
+def test_no_images_have_no_regions():
+    assert salient_regions([torch.rand(0, 7, 7)], torch.zeros(0, 3, 30, 30, dtype=torch.uint8), KMeans(), 12).shape == (
+        0,
+        1,
+        12,
+        12,
+    )
 
 
 @pytest.mark.parametrize("side", [5, 64, 200])

@@ -7,6 +7,7 @@ import PIL.Image
 import pytest
 import torch
 
+from cutswap_transforms import SaliencySwap
 from cutswap_transforms.swap import _gathered, patch_mask, swap_in_pil, swap_patches
 
 KINDS = ["uint8", "uint16", "int16", "int64", "float16", "bfloat16", "float32", "float64", "bool"]
@@ -115,3 +116,15 @@ def test_two_pairs_that_share_a_pixel_are_refused():
 def test_pairs_are_integers():
     with pytest.raises(TypeError, match=r"`pairs` must be integers, got torch.float32"):
         swap_patches(torch.rand(3, 8, 8), torch.zeros(1, 1, 7))
+
+
+def test_a_swap_inside_of_a_function_transform_has_its_gradient():
+    image, swap = torch.rand(3, 32, 32), SaliencySwap()
+    params = swap.make_params([image])
+    gradient = torch.func.grad(lambda x: (swap.transform(x, params) ** 2).sum())(image)
+    torch.testing.assert_close(gradient, 2 * image)
+
+
+def test_params_of_no_image_leave_a_pil_image_as_it_is():
+    image, swap = PIL.Image.new("RGB", (30, 30)), SaliencySwap()
+    assert swap.transform(image, swap.make_params([torch.zeros(0, 3, 30, 30, dtype=torch.uint8)])) is image

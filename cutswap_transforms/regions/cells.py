@@ -58,7 +58,8 @@ def make_cells(maps: list[Tensor], images: Tensor, grid: int, inside: Tensor | N
     mask = xp.concatenate([((row == least) | (row == most)).all(1, keepdims=True) for row, least, most in bounds], 1)
     flat = ~(low < high)  # by the original map: resampling gives a flat map a span of rounding errors
     within = None if inside is None else _array(host, inside)[:, None]  # [N, 1, P]
-    on_grid = [_small_on_grid(m, grid) if host and m[0].numel() <= SMALL else _array(host, _resized(m, grid)) for m in maps]
+    small = [host and m.shape[1] * m.shape[2] <= SMALL for m in maps]
+    on_grid = [_small_on_grid(m, grid) if s else _array(host, _resized(m, grid)) for m, s in zip(maps, small, strict=True)]
     resampled = widened(xp.concatenate([m[:, None] for m in on_grid], 1))  # [N, L, P]; a span may exceed float32
     covered = mask[..., None]
     if not host or mask.any():  # rare on the host; not checked on a device: that would wait for it
@@ -67,7 +68,7 @@ def make_cells(maps: list[Tensor], images: Tensor, grid: int, inside: Tensor | N
     saliency = _scaled(resampled, flat, within)
     if holes is not None:
         saliency = xp.where(_array(host, holes), float("nan"), saliency)
-    colors = _opponent_colors(_array(host, squashed(images, grid)).reshape(len(images), 1, 3, -1))
+    colors = _opponent_colors(_array(host, squashed(images, grid)).reshape(len(images), 1, images.shape[1], grid * grid))
     shared = xp.concatenate([colors] * len(maps), 1)
     columns = xp.concatenate((as_dtype(saliency, "float32")[:, :, None], shared), 2)  # [N, L, 4, P], as k-means reads them
     return Cells(xp.swapaxes(columns, 2, 3), flat, mask, covered, within)
@@ -108,7 +109,7 @@ def _array(host: bool, x: Tensor) -> Any:
 
 def _extremes(xp: ModuleType, maps: list[Tensor]) -> tuple[list[Any], Any, Any]:
     """Maps as rows [N, P_l], their lowest and highest values [N, L], NaN if the map has one."""
-    rows = [_array(xp is np, m).reshape(len(m), -1) for m in maps]
+    rows = [_array(xp is np, m).reshape(len(m), m.shape[1] * m.shape[2]) for m in maps]
     low, high = (xp.concatenate([end(row, 1, keepdims=True) for row in rows], 1) for end in (xp.amin, xp.amax))
     return rows, low, high
 
@@ -131,18 +132,21 @@ def _finer(m: Tensor, grid: int) -> bool:
     return max(m.shape[-2:]) > grid
 
 
-def _small_on_grid(m: Tensor, grid: int) -> npt.NDArray[Any]:
-    """`_resized` as two matrix products of NumPy: a fifth of the time of torch's operator on a small map."""
+@torch.compiler.disable  # type: ignore[untyped-decorator]  # which warns of the cache
+def _small_on_grid(m: Tensor, grid: int) -> npt.NDArray[np.float64]:
+    """`_resized` as two matrix products of NumPy: a fifth of the time of torch's operator on a small map.
+
+    In float64, so that neither the strides of the map nor the processor decide where a map of few values has ties."""
     down, along = (_shares(side, grid, _finer(m, grid)) for side in m.shape[-2:])
-    cells: npt.NDArray[Any] = down @ m.numpy() @ along.T
-    return cells.reshape(len(m), -1)
+    cells: npt.NDArray[np.float64] = down @ np.ascontiguousarray(m.numpy(), np.float64) @ along.T
+    return cells.reshape(len(m), grid * grid)
 
 
 @lru_cache(maxsize=64)
-def _shares(side: int, grid: int, finer: bool) -> npt.NDArray[np.float32]:
+def _shares(side: int, grid: int, finer: bool) -> npt.NDArray[np.float64]:
     """[G, side]: what each cell takes from each row of a map."""
     with real_tensors():
-        eye = torch.eye(side, dtype=torch.float32)[None, None]
+        eye = torch.eye(side, dtype=torch.float64)[None, None]
         rows = F.interpolate(eye, size=(grid, side), mode="bilinear", antialias=finer)
     return rows[0, 0].numpy()
 

@@ -27,7 +27,7 @@ from .cells import find_regions
 from .choose import checked_region
 from .clustering import Clustering, ClusteringLike, is_built_in, resolve_clustering
 
-_VERSION = "regions-6"  # part of every key: raise it when the same settings give other regions
+_VERSION = "regions-7"  # part of every key: raise it when the same settings give other regions
 
 
 CacheLike: TypeAlias = str | os.PathLike[str] | RegionCache | MemoryCache | None
