@@ -33,6 +33,7 @@ def fill(folder, start, count):
     cache = RegionCache(folder)
     for i in range(start, start + count):
         cache._put([entry_of(i)])
+        assert cache._get(entry_of(i)[0]) == entry_of(i)[1]  # a hit: a hundred misses in a row would cause a warning
         key, entry = entry_of(i // 2)
         assert cache._get(key) in (None, entry)
 
