@@ -91,7 +91,8 @@ def read_categories(folder: Path, names: Sequence[str] = (), option: str = "--ca
         raise DataError(
             "`data` must hold train/good (MVTec layout), a folder per category with it, or VisA's 1cls.csv, "
             f"got {str(folder)!r} with {_listing(folder)}; "
-            "for anomalib's Folder layout give fit the folder of normal images, and evaluate --normal-dir and --abnormal-dir"
+            "for anomalib's Folder layout, fit takes the folder of normal images, evaluate and compare take --normal-dir and "
+            "--abnormal-dir"
         )
     _check_names(names, [sub.name for sub in found], option)
     return [read_mvtec(sub, folder) for sub in found if not names or sub.name in names]

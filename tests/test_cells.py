@@ -61,7 +61,7 @@ def test_cells_are_saliency_and_opponent_colours():
 def test_small_maps_are_resized_as_torch_resizes_them(sides, dtype, request):
     _shares.cache_clear()
     before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)  # a caller may have set another
+    torch.set_default_dtype(torch.float16)  # a caller may have set another
     request.addfinalizer(lambda: torch.set_default_dtype(before))
     maps = torch.rand(2, *sides, dtype=dtype, generator=torch.Generator().manual_seed(0))
     found = torch.from_numpy(_small_on_grid(maps, 24))
@@ -79,12 +79,8 @@ def test_small_maps_keep_their_precision_and_their_strides_do_not_matter():
 
 
 def test_no_images_have_no_regions():
-    assert salient_regions([torch.rand(0, 7, 7)], torch.zeros(0, 3, 30, 30, dtype=torch.uint8), KMeans(), 12).shape == (
-        0,
-        1,
-        12,
-        12,
-    )
+    maps, images = [torch.rand(0, 7, 7)], torch.zeros(0, 3, 30, 30, dtype=torch.uint8)
+    assert salient_regions(maps, images, KMeans(), 12).shape == (0, 1, 12, 12)
 
 
 @pytest.mark.parametrize("side", [5, 64, 200])

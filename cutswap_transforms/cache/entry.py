@@ -72,6 +72,6 @@ def _condensed(array: npt.NDArray[np.uint8]) -> list[bytes]:
         words = flat[: 8 * count].view(order).astype("<u8", copy=False)  # a fifth of the time of `byteswap`
         # einsum takes two thirds of the time of `dot`, which has no fast loop for integers.
         sums.append(np.einsum("ij,j->i", words[:whole].reshape(-1, block), multipliers).tobytes())
-        rest = words[whole:]
+        rest = words[whole:]  # often empty: then its sum is zero
         sums.append(np.einsum("i,i->", rest, multipliers[: len(rest)]).tobytes() if len(rest) else bytes(8))
     return sums
